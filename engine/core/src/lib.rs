@@ -1,0 +1,1 @@
+//! The replicated volume: a pure, deterministic state machine.

@@ -1,0 +1,1 @@
+//! io_uring, buffers and registered files behind one safe interface.

@@ -1,0 +1,1 @@
+//! Reactor, back ends, links and metadata I/O around the replication core.

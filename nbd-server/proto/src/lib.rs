@@ -1,0 +1,1 @@
+//! NBD wire codec and negotiation, without I/O.

@@ -1,0 +1,1 @@
+//! NBD listener and connections over the engine.
