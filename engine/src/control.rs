@@ -1,0 +1,400 @@
+//! What the control plane may ask of a node's volumes, and what it gets back.
+//!
+//! ```text
+//! CLI ─► API (tokio) ─► Request ─► bounded mailbox ─► reactor ─► core
+//!                     ◄─ Outcome ◄─ Reply (called once, on the reactor's thread)
+//! ```
+//!
+//! Values only: no sockets, no formatting for people. Words and their meaning stand in
+//! `docs/operations.md`; what a refusal costs (exit code) is decided by its [`RefusalKind`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to do to one volume. Every request is answered exactly once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Format this node's replica as declared in the configuration.
+    Create {
+        /// Take an existing backing of exactly the declared size and keep its content.
+        adopt: bool,
+        /// An existing replica is success, not an error.
+        if_absent: bool,
+    },
+    /// Remove this node's metadata of the volume; it must be secondary and without clients.
+    Delete {
+        /// Also remove (or discard) the backing.
+        wipe: bool,
+    },
+    /// Become primary; founds an unfounded volume.
+    Promote {
+        /// Start a new branch where a plain promotion is not allowed.
+        force: bool,
+        /// How long to wait until each peer has answered or was found gone.
+        wait: Duration,
+    },
+    /// Become secondary.
+    Demote {
+        /// Drain and close attached clients instead of refusing.
+        disconnect: bool,
+    },
+    /// Allow the link to `node` again.
+    PeerConnect {
+        /// Name of the peer.
+        node: String,
+    },
+    /// Drop the link to `node` and keep it down until `PeerConnect`.
+    PeerDisconnect {
+        /// Name of the peer.
+        node: String,
+    },
+    /// Start a resync from `from`, after a verify found differences or a pause at the start.
+    ResyncStart {
+        /// The node whose data is kept.
+        from: String,
+    },
+    /// Stop moving resync data; bits are kept.
+    ResyncPause,
+    /// Go on where `ResyncPause` stopped.
+    ResyncResume,
+    /// Limit resync traffic.
+    ResyncSetRate {
+        /// Bytes per second; `None` means as fast as the disks and the link allow.
+        bytes_per_second: Option<u64>,
+    },
+    /// Compare the copies by checksums of every granule.
+    Verify,
+    /// State of a running or finished verify.
+    VerifyStatus,
+}
+
+/// How a request ended.
+pub type Outcome = Result<Done, Refusal>;
+
+/// A request that succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// It is so now; the text says what was done, for people.
+    Ok(String),
+    /// It was so before; nothing was changed.
+    Already(String),
+    /// Figures of a verify.
+    Verify(VerifyReport),
+}
+
+/// Figures of the latest verify of a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Still comparing.
+    pub running: bool,
+    /// Bytes compared so far.
+    pub compared_bytes: u64,
+    /// Bytes to compare in all.
+    pub total_bytes: u64,
+    /// Bytes found different.
+    pub different_bytes: u64,
+    /// First ranges found different, (offset, length) in bytes; at most 16.
+    pub different: Vec<(u64, u64)>,
+    /// Why the verify ended early, if it did.
+    pub failure: Option<String>,
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Class; decides the exit code.
+    pub kind: RefusalKind,
+    /// Stable code of the message, for example `E207`.
+    pub code: &'static str,
+    /// What happened and to which volume or peer; one or more lines.
+    pub text: String,
+    /// What the operator can do; names existing verbs only.
+    pub hint: Option<String>,
+}
+
+/// Class of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// Something broke or the state does not allow it (exit 1).
+    Failed,
+    /// No such volume or peer (exit 3).
+    NotFound,
+    /// Data could be lost; `--force` exists (exit 4).
+    WouldLoseData,
+    /// Took longer than asked (exit 7).
+    TimedOut,
+}
+
+/// One volume as this node sees it. Becomes one entry of `status --json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeStatus {
+    /// Name in the configuration.
+    pub name: String,
+    /// Declared size in bytes.
+    pub size_bytes: u64,
+    /// What this node does for it.
+    pub role: Role,
+    /// The word for its health.
+    pub state: State,
+    /// Why it is not healthy, or a risk that should be known.
+    pub reason: Option<Reason>,
+    /// Newest history entry, once founded.
+    pub generation: Option<Generation>,
+    /// All configured replicas, this node included, in the file's order.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Attached clients.
+    pub clients: Vec<ClientStatus>,
+    /// Things worth knowing that are no fault: quorum off, memory backing, ...
+    pub notes: Vec<String>,
+    /// Operations and bytes since attach.
+    pub io: IoCounters,
+}
+
+/// Operations and bytes since attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoCounters {
+    /// Reads answered.
+    pub reads: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Writes, trims and write-zeroes answered.
+    pub writes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Flushes answered.
+    pub flushes: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+}
+
+/// Role of this node for a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Takes writes.
+    Primary,
+    /// Does not.
+    Secondary,
+}
+
+/// Health of a volume in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// All configured replicas are in the in-sync set.
+    Healthy,
+    /// I/O goes on (or could), with fewer copies than configured.
+    Degraded,
+    /// No I/O possible, or split brain.
+    Critical,
+    /// Cannot attach on this node.
+    Offline,
+    /// Declared but never created on this node.
+    NotCreated,
+}
+
+/// A coded sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Stable code, for example `W104`.
+    pub code: &'static str,
+    /// The sentence.
+    pub text: String,
+}
+
+/// Identity of a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Branch id.
+    pub branch: u128,
+    /// Term of the newest entry.
+    pub term: u64,
+}
+
+/// One configured replica as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Name of the node.
+    pub node: String,
+    /// State of its copy.
+    pub disk_state: DiskState,
+    /// State of the link to it.
+    pub link_state: LinkState,
+    /// Bytes this node knows it lacks.
+    pub out_of_sync_bytes: u64,
+    /// A running resync.
+    pub resync: Option<ResyncStatus>,
+}
+
+/// Progress of a resync.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ResyncStatus {
+    /// Moved / (moved + left), 0..1.
+    pub done_ratio: f64,
+    /// Exponential mean of the last 30 s; 0 while estimating.
+    pub rate_bytes_per_second: u64,
+    /// `None` while unknown.
+    pub eta_seconds: Option<u64>,
+    /// Paused by an operator.
+    pub paused: bool,
+}
+
+impl Eq for ResyncStatus {}
+
+/// State of one copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskState {
+    /// A member of S as far as this node knows.
+    UpToDate,
+    /// Whole, but others are known to have gone ahead.
+    Outdated,
+    /// Target of an unfinished sync, or blank.
+    Inconsistent,
+    /// Its disk failed.
+    Failed,
+    /// Declared, not created.
+    NotCreated,
+    /// Not connected.
+    Unknown,
+}
+
+/// State of the link to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// This node itself.
+    SelfNode,
+    /// Trying.
+    Connecting,
+    /// Agreed with the peer.
+    Connected,
+    /// Sending resync data to it.
+    ResyncSource,
+    /// Receiving resync data from it.
+    ResyncTarget,
+    /// Stopped: by an operator, or by split brain or another refusal.
+    Standalone,
+}
+
+/// One attached client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientStatus {
+    /// Export it attached to.
+    pub export: String,
+    /// Its address, or `unix:<pid>`.
+    pub address: String,
+    /// Seconds since it attached.
+    pub age_seconds: u64,
+}
+
+/// One configured volume, as a node needs it; made by the daemon from the checked file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Name in the configuration.
+    pub name: String,
+    /// Size in bytes, a multiple of 4096.
+    pub size_bytes: u64,
+    /// Where this node's replica lives; `None` if this node holds none.
+    pub backing: Option<Backing>,
+    /// Nodes with a replica, in the file's order; index = node index in this volume.
+    pub replicas: Vec<String>,
+    /// When a write is acknowledged.
+    pub write_policy: WritePolicy,
+    /// Write every block at create and keep blocks allocated on trim.
+    pub allocation: Allocation,
+    /// Fewest members of S with which writes are acknowledged.
+    pub min_copies: u32,
+    /// How a reactor waits.
+    pub polling: Polling,
+    /// NBD exports of it.
+    pub nbd: Vec<NbdExportSpec>,
+}
+
+/// Where a replica's bytes live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// Regular file or block device, absolute path.
+    Path(PathBuf),
+    /// Anonymous memory; lost at exit.
+    Memory,
+}
+
+/// When a write is acknowledged (law R2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WritePolicy {
+    /// Every member of S has it on stable storage.
+    Durable,
+    /// Every member of S gave it to its disk and the disk said done.
+    Written,
+}
+
+/// How blocks of a file are allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// Sparse.
+    Thin,
+    /// Every block written at create.
+    Full,
+}
+
+/// How a reactor waits for work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polling {
+    /// Spins a bounded, adaptive time before sleeping.
+    Balanced,
+    /// Spins longer; half the latency at depth 1, more CPU.
+    Latency,
+    /// Always sleeps.
+    Cpu,
+}
+
+/// One NBD export of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NbdExportSpec {
+    /// Name that clients ask for.
+    pub name: String,
+    /// Refuse writes with EPERM.
+    pub read_only: bool,
+    /// Text for LIST and INFO.
+    pub description: String,
+    /// CIDR networks that may attach over TCP; empty: all.
+    pub allow: Vec<String>,
+}
+
+/// The cluster as one node needs it; made by the daemon from the checked file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSpec {
+    /// Cluster name; peers of another cluster are refused.
+    pub cluster: String,
+    /// This node's name.
+    pub name: String,
+    /// Where metadata lives; exists.
+    pub data_dir: PathBuf,
+    /// Replication listener of this node, `host:port`.
+    pub address: Option<String>,
+    /// Replication addresses of all nodes by name, this one included.
+    pub peers: Vec<(String, String)>,
+    /// NBD TCP listener, `host:port`.
+    pub nbd: Option<String>,
+    /// NBD Unix socket.
+    pub nbd_socket: Option<PathBuf>,
+    /// Threads that run volumes.
+    pub reactors: usize,
+    /// Period of keepalives between nodes.
+    pub keepalive: Duration,
+    /// Silence after which a peer counts as gone.
+    pub peer_timeout: Duration,
+    /// Age of an unanswered request after which a member leaves S.
+    pub member_timeout: Duration,
+    /// Volumes of this node.
+    pub volumes: Vec<VolumeSpec>,
+}
+
+/// A running node. Cheap to clone; all calls are answered by `reply`, once, from another thread.
+pub trait Node: Send + Sync {
+    /// Asks for one change of one volume.
+    fn request(&self, volume: &str, request: Request, reply: Box<dyn FnOnce(Outcome) + Send>);
+    /// Status of one volume, or of all, in the file's order. Unknown name: empty.
+    fn status(&self, volume: Option<&str>, reply: Box<dyn FnOnce(Vec<VolumeStatus>) + Send>);
+    /// Words for the start line and `status`: io_uring or POSIX and why, features, fallbacks.
+    fn io_backend(&self) -> String;
+    /// Drains all volumes (law O4): stop admitting, finish, flush, mark clean; then calls `done`.
+    fn drain(&self, done: Box<dyn FnOnce() + Send>);
+}
