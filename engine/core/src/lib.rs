@@ -1,1 +1,20 @@
 //! The replicated volume: a pure, deterministic state machine.
+//!
+//! ```text
+//!  Event ─► Volume::handle(now, event, &mut actions) ─► Action …
+//!           Volume::next_deadline()
+//! ```
+//!
+//! No I/O, clock, threads or randomness of its own: time and seeds are arguments, buffers are
+//! handles. What must hold after every event is written in the project's invariants; comments
+//! cite them as "law S1". What this crate does not do: move bytes, speak TCP, know NBD.
+
+#![forbid(unsafe_code)]
+
+pub mod action;
+pub mod event;
+pub mod generation;
+pub mod message;
+pub mod record;
+pub mod time;
+pub mod units;

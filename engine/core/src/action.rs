@@ -1,0 +1,315 @@
+//! What a volume wants done: the only way out.
+//!
+//! Actions of one batch are unordered, except that `Send`s to one peer keep their order. What
+//! must come later is emitted by the event that reports its cause durable.
+//!
+//! Buffers: the front end keeps its own reference to a request's buffer until `Complete`; the
+//! shell keeps one for each `DiskWrite`, `DiskRead` and `Send` until the last completion of the
+//! operation (law O2). Buffers the core was given (payload of a peer, `Buffer` of a job, a read
+//! with `ReadInto::Alloc`) end with exactly one `Release`.
+
+use crate::event::{CommandId, LinkId, ReqId, SessionId, Token};
+use crate::message::{Message, Refusal, Zeroing};
+use crate::record::Record;
+use crate::units::{BufId, ByteRange, Extent, NodeIdx, Term};
+
+/// Bytes of a metadata record.
+pub const META_BLOCK: usize = 4096;
+/// A metadata record.
+pub type MetaBlock = [u8; META_BLOCK];
+
+/// Where a read goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadInto {
+    /// This buffer; it starts at the extent's first byte.
+    Buf(BufId),
+    /// One the shell takes from the resync budget; handed over in `DiskDone`. The shell also
+    /// says whether all of it is zeros, and caches its checksums for the send.
+    Alloc,
+}
+
+/// Work on bytes, which the core never sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Fill the parts of `buf` that `range` leaves free in its first and last granule from
+    /// the local disk. Answer: `Done`.
+    Merge {
+        /// Buffer of an unaligned write.
+        buf: BufId,
+        /// What the client sent.
+        range: ByteRange,
+    },
+    /// Read one granule from the local disk and zero `range` (inside it). Answer: `Buffer`.
+    MergeZeros {
+        /// Inside one granule.
+        range: ByteRange,
+    },
+    /// Checksums of what the local disk holds. Answer: `Sums`.
+    Sums {
+        /// What, at most 1 MiB.
+        extent: Extent,
+    },
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done as asked.
+    Ok,
+    /// No room now; nothing happened. Read no further until something completed.
+    Busy,
+    /// Aborted before it was dispatched; nothing happened.
+    Aborted,
+    /// Past the end of the volume; nothing happened.
+    OutOfRange,
+    /// Not primary (any more); nothing happened.
+    NotPrimary,
+    /// The disk failed, or no copy can be reached.
+    Io,
+    /// The last copy is full.
+    NoSpace,
+    /// The volume is going away.
+    Stopping,
+}
+
+/// A change worth one log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// This node serves clients from now on.
+    Promoted {
+        /// Its reign.
+        term: Term,
+    },
+    /// It does not any more.
+    Demoted,
+    /// The volume was founded here.
+    Founded {
+        /// Branch id.
+        branch: u128,
+    },
+    /// The in-sync set changed.
+    InSync {
+        /// The record that says so.
+        record: Record,
+    },
+    /// A peer can be talked to.
+    PeerConnected(NodeIdx),
+    /// It cannot any more.
+    PeerLost(NodeIdx),
+    /// It is not talked to, and why; `by_us` tells who refused.
+    PeerRefused {
+        /// Who.
+        peer: NodeIdx,
+        /// Why.
+        why: Refusal,
+        /// This side refused.
+        by_us: bool,
+    },
+    /// A resync began or goes on.
+    ResyncBegan {
+        /// The other side.
+        peer: NodeIdx,
+        /// This node is the target.
+        is_target: bool,
+        /// Granules to move.
+        dirty: u64,
+    },
+    /// It ended with nothing left to move.
+    ResyncDone {
+        /// The other side.
+        peer: NodeIdx,
+    },
+    /// This node's disk failed and takes part no more.
+    DiskFailed,
+    /// This node's metadata cannot be written; nothing more is acknowledged.
+    MetaFailed,
+    /// The last copy is full.
+    DiskFull,
+    /// A read failed here and was served by a peer, or failed.
+    ReadError {
+        /// Where.
+        extent: Extent,
+    },
+    /// A verify found a difference.
+    Difference {
+        /// With whom.
+        peer: NodeIdx,
+        /// Where.
+        extent: Extent,
+    },
+}
+
+/// Why a command was not done. Words for people are made in the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// Another node serves clients.
+    PrimaryElsewhere(NodeIdx),
+    /// This copy is Inconsistent; the node named has the data.
+    Inconsistent {
+        /// Who to wait for, if known.
+        source: Option<NodeIdx>,
+    },
+    /// This copy is outdated.
+    Outdated {
+        /// Who has newer data, if known.
+        source: Option<NodeIdx>,
+    },
+    /// This copy lost writes in a power cut that the node named still has.
+    NotWhole {
+        /// Who to promote or wait for.
+        better: NodeIdx,
+    },
+    /// Law T9: this node cannot know that the one named did not go on alone.
+    MayHaveGoneOn(NodeIdx),
+    /// Not founded, and not every replica is reachable and blank.
+    CannotFound {
+        /// A replica that was not reached, or is not blank.
+        missing: NodeIdx,
+    },
+    /// Histories diverged or are unrelated.
+    SplitBrain(NodeIdx),
+    /// The disk failed.
+    DiskFailed,
+    /// Metadata cannot be written.
+    MetaFailed,
+    /// Another command of this kind runs.
+    InProgress,
+    /// No link to the peer.
+    NotConnected(NodeIdx),
+    /// Needs the primary role.
+    NotPrimary,
+    /// There is nothing to resync with that peer.
+    NothingToDo,
+    /// The node stops.
+    Stopping,
+    /// The peer is lost or the store did not choose in time.
+    TimedOut,
+    /// The volume has no such peer.
+    NoSuchPeer,
+}
+
+/// What a verify found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyFigures {
+    /// Granules compared.
+    pub compared: u64,
+    /// Granules that differ.
+    pub different: u64,
+    /// First differing runs, at most 16.
+    pub runs: Vec<Extent>,
+}
+
+/// How a command ended well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Done.
+    Ok,
+    /// It was so before.
+    Already,
+    /// Figures of a finished verify.
+    Verify(VerifyFigures),
+}
+
+/// Everything a volume can ask of its shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Answer the client. The core is done with the request's buffer.
+    Complete {
+        /// Whose.
+        session: SessionId,
+        /// Which.
+        req: ReqId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Nothing of this session runs any more, and nothing of it will.
+    SessionQuiet {
+        /// Which.
+        session: SessionId,
+    },
+    /// Read from the data disk.
+    DiskRead {
+        /// Answered by `DiskDone`.
+        token: Token,
+        /// What.
+        extent: Extent,
+        /// Where to.
+        into: ReadInto,
+    },
+    /// Write `buf`, which covers exactly `extent`.
+    DiskWrite {
+        /// Answered by `DiskDone`.
+        token: Token,
+        /// Where.
+        extent: Extent,
+        /// What.
+        buf: BufId,
+        /// Done only once on stable storage.
+        durable: bool,
+    },
+    /// Make zeros.
+    DiskZero {
+        /// Answered by `DiskDone`.
+        token: Token,
+        /// Where, at most 32 MiB.
+        extent: Extent,
+        /// How.
+        zeroing: Zeroing,
+        /// Done only once on stable storage.
+        durable: bool,
+    },
+    /// Everything reported done before is on stable storage.
+    DiskFlush {
+        /// Answered by `DiskDone`.
+        token: Token,
+    },
+    /// Write one metadata block durably.
+    MetaWrite {
+        /// Answered by `MetaDone`.
+        token: Token,
+        /// Block number in the metadata area.
+        block: u64,
+        /// Its bytes.
+        bytes: Box<MetaBlock>,
+    },
+    /// Work on bytes.
+    Job {
+        /// Answered by `JobDone`.
+        token: Token,
+        /// What.
+        job: Job,
+    },
+    /// Say this to a peer.
+    Send {
+        /// On which connection; dropped if that is gone.
+        link: LinkId,
+        /// What.
+        message: Message,
+        /// Its payload.
+        payload: Option<BufId>,
+    },
+    /// Close a connection, after what was sent on it before. `LinkDown` follows.
+    Drop {
+        /// Which.
+        link: LinkId,
+    },
+    /// The core's reference to this buffer ends.
+    Release {
+        /// Which.
+        buf: BufId,
+    },
+    /// Ask the control store to choose this record. Answered by `Event::Record`.
+    ProposeRecord(Record),
+    /// Answer an operator.
+    Answer {
+        /// Which command.
+        id: CommandId,
+        /// How.
+        result: Result<Answer, CommandError>,
+    },
+    /// Log this.
+    Notice(Notice),
+}
+
+/// Most actions one call of `handle` emits (DESIGN D2).
+pub const ACTIONS_PER_TURN: usize = 64;

@@ -1,0 +1,221 @@
+//! What happens to a volume: the only way in.
+
+use std::time::Duration;
+
+use crate::message::{Message, Status};
+use crate::record::Choice;
+use crate::units::{BufId, ByteRange, NodeIdx};
+
+/// One client attachment, unique in the cluster and never reused (laws B3, B9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// The front end's own name for a request; given back untouched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReqId(pub u64);
+
+/// One connection to a peer, unique within the process and never reused (law R10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// Names an action that will be answered by an event. Carries a generation: a late answer to a
+/// slot that was reused is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// The shell's own name for an operator's command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CommandId(pub u64);
+
+/// What a client asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Fill `buf` (it covers `range` rounded out to granules; see [`BufId`]).
+    Read {
+        /// Which bytes.
+        range: ByteRange,
+        /// Where to.
+        buf: BufId,
+    },
+    /// Store what lies in `buf`.
+    Write {
+        /// Which bytes.
+        range: ByteRange,
+        /// Where from; frozen from now until `Complete`.
+        buf: BufId,
+        /// Complete only once it is on stable storage on all of S.
+        fua: bool,
+    },
+    /// Make zeros, any length.
+    Zero {
+        /// Which bytes.
+        range: ByteRange,
+        /// How.
+        zeroing: crate::message::Zeroing,
+        /// As for writes.
+        fua: bool,
+    },
+    /// Everything completed before is on stable storage on all of S.
+    Flush,
+}
+
+/// How the disk answered.
+pub type DiskResult = Result<(), DiskError>;
+
+/// Why it did not do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskError {
+    /// EIO, short transfer, failed flush.
+    Io,
+    /// ENOSPC, EDQUOT, EFBIG.
+    NoSpace,
+}
+
+impl From<DiskError> for Status {
+    fn from(error: DiskError) -> Status {
+        match error {
+            DiskError::Io => Status::Io,
+            DiskError::NoSpace => Status::NoSpace,
+        }
+    }
+}
+
+/// What came out of a job on bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobOutcome {
+    /// Done; nothing to hand over.
+    Done,
+    /// A new buffer that the core now owns.
+    Buffer(BufId),
+    /// One CRC-64/NVME per granule.
+    Sums(Vec<u64>),
+    /// The disk under it failed.
+    Failed(DiskError),
+}
+
+/// An operator's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Become primary; found the volume where it is not founded.
+    Promote {
+        /// New branch where plain promotion is not allowed.
+        force: bool,
+        /// Longest wait for peers to answer.
+        wait: Duration,
+    },
+    /// Become secondary: stop admitting, finish, flush, close the activity log.
+    Demote,
+    /// Allow the link to this peer.
+    Connect(NodeIdx),
+    /// Drop it and keep it down.
+    Disconnect(NodeIdx),
+    /// Let the resync from this node begin, after a verify or a pause at its start.
+    ResyncStart {
+        /// Whose data is kept.
+        from: NodeIdx,
+    },
+    /// Stop asking for resync data.
+    ResyncPause,
+    /// Go on.
+    ResyncResume,
+    /// Limit of resync in bytes per second; 0 is no limit.
+    ResyncRate(u64),
+    /// Compare the copies.
+    Verify,
+    /// Drain and mark clean (law O4); nothing is served afterwards.
+    Stop,
+}
+
+/// Everything that can happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The volume was just attached: write what attach must write, connect.
+    Start,
+    /// A deadline was reached, or work was left over.
+    Tick,
+    /// A request arrived whole.
+    Submit {
+        /// Whose.
+        session: SessionId,
+        /// Its name.
+        req: ReqId,
+        /// What.
+        op: Op,
+    },
+    /// The client does not want it any more.
+    Abort {
+        /// Whose.
+        session: SessionId,
+        /// Which.
+        req: ReqId,
+    },
+    /// The client is gone: drop what is not dispatched, then answer `SessionQuiet`.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+    },
+    /// A data-disk action ended.
+    DiskDone {
+        /// Which.
+        token: Token,
+        /// How.
+        result: DiskResult,
+        /// The buffer, where the action asked the shell to allocate one.
+        buf: Option<BufId>,
+        /// All granules read are zeros (known only where asked for).
+        is_zero: bool,
+    },
+    /// A metadata block is durable, or could not be made so.
+    MetaDone {
+        /// Which.
+        token: Token,
+        /// How.
+        result: DiskResult,
+    },
+    /// A job ended.
+    JobDone {
+        /// Which.
+        token: Token,
+        /// How.
+        outcome: JobOutcome,
+    },
+    /// A connection to this peer stands; nothing was said on it yet.
+    LinkUp {
+        /// To whom.
+        peer: NodeIdx,
+        /// Its name.
+        link: LinkId,
+    },
+    /// A connection is gone: reset, timed out or dropped by us.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+    },
+    /// A message arrived.
+    Peer {
+        /// On which connection.
+        link: LinkId,
+        /// What.
+        message: Message,
+        /// Its payload, if it has one; the core owns it now.
+        payload: Option<Payload>,
+    },
+    /// The control store answered `ProposeRecord`.
+    Record(Choice),
+    /// An operator speaks.
+    Command {
+        /// To answer to.
+        id: CommandId,
+        /// What.
+        command: Command,
+    },
+}
+
+/// Payload of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Where it lies.
+    pub buf: BufId,
+    /// Every granule matched its checksum.
+    pub is_intact: bool,
+}
