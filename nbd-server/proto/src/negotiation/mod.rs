@@ -1,0 +1,508 @@
+//! The server's side of the handshake, as a pure state machine.
+//!
+//! ```text
+//!  received bytes ─► feed ─┬─► bytes to send (appended to `out`)
+//!   Exports (answers) ─────┘   Step: NeedMore | Continue | EnterTransmission | Close
+//! ```
+//!
+//! It keeps at most one unfinished option, answers at most one option per call so that `out` stays
+//! small whatever a client pipelines, and never leaves the stream out of step. It does not do TLS,
+//! and knows no time: the shell ends connections that take too long.
+
+mod contexts;
+mod exports;
+mod policy;
+#[cfg(test)]
+mod tests;
+
+pub use exports::{BASE_ALLOCATION, ExportInfo, Exports, Features, Refusal};
+pub use policy::{Policy, Tls};
+
+use crate::codes::{ClientFlags, OptionCode, OptionReplyKind, TransmissionFlags};
+use crate::{
+    ClientAnswer, ExportName, ExportNameReply, Greeting, Info, InfoRequest, ListEntry, Malformed,
+    MetaContext, MetaQueries, MetaRequest, OptionHeader, OptionReply, ReplyStyle, WrongMagic,
+};
+use contexts::Selection;
+
+/// The negotiation of one connection.
+#[derive(Clone, Debug)]
+pub struct Negotiation {
+    policy: Policy,
+    phase: Phase,
+    /// Bytes of the message `phase` waits for.
+    partial: Vec<u8>,
+    client: ClientFlags,
+    replies: ReplyStyle,
+    selection: Option<Selection>,
+    options: u32,
+    shutdown: Option<String>,
+}
+
+/// Which message comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    ClientFlags,
+    Header,
+    Data(OptionHeader),
+    Ended,
+}
+
+/// What one call of [`Negotiation::feed`] came to. What was appended to `out` is sent in any case,
+/// before the connection is closed or anything else is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// All bytes are consumed; more are needed.
+    NeedMore,
+    /// One option has been answered. Feed the bytes after the first `consumed` again, best after
+    /// `out` has been sent.
+    Continue {
+        /// How many of the bytes given are done with.
+        consumed: usize,
+    },
+    /// The transmission phase begins with the bytes after the first `consumed`.
+    EnterTransmission {
+        /// How many of the bytes given are done with.
+        consumed: usize,
+        /// What was agreed.
+        negotiated: Box<Negotiated>,
+    },
+    /// The connection ends after `out` has been sent.
+    Close(CloseReason),
+}
+
+/// What client and server agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The export, as looked up when the client chose it.
+    pub export: ExportInfo,
+    /// The transmission flags the client was told.
+    pub flags: TransmissionFlags,
+    /// How replies look.
+    pub replies: ReplyStyle,
+    /// The meta contexts BLOCK_STATUS reports, in the order offered; empty makes it EINVAL.
+    pub contexts: Vec<SelectedContext>,
+    /// The client left out the 124 zero bytes.
+    pub no_zeroes: bool,
+}
+
+/// A meta context the client selected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectedContext {
+    /// Id in status chunks.
+    pub id: u32,
+    /// `namespace:leaf`.
+    pub name: String,
+}
+
+/// Why a negotiation ended without transmission.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// The client said ABORT: an orderly end.
+    #[error("the client ended the negotiation")]
+    Aborted,
+    /// The client answered the greeting with flags that were not offered.
+    #[error("the client sent flags {0:?}, which were not offered")]
+    ClientFlags(ClientFlags),
+    /// An option does not begin with its magic.
+    #[error("an option began with {0:#x}")]
+    OptionMagic(u64),
+    /// An option is longer than the policy allows.
+    #[error("option {option:?} of {length} bytes is too long")]
+    OptionTooLong {
+        /// Which option.
+        option: OptionCode,
+        /// Its length, bytes.
+        length: u32,
+    },
+    /// The client sent more options than the policy allows.
+    #[error("the client sent more than {0} options")]
+    TooManyOptions(u32),
+    /// A client that does not understand option replies sent an option that needs one.
+    #[error("option {0:?} from a client without fixed newstyle")]
+    NotFixedNewstyle(OptionCode),
+    /// EXPORT_NAME could not be served and knows no error reply.
+    #[error("EXPORT_NAME cannot be served: {0}")]
+    ExportName(String),
+    /// The negotiation had ended before.
+    #[error("the negotiation had ended")]
+    Ended,
+}
+
+/// What a whole message led to.
+enum Done {
+    Next(Phase),
+    Answered,
+    Enter(Box<Negotiated>),
+    Close(CloseReason),
+}
+
+/// An error reply in the making.
+type OptionError = (OptionReplyKind, String);
+
+impl Negotiation {
+    /// A negotiation that has received nothing; the shell sends [`Negotiation::greeting`] first.
+    pub fn new(policy: Policy) -> Self {
+        Negotiation {
+            policy,
+            phase: Phase::ClientFlags,
+            partial: Vec::new(),
+            client: ClientFlags::NONE,
+            replies: ReplyStyle::Simple,
+            selection: None,
+            options: 0,
+            shutdown: None,
+        }
+    }
+
+    /// The server's first words.
+    pub fn greeting(&self) -> [u8; Greeting::LEN] {
+        Greeting {
+            flags: self.policy.handshake_flags(),
+        }
+        .encode()
+    }
+
+    /// From now on every option but ABORT is answered ERR_SHUTDOWN with `text`.
+    pub fn shut_down(&mut self, text: &str) {
+        self.shutdown = Some(text.to_owned());
+    }
+
+    /// Takes received bytes, appends answers to `out`, and says how it goes on. Any division of a
+    /// stream into calls comes to the same.
+    pub fn feed(&mut self, bytes: &[u8], exports: &dyn Exports, out: &mut Vec<u8>) -> Step {
+        let mut consumed = 0;
+        loop {
+            let need = match self.phase {
+                Phase::ClientFlags => ClientAnswer::LEN,
+                Phase::Header => OptionHeader::LEN,
+                Phase::Data(header) => header.length as usize,
+                Phase::Ended => return Step::Close(CloseReason::Ended),
+            };
+            let take = (need - self.partial.len()).min(bytes.len() - consumed);
+            self.partial
+                .extend_from_slice(&bytes[consumed..consumed + take]);
+            consumed += take;
+            if self.partial.len() < need {
+                return Step::NeedMore;
+            }
+            let message = std::mem::take(&mut self.partial);
+            let done = match self.phase {
+                Phase::ClientFlags => self.client_flags(&message),
+                Phase::Header => self.header(&message),
+                Phase::Data(header) => self.answer(header.option, &message, exports, out),
+                Phase::Ended => Done::Close(CloseReason::Ended),
+            };
+            self.partial = message;
+            self.partial.clear();
+            match done {
+                Done::Next(phase) => self.phase = phase,
+                Done::Answered => {
+                    self.phase = Phase::Header;
+                    return Step::Continue { consumed };
+                }
+                Done::Enter(negotiated) => {
+                    self.phase = Phase::Ended;
+                    return Step::EnterTransmission {
+                        consumed,
+                        negotiated,
+                    };
+                }
+                Done::Close(reason) => {
+                    self.phase = Phase::Ended;
+                    return Step::Close(reason);
+                }
+            }
+        }
+    }
+
+    fn client_flags(&mut self, message: &[u8]) -> Done {
+        let Some((answer, _)) = ClientAnswer::parse(message) else {
+            return Done::Next(Phase::ClientFlags);
+        };
+        let offered = ClientFlags(u32::from(self.policy.handshake_flags().0));
+        if !answer.flags.without(offered).is_empty() {
+            return Done::Close(CloseReason::ClientFlags(answer.flags));
+        }
+        self.client = answer.flags;
+        Done::Next(Phase::Header)
+    }
+
+    fn header(&mut self, message: &[u8]) -> Done {
+        let header = match OptionHeader::parse(message) {
+            Ok(Some((header, _))) => header,
+            Ok(None) => return Done::Next(Phase::Header),
+            Err(WrongMagic(found)) => return Done::Close(CloseReason::OptionMagic(found)),
+        };
+        let OptionHeader { option, length } = header;
+        if length > self.policy.option_length_max {
+            return Done::Close(CloseReason::OptionTooLong { option, length });
+        }
+        if self.options >= self.policy.options_max {
+            return Done::Close(CloseReason::TooManyOptions(self.policy.options_max));
+        }
+        self.options += 1;
+        Done::Next(Phase::Data(header))
+    }
+
+    /// Every option is here. What is not written is unknown.
+    fn answer(
+        &mut self,
+        option: OptionCode,
+        data: &[u8],
+        exports: &dyn Exports,
+        out: &mut Vec<u8>,
+    ) -> Done {
+        let reply = OptionReply { option };
+        if option == OptionCode::EXPORT_NAME {
+            return self.export_name(data, exports, out);
+        }
+        if !self.client.contains(ClientFlags::FIXED_NEWSTYLE) {
+            return Done::Close(CloseReason::NotFixedNewstyle(option));
+        }
+        if option == OptionCode::ABORT {
+            reply.ack(out);
+            return Done::Close(CloseReason::Aborted);
+        }
+        match self.option(option, data, exports, out) {
+            Ok(Some(negotiated)) => {
+                reply.ack(out);
+                Done::Enter(Box::new(negotiated))
+            }
+            Ok(None) => {
+                reply.ack(out);
+                Done::Answered
+            }
+            Err((kind, text)) => {
+                reply.error(kind, &text, out);
+                Done::Answered
+            }
+        }
+    }
+
+    /// Serves an option that is answered by replies and at last an acknowledgement or an error.
+    /// Only GO comes to an agreement.
+    fn option(
+        &mut self,
+        option: OptionCode,
+        data: &[u8],
+        exports: &dyn Exports,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Negotiated>, OptionError> {
+        let reply = OptionReply { option };
+        if option == OptionCode::SET_META_CONTEXT {
+            // Also when this fails, what was selected before no longer counts.
+            self.selection = None;
+        }
+        if let Some(text) = &self.shutdown {
+            return Err((OptionReplyKind::ERR_SHUTDOWN, text.clone()));
+        }
+        match option {
+            OptionCode::LIST => self.list(data, exports, reply, out)?,
+            OptionCode::STARTTLS => self.start_tls(data)?,
+            OptionCode::INFO => {
+                describe(data, self.replies, exports, reply, out)?;
+            }
+            OptionCode::GO => {
+                let (asked, export) = describe(data, self.replies, exports, reply, out)?;
+                return Ok(Some(self.agree(&asked, export)));
+            }
+            OptionCode::STRUCTURED_REPLY if self.policy.structured_replies => {
+                no_data(data)?;
+                self.replies = ReplyStyle::Structured;
+            }
+            OptionCode::LIST_META_CONTEXT if self.policy.structured_replies => {
+                let (_, export, queries) = self.meta_request(data, exports)?;
+                for name in contexts::listed(&export.contexts, &queries) {
+                    reply.with(OptionReplyKind::META_CONTEXT, out, |out| {
+                        MetaContext { id: 0, name }.encode(out);
+                    });
+                }
+            }
+            OptionCode::SET_META_CONTEXT if self.policy.structured_replies => {
+                let (asked, export, queries) = self.meta_request(data, exports)?;
+                let contexts = contexts::selected(&export.contexts, &queries);
+                for SelectedContext { id, name } in &contexts {
+                    reply.with(OptionReplyKind::META_CONTEXT, out, |out| {
+                        MetaContext { id: *id, name }.encode(out);
+                    });
+                }
+                self.selection = Some(Selection {
+                    export: asked,
+                    contexts,
+                });
+            }
+            // EXTENDED_HEADERS is among them: this server replies in compact headers only.
+            _ => {
+                let text = format!("option {} is not supported", option.0);
+                return Err((OptionReplyKind::ERR_UNSUP, text));
+            }
+        }
+        Ok(None)
+    }
+
+    /// EXPORT_NAME succeeds or ends the connection: it knows no error reply.
+    fn export_name(&mut self, data: &[u8], exports: &dyn Exports, out: &mut Vec<u8>) -> Done {
+        let close = |text: String| Done::Close(CloseReason::ExportName(text));
+        if let Some(text) = &self.shutdown {
+            return close(text.clone());
+        }
+        let asked = match ExportName::from_wire(data) {
+            Ok(name) => name,
+            Err(malformed) => return close(malformed.to_string()),
+        };
+        match lookup(&asked, exports) {
+            Err((_, text)) => close(text),
+            Ok(export) => {
+                let agreed = self.agree(&asked, export);
+                ExportNameReply {
+                    size: agreed.export.size,
+                    flags: agreed.flags,
+                }
+                .encode(agreed.no_zeroes, out);
+                Done::Enter(Box::new(agreed))
+            }
+        }
+    }
+
+    fn list(
+        &self,
+        data: &[u8],
+        exports: &dyn Exports,
+        reply: OptionReply,
+        out: &mut Vec<u8>,
+    ) -> Result<(), OptionError> {
+        no_data(data)?;
+        if !self.policy.list {
+            let text = "this server does not list its exports".to_owned();
+            return Err((OptionReplyKind::ERR_POLICY, text));
+        }
+        exports.list(&mut |entry: ListEntry<'_>| {
+            reply.with(OptionReplyKind::SERVER, out, |out| entry.encode(out));
+        });
+        Ok(())
+    }
+
+    fn start_tls(&self, data: &[u8]) -> Result<(), OptionError> {
+        no_data(data)?;
+        Err(match self.policy.tls {
+            Tls::Unsupported => (
+                OptionReplyKind::ERR_UNSUP,
+                "this server has no TLS".to_owned(),
+            ),
+            Tls::Refused => (
+                OptionReplyKind::ERR_POLICY,
+                "this listener does not use TLS".to_owned(),
+            ),
+        })
+    }
+
+    /// Checks a meta context option as far as listing and selecting have in common.
+    fn meta_request<'a>(
+        &self,
+        data: &'a [u8],
+        exports: &dyn Exports,
+    ) -> Result<(ExportName, ExportInfo, MetaQueries<'a>), OptionError> {
+        if self.replies == ReplyStyle::Simple {
+            let text = "meta contexts need structured replies first".to_owned();
+            return Err((OptionReplyKind::ERR_INVALID, text));
+        }
+        let MetaRequest { name, queries } = MetaRequest::parse(data).map_err(malformed)?;
+        if queries.count() > self.policy.queries_max {
+            let text = format!("more than {} queries", self.policy.queries_max);
+            return Err((OptionReplyKind::ERR_TOO_BIG, text));
+        }
+        let export = lookup(&name, exports)?;
+        Ok((name, export, queries))
+    }
+
+    /// Settles on `export`, which the client called `asked`.
+    fn agree(&mut self, asked: &ExportName, export: ExportInfo) -> Negotiated {
+        let contexts = match self.selection.take() {
+            Some(selection) if selection.export == *asked => {
+                let mut contexts = selection.contexts;
+                // The export may have lost a context since.
+                contexts.retain(|context| export.contexts.contains(&context.name));
+                contexts
+            }
+            _ => Vec::new(),
+        };
+        Negotiated {
+            flags: export.flags(self.replies),
+            export,
+            replies: self.replies,
+            contexts,
+            no_zeroes: self.client.contains(ClientFlags::NO_ZEROES),
+        }
+    }
+}
+
+/// Sends what INFO and GO tell, in a fixed order, and returns the export with the name asked for.
+fn describe(
+    data: &[u8],
+    replies: ReplyStyle,
+    exports: &dyn Exports,
+    reply: OptionReply,
+    out: &mut Vec<u8>,
+) -> Result<(ExportName, ExportInfo), OptionError> {
+    let InfoRequest {
+        name: asked,
+        wanted,
+    } = InfoRequest::parse(data).map_err(malformed)?;
+    let export = lookup(&asked, exports)?;
+    let mut tell = |info: Info<'_>| {
+        reply.with(OptionReplyKind::INFO, out, |out| info.encode(out));
+    };
+    tell(Info::Export {
+        size: export.size,
+        flags: export.flags(replies),
+    });
+    if wanted.name {
+        tell(Info::Name(export.name.as_str()));
+    }
+    if wanted.description && !export.description.is_empty() {
+        tell(Info::Description(&export.description));
+    }
+    if wanted.block_size {
+        tell(export.block_sizes.to_info());
+    }
+    Ok((asked, export))
+}
+
+/// The export a client calls `asked`; the empty name is the default export.
+fn lookup(asked: &ExportName, exports: &dyn Exports) -> Result<ExportInfo, OptionError> {
+    let found = if asked.is_default() {
+        exports
+            .default_export()
+            .ok_or(Refusal::Unknown)
+            .and_then(|name| exports.lookup(&name))
+    } else {
+        exports.lookup(asked)
+    };
+    found.map_err(|refusal| match refusal {
+        Refusal::Unknown if asked.is_default() => (
+            OptionReplyKind::ERR_UNKNOWN,
+            "there is no default export".to_owned(),
+        ),
+        Refusal::Unknown => (
+            OptionReplyKind::ERR_UNKNOWN,
+            format!("there is no export `{asked}`"),
+        ),
+        Refusal::Policy(text) => (OptionReplyKind::ERR_POLICY, text),
+        Refusal::Shutdown(text) => (OptionReplyKind::ERR_SHUTDOWN, text),
+    })
+}
+
+fn no_data(data: &[u8]) -> Result<(), OptionError> {
+    match data.len() {
+        0 => Ok(()),
+        length => {
+            let text = format!("this option has no data, {length} bytes came");
+            Err((OptionReplyKind::ERR_INVALID, text))
+        }
+    }
+}
+
+fn malformed(cause: Malformed) -> OptionError {
+    (cause.as_option_error(), cause.to_string())
+}

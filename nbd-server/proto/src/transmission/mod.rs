@@ -1,0 +1,274 @@
+//! The server's side of the transmission phase, as a pure state machine.
+//!
+//! ```text
+//!  received bytes ─► next ─► Request (judged) | Payload | Reject | Disconnect | More | Fatal
+//! ```
+//!
+//! The machine follows the stream: it puts headers together that arrive in parts, judges them by
+//! the [`Gate`], drops the payload of refused writes, and tells which bytes are payload. It moves no
+//! payload and sends nothing; replies are encoded by [`crate::ReplyStyle`] and the chunk types.
+
+mod command;
+mod gate;
+mod request;
+#[cfg(test)]
+mod tests;
+
+pub use command::Command;
+pub use gate::{Gate, Refused};
+pub use request::Request;
+
+use crate::codes::{CommandKind, Cookie};
+use crate::{Negotiated, WrongMagic};
+
+/// The transmission phase of one connection.
+#[derive(Clone, Debug)]
+pub struct Transmission {
+    gate: Gate,
+    state: State,
+    /// A header of which only the first `stashed` bytes have arrived.
+    stash: [u8; Request::LEN],
+    stashed: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Header,
+    /// So many bytes of payload of the write last accepted are still to come.
+    Payload(u32),
+    /// So many bytes of payload of a refused write are still to come.
+    Skip(u32),
+    Disconnected,
+    Failed(Fatal),
+}
+
+/// What lies at the start of the bytes given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// How many of the bytes given belong to `item`; never look at them again, except that those
+    /// of [`Item::Payload`] are the data.
+    pub consumed: usize,
+    /// What they are.
+    pub item: Item,
+}
+
+/// One step through the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A request to serve. If [`Command::payload`] is not 0, that many bytes of data come next.
+    Request {
+        /// Echo this in the replies.
+        cookie: Cookie,
+        /// What to do; judged by the gate.
+        command: Command,
+    },
+    /// The bytes consumed are data of the write last accepted. There may be more to come, see
+    /// [`Transmission::payload_left`].
+    Payload,
+    /// A request to answer with an error. Its payload, if any, is dropped by later calls.
+    Reject {
+        /// Echo this in the reply.
+        cookie: Cookie,
+        /// The command refused: a READ under structured replies must be answered by chunks.
+        kind: CommandKind,
+        /// The error to send.
+        refused: Refused,
+    },
+    /// The client is done: finish what is outstanding, send the replies, close.
+    Disconnect,
+    /// All bytes are consumed; more are needed.
+    More,
+}
+
+/// The stream cannot be followed any further: close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fatal {
+    /// A request does not begin with its magic.
+    #[error("a request began with {0:#x}")]
+    Magic(u32),
+    /// The payload of a write is too long to be dropped.
+    #[error("a write announced {0} bytes of payload")]
+    PayloadTooLong(u32),
+}
+
+/// Longest payload of a refused write that is read and dropped, bytes. A longer one ends the
+/// connection.
+pub const DRAIN_MAX: u32 = 64 << 20;
+
+impl Transmission {
+    /// The transmission phase that follows a negotiation.
+    pub fn new(negotiated: &Negotiated) -> Self {
+        Transmission {
+            gate: Gate::new(negotiated),
+            state: State::Header,
+            stash: [0; Request::LEN],
+            stashed: 0,
+        }
+    }
+
+    /// The next step: what lies at the start of `bytes`. Call it with the bytes after `consumed`
+    /// until it answers [`Item::More`] or [`Item::Disconnect`]. Any division of a stream into calls
+    /// comes to the same requests. Errors: [`Fatal`], and the same on every later call.
+    #[inline]
+    pub fn next(&mut self, bytes: &[u8]) -> Result<Parsed, Fatal> {
+        if self.state == State::Header
+            && self.stashed == 0
+            && let Some(head) = bytes.first_chunk::<{ Request::LEN }>()
+        {
+            let item = self.header(head)?;
+            return Ok(Parsed {
+                consumed: Request::LEN,
+                item,
+            });
+        }
+        self.next_slowly(bytes)
+    }
+
+    /// Bytes of payload still to come for the write last accepted.
+    #[inline]
+    pub fn payload_left(&self) -> u32 {
+        match self.state {
+            State::Payload(left) => left,
+            _ => 0,
+        }
+    }
+
+    /// Says that the first `count` of the bytes [`Transmission::payload_left`] counts were received
+    /// straight into their buffer, past [`Transmission::next`].
+    ///
+    /// # Panics
+    /// If `count` is more than `payload_left`.
+    pub fn payload_received(&mut self, count: u32) {
+        let left = self.payload_left();
+        assert!(
+            count <= left,
+            "{count} bytes received of {left} bytes of payload"
+        );
+        if left > 0 {
+            self.state = payload(left - count);
+        }
+    }
+
+    /// The gate requests are judged by.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    #[inline]
+    fn header(&mut self, head: &[u8; Request::LEN]) -> Result<Item, Fatal> {
+        let request = match Request::from_bytes(head) {
+            Ok(request) => request,
+            Err(magic) => return Err(self.wrong_magic(magic)),
+        };
+        let cookie = request.cookie;
+        match self.gate.check(&request) {
+            Ok(Command::Disconnect) => {
+                self.state = State::Disconnected;
+                Ok(Item::Disconnect)
+            }
+            Ok(command) => {
+                self.state = payload(command.payload());
+                Ok(Item::Request { cookie, command })
+            }
+            Err(refused) => self.reject(&request, refused),
+        }
+    }
+
+    #[cold]
+    fn reject(&mut self, request: &Request, refused: Refused) -> Result<Item, Fatal> {
+        let length = request.payload();
+        if length > DRAIN_MAX {
+            return Err(self.fail(Fatal::PayloadTooLong(length)));
+        }
+        if length > 0 {
+            self.state = State::Skip(length);
+        }
+        Ok(Item::Reject {
+            cookie: request.cookie,
+            kind: request.kind,
+            refused,
+        })
+    }
+
+    #[cold]
+    fn wrong_magic(&mut self, WrongMagic(found): WrongMagic) -> Fatal {
+        self.fail(Fatal::Magic(u32::try_from(found).unwrap_or(u32::MAX)))
+    }
+
+    fn fail(&mut self, fatal: Fatal) -> Fatal {
+        self.state = State::Failed(fatal);
+        fatal
+    }
+
+    /// Payload, dropping, and headers in parts.
+    fn next_slowly(&mut self, bytes: &[u8]) -> Result<Parsed, Fatal> {
+        let more = Parsed {
+            consumed: bytes.len(),
+            item: Item::More,
+        };
+        match self.state {
+            State::Failed(fatal) => Err(fatal),
+            State::Disconnected => Ok(Parsed {
+                consumed: bytes.len(),
+                item: Item::Disconnect,
+            }),
+            State::Payload(_) | State::Header if bytes.is_empty() => Ok(more),
+            State::Payload(left) => {
+                let count = at_most(left, bytes);
+                self.state = payload(left - count);
+                Ok(Parsed {
+                    consumed: count as usize,
+                    item: Item::Payload,
+                })
+            }
+            State::Skip(left) => {
+                let count = at_most(left, bytes);
+                self.state = if count == left {
+                    State::Header
+                } else {
+                    State::Skip(left - count)
+                };
+                let Parsed { consumed, item } = match self.state {
+                    State::Header => self.next(&bytes[count as usize..])?,
+                    _ => Parsed {
+                        consumed: 0,
+                        item: Item::More,
+                    },
+                };
+                Ok(Parsed {
+                    consumed: consumed + count as usize,
+                    item,
+                })
+            }
+            State::Header => {
+                let count = bytes.len().min(Request::LEN - self.stashed);
+                self.stash[self.stashed..self.stashed + count].copy_from_slice(&bytes[..count]);
+                self.stashed += count;
+                if self.stashed < Request::LEN {
+                    return Ok(more);
+                }
+                self.stashed = 0;
+                let head = self.stash;
+                Ok(Parsed {
+                    consumed: count,
+                    item: self.header(&head)?,
+                })
+            }
+        }
+    }
+}
+
+/// The state with `left` bytes of payload to come.
+#[inline]
+fn payload(left: u32) -> State {
+    if left == 0 {
+        State::Header
+    } else {
+        State::Payload(left)
+    }
+}
+
+/// `left`, or the number of `bytes` if that is smaller.
+fn at_most(left: u32, bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).map_or(left, |count| count.min(left))
+}
