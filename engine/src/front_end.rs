@@ -1,0 +1,342 @@
+//! What a client protocol implements, and what it may use: [`Connection`] and [`Ctx`].
+//!
+//! ```text
+//!  listener, negotiation (any thread) ── NodeHandle::attach(volume, Attachment) ──► reactor
+//!      reactor: make(ctx) ─► Connection
+//!        on_io / on_complete / on_extents / on_room / on_timer   any number per turn
+//!        flush                                                   once, at the end of that turn
+//!        drain ─► (answer what was submitted) ─► ctx.end()       the node wants it gone
+//!        ctx.end() ─► core drops what is not dispatched ─► on_quiet ─► ctx.finish() ─► dropped
+//! ```
+//!
+//! The engine knows no protocol: a connection owns its parser, its buffers and its replies. It
+//! lives on its volume's reactor and is called from that thread only. Callbacks are never nested:
+//! what `Ctx::submit` causes is delivered after the callback returned.
+//!
+//! Buffers: a connection takes them from `ctx.arena()` (`Class::Client` for payload, `Class::Net`
+//! for headers and receive buffers), keeps its own reference to the buffer of a submitted request
+//! until `on_complete`, and releases every one of them before it calls [`Ctx::finish`].
+
+use std::os::fd::OwnedFd;
+
+use engine_core::action::Outcome;
+use engine_core::event::{Event, Op, ReqId, SessionId};
+use engine_core::time::Instant;
+use engine_core::units::ByteRange;
+use engine_ring::{Arena, Errno, FileId, Op as RingOp, Ring};
+
+use crate::token::Token;
+
+/// One client connection on its volume's reactor.
+pub trait Connection {
+    /// An operation pushed with `tag` ended. `more` says that further completions follow.
+    fn on_io(&mut self, ctx: &mut Ctx<'_>, tag: u32, result: Result<u32, Errno>, more: bool);
+
+    /// The request ended; its buffer is the connection's alone again. Once per submitted request.
+    fn on_complete(&mut self, ctx: &mut Ctx<'_>, req: ReqId, outcome: Outcome);
+
+    /// Answer to [`Ctx::query_extents`].
+    fn on_extents(&mut self, ctx: &mut Ctx<'_>, tag: u32, result: Result<&[BlockExtent], Errno>);
+
+    /// Something completed since [`Ctx::want_room`]: look at [`Ctx::room`] and the arena again.
+    fn on_room(&mut self, ctx: &mut Ctx<'_>);
+
+    /// The moment given to [`Ctx::set_timer`] has come.
+    fn on_timer(&mut self, ctx: &mut Ctx<'_>);
+
+    /// End of a turn in which any other callback ran: send everything gathered, in one operation.
+    fn flush(&mut self, ctx: &mut Ctx<'_>);
+
+    /// The node wants this connection gone: read no more, answer what was submitted, then call
+    /// [`Ctx::end`]. The engine ends it by itself after [`DRAIN_MAX`].
+    fn drain(&mut self, ctx: &mut Ctx<'_>, why: DrainReason);
+
+    /// After [`Ctx::end`]: nothing of the session runs any more, every request was completed.
+    /// Send what is left to send, release all buffers, then call [`Ctx::finish`].
+    /// Call it at once, or from a later callback.
+    fn on_quiet(&mut self, ctx: &mut Ctx<'_>);
+}
+
+/// Longest time a connection may take from `drain` to `end`, and from `on_quiet` to `finish`,
+/// before the engine does it.
+pub const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Why a connection is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainReason {
+    /// The node stops: close without a word, clients reconnect elsewhere or later.
+    NodeStops,
+    /// The volume leaves for good (deleted, or demoted by force): an answer that says so is right.
+    VolumeLeaves,
+    /// An operator cut off this client.
+    Operator,
+}
+
+/// A run of bytes of one kind, in the answer to [`Ctx::query_extents`]. Runs are adjacent and
+/// cover the range asked for from its start, perhaps not to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockExtent {
+    /// Bytes.
+    pub len: u64,
+    /// Not allocated: a later write may meet a full disk.
+    pub is_hole: bool,
+    /// Reads as zeros.
+    pub is_zero: bool,
+}
+
+/// Who is attached, for status and log lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Export or target it attached to.
+    pub export: String,
+    /// Its address, or `unix:<pid>`.
+    pub address: String,
+}
+
+/// Makes the connection object on the reactor. It may already push operations and submit; bytes
+/// that were read during negotiation are carried in the closure.
+pub type MakeConnection = Box<dyn FnOnce(&mut Ctx<'_>) -> Box<dyn Connection> + Send>;
+
+/// A negotiated client on its way to its volume's reactor.
+pub struct Attachment {
+    /// The stream.
+    pub socket: OwnedFd,
+    /// Who it is.
+    pub client: ClientInfo,
+    /// Makes its connection object.
+    pub make: MakeConnection,
+}
+
+/// Why a client was not attached. The socket is closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// No such volume is configured on this node.
+    #[error("no volume `{0}`")]
+    NotFound(String),
+    /// It does not serve clients here now.
+    #[error("{0}")]
+    NotServed(String),
+    /// The reactor's mailbox or table of connections is full.
+    #[error("too many connections")]
+    Full,
+}
+
+/// What negotiation may say of a volume right now. A copy; ask again for each client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeView {
+    /// Name in the configuration.
+    pub name: String,
+    /// Bytes, a multiple of 4096.
+    pub size_bytes: u64,
+    /// Whether it serves clients.
+    pub service: Service,
+    /// Releases blocks on trim (thin backings); zeros are promised in any case.
+    pub trims: bool,
+    /// Clients attached now.
+    pub clients: usize,
+}
+
+/// Whether a volume serves clients on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// It is primary here.
+    Primary,
+    /// It is secondary here; the name of the primary, if known.
+    Secondary {
+        /// Node that serves it.
+        primary: Option<String>,
+    },
+    /// Not attached, draining, or suspended; the sentence says why.
+    Unavailable {
+        /// For people.
+        reason: String,
+    },
+}
+
+/// A volume's intake: what connections put in during a turn, before the core sees it.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    /// Requests and the like, in order of arrival.
+    pub(crate) events: Vec<Event>,
+    /// Block status asked for: connection slot, tag, range.
+    pub(crate) queries: Vec<(u16, u32, ByteRange)>,
+    /// Requests the core takes now, less those in `events`.
+    pub(crate) room: usize,
+    /// Size of the volume.
+    pub(crate) size_bytes: u64,
+    /// Requests taken since attach.
+    pub(crate) counters: crate::control::IoCounters,
+}
+
+/// How far a connection is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Not at all.
+    Open,
+    /// `drain` was called; the engine ends it at this moment.
+    Draining(Instant),
+    /// The core was told to close the session.
+    Closing,
+    /// The core is done; the engine closes the socket at this moment.
+    Quiet(Instant),
+    /// The socket is being closed; dropped with the last completion.
+    Finished,
+}
+
+/// The engine's half of a connection.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) slot: u16,
+    pub(crate) session: SessionId,
+    pub(crate) socket: FileId,
+    /// Ring operations whose last completion is out.
+    pub(crate) in_flight: u32,
+    pub(crate) wants_room: bool,
+    pub(crate) timer: Option<Instant>,
+    pub(crate) ending: Ending,
+    /// `end` or `finish` was called in the current callback.
+    pub(crate) asks_end: bool,
+    pub(crate) asks_finish: bool,
+}
+
+/// What a connection may use during a callback.
+pub struct Ctx<'a> {
+    pub(crate) ring: &'a mut dyn Ring,
+    pub(crate) arena: &'a mut Arena,
+    pub(crate) now: Instant,
+    pub(crate) intake: &'a mut Intake,
+    pub(crate) seat: &'a mut Seat,
+}
+
+impl Ctx<'_> {
+    /// The turn's time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The reactor's buffers.
+    pub fn arena(&mut self) -> &mut Arena {
+        self.arena
+    }
+
+    /// The client's stream. The engine closes it after [`Ctx::finish`].
+    pub fn socket(&self) -> FileId {
+        self.seat.socket
+    }
+
+    /// This connection's session; unique in the cluster.
+    pub fn session(&self) -> SessionId {
+        self.seat.session
+    }
+
+    /// Bytes of the volume.
+    pub fn size_bytes(&self) -> u64 {
+        self.intake.size_bytes
+    }
+
+    /// Queues an operation of the ring; it starts with this turn's one system call. `tag` comes
+    /// back in `on_io`; at most 28 bits. Rules as [`Ring::push`]: one receive and one send per
+    /// socket. Nothing may be pushed after [`Ctx::finish`].
+    pub fn push(&mut self, tag: u32, op: RingOp<'_>) {
+        assert!(
+            !self.seat.asks_finish,
+            "a finished connection pushes nothing"
+        );
+        self.seat.in_flight += 1;
+        self.ring
+            .push(self.arena, Token::connection(self.seat.slot, tag).0, op);
+    }
+
+    /// Asks that the operations pushed with `tag` end soon; their end is still `on_io`.
+    pub fn cancel(&mut self, tag: u32) {
+        self.ring.cancel(Token::connection(self.seat.slot, tag).0);
+    }
+
+    /// Requests the volume takes now. At 0 read no further: call [`Ctx::want_room`].
+    pub fn room(&self) -> usize {
+        self.intake.room
+    }
+
+    /// `on_room` once something completed.
+    pub fn want_room(&mut self) {
+        self.seat.wants_room = true;
+    }
+
+    /// Hands a request to the volume, with a name that no other request in flight of this
+    /// connection has. Its `on_complete` comes later, never from within this call. The range may
+    /// be unaligned and of any length the volume has; the buffer of a read or write starts at the
+    /// granule border at or below the range and spans whole granules.
+    ///
+    /// Panics when [`Ctx::room`] is 0.
+    pub fn submit(&mut self, req: ReqId, op: Op) {
+        assert!(
+            self.intake.room > 0,
+            "room is asked for before a request is submitted"
+        );
+        self.intake.room -= 1;
+        self.intake.count(&op);
+        self.intake.events.push(Event::Submit {
+            session: self.seat.session,
+            req,
+            op,
+        });
+    }
+
+    /// The client does not want this request any more; it still ends with `on_complete`.
+    pub fn abort(&mut self, req: ReqId) {
+        self.intake.events.push(Event::Abort {
+            session: self.seat.session,
+            req,
+        });
+    }
+
+    /// Which parts of the range are allocated. Answered by `on_extents` with `tag`.
+    pub fn query_extents(&mut self, tag: u32, range: ByteRange) {
+        self.intake.queries.push((self.seat.slot, tag, range));
+    }
+
+    /// `on_timer` at this moment; `None` takes it back. One timer per connection.
+    pub fn set_timer(&mut self, at: Option<Instant>) {
+        self.seat.timer = at;
+    }
+
+    /// Nothing more will be submitted: end of stream, error, or drained. Requests that were not
+    /// dispatched are dropped; the rest ends; then `on_quiet` (law B3).
+    pub fn end(&mut self) {
+        self.seat.asks_end = true;
+    }
+
+    /// Closes the stream and drops the connection once its last operation has ended. Only after
+    /// `on_quiet`, with all buffers released (operations in flight hold their own reference).
+    pub fn finish(&mut self) {
+        self.seat.asks_finish = true;
+    }
+}
+
+impl Intake {
+    pub(crate) fn new(size_bytes: u64, requests_max: usize) -> Intake {
+        Intake {
+            events: Vec::with_capacity(requests_max + 64),
+            queries: Vec::with_capacity(16),
+            room: 0,
+            size_bytes,
+            counters: crate::control::IoCounters::default(),
+        }
+    }
+
+    fn count(&mut self, op: &Op) {
+        let counters = &mut self.counters;
+        match op {
+            Op::Read { range, .. } => {
+                counters.reads += 1;
+                counters.read_bytes += range.len;
+            }
+            Op::Write { range, .. } => {
+                counters.writes += 1;
+                counters.written_bytes += range.len;
+            }
+            Op::Zero { .. } => counters.writes += 1,
+            Op::Flush => counters.flushes += 1,
+        }
+    }
+}
