@@ -12,9 +12,11 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod bitmap;
 pub mod event;
 pub mod generation;
 pub mod message;
+pub mod meta;
 pub mod record;
 pub mod time;
 pub mod units;

@@ -1,0 +1,261 @@
+//! Where everything lies, and the blocks of a fresh replica.
+
+use crate::action::{META_BLOCK, MetaBlock};
+use crate::bitmap::{WORDS_PER_PAGE, pages_for};
+use crate::generation::Chain;
+use crate::message::Disk;
+use crate::meta::block::{Kind, VERSION};
+use crate::meta::error::ParamsError;
+use crate::meta::pages::{
+    LOG_SLOTS_PER_PAGE, LogSlot, encode_activity_log_page, encode_attributes_page,
+    encode_bitmap_page,
+};
+use crate::meta::superblock::{
+    Backing, FEATURES_COMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
+};
+use crate::units::{AL_EXTENT, GRANULE, NODES_MAX, NodeIdx, Term};
+
+/// Blocks of the two superblock slots.
+pub const SUPERBLOCK_BLOCKS: u64 = 2;
+/// Blocks reserved for attributes.
+pub const ATTRIBUTES_BLOCKS: u64 = 64;
+/// The last blocks [`format`] yields; what came before them is durable before they are written.
+pub const FORMAT_COMMIT_BLOCKS: u64 = 2;
+/// Largest volume: 2^32 extents of 4 MiB, which is 16 PiB.
+pub const SIZE_GRANULES_MAX: u64 = (1 << 32) * (AL_EXTENT / GRANULE);
+
+const _: () = assert!(SUPERBLOCK_BLOCKS == 2 && ATTRIBUTES_BLOCKS.is_multiple_of(2));
+const LOG_SLOTS_MAX: u32 = 1 << 16;
+const GRAIN_MAX: u32 = 1024;
+
+/// What a fresh replica is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Params {
+    /// Name of the volume, 1 to 255 bytes.
+    pub volume: String,
+    /// Slice of the volume.
+    pub slice: u32,
+    /// Random, new with every format, not 0.
+    pub incarnation: u128,
+    /// Index of this node.
+    pub self_node: NodeIdx,
+    /// Configured nodes, 1 to 8.
+    pub node_count: u8,
+    /// Digest of their names in order.
+    pub nodes_digest: u64,
+    /// Size of the volume.
+    pub size_granules: u64,
+    /// Granules one bitmap bit covers; [`crate::bitmap::grain_for`] chooses.
+    pub grain: u32,
+    /// Slots of the activity log, 1 to 65536.
+    pub activity_log_slots: u32,
+    /// Boot of this machine.
+    pub boot_id: u128,
+    /// What holds the data.
+    pub backing: Backing,
+}
+
+/// An entry of the region table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// [`Kind`] as a number; unknown ones are skipped.
+    pub kind: u32,
+    /// Version of its records.
+    pub version: u32,
+    /// Node a bitmap speaks of; 0 for other kinds.
+    pub index: u32,
+    /// First block.
+    pub offset: u64,
+    /// Blocks, two per page.
+    pub length: u64,
+}
+
+impl Region {
+    /// Pages of two slots each.
+    pub fn pages(&self) -> u64 {
+        self.length / 2
+    }
+}
+
+/// The whole metadata area.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Blocks in total, superblocks included.
+    pub blocks: u64,
+    /// All regions in order: activity log, one bitmap per other node, attributes.
+    pub regions: Vec<Region>,
+}
+
+/// Places every region of a fresh replica. Errors name the parameter that is out of range.
+pub fn layout(params: &Params) -> Result<Layout, ParamsError> {
+    let len = params.volume.len();
+    if !(1..=VOLUME_NAME_MAX).contains(&len) {
+        return Err(ParamsError::VolumeName { len });
+    }
+    if params.incarnation == 0 {
+        return Err(ParamsError::Incarnation);
+    }
+    Geometry {
+        self_node: params.self_node,
+        node_count: params.node_count,
+        size_granules: params.size_granules,
+        grain: params.grain,
+        activity_log_slots: params.activity_log_slots,
+    }
+    .layout()
+}
+
+/// What decides the regions.
+pub(super) struct Geometry {
+    pub(super) self_node: NodeIdx,
+    pub(super) node_count: u8,
+    pub(super) size_granules: u64,
+    pub(super) grain: u32,
+    pub(super) activity_log_slots: u32,
+}
+
+impl Geometry {
+    pub(super) fn layout(&self) -> Result<Layout, ParamsError> {
+        self.check()?;
+        let log_pages = u64::from(self.activity_log_slots).div_ceil(LOG_SLOTS_PER_PAGE as u64);
+        let bitmap_blocks = 2 * pages_for(self.size_granules, self.grain);
+        let mut layout = Layout {
+            blocks: SUPERBLOCK_BLOCKS,
+            regions: Vec::new(),
+        };
+        layout.place(Kind::ActivityLog, 0, 2 * log_pages);
+        for node in (0..self.node_count).filter(|node| *node != self.self_node.0) {
+            layout.place(Kind::Bitmap, u32::from(node), bitmap_blocks);
+        }
+        layout.place(Kind::Attributes, 0, ATTRIBUTES_BLOCKS);
+        Ok(layout)
+    }
+
+    fn check(&self) -> Result<(), ParamsError> {
+        let &Geometry {
+            self_node: NodeIdx(self_node),
+            node_count,
+            size_granules,
+            ..
+        } = self;
+        let (grain, slots) = (self.grain, self.activity_log_slots);
+        if !(1..=SIZE_GRANULES_MAX).contains(&size_granules) {
+            return Err(ParamsError::Size { size_granules });
+        }
+        if usize::from(node_count) > NODES_MAX || self_node >= node_count {
+            return Err(ParamsError::Nodes {
+                self_node,
+                node_count,
+            });
+        }
+        if !grain.is_power_of_two() || grain > GRAIN_MAX {
+            return Err(ParamsError::Grain { grain });
+        }
+        if !(1..=LOG_SLOTS_MAX).contains(&slots) {
+            return Err(ParamsError::ActivityLogSlots { slots });
+        }
+        Ok(())
+    }
+}
+
+impl Layout {
+    fn place(&mut self, kind: Kind, index: u32, length: u64) {
+        let region = Region {
+            kind: kind as u32,
+            version: VERSION,
+            index,
+            offset: self.blocks,
+            length,
+        };
+        self.regions.push(region);
+        self.blocks += length;
+    }
+
+    /// The activity log.
+    pub fn activity_log(&self) -> Region {
+        let region = self
+            .regions
+            .iter()
+            .find(|r| r.kind == Kind::ActivityLog as u32);
+        *region.expect("every layout has an activity log")
+    }
+
+    /// The bitmap of another node; `None` for this node and unknown ones.
+    pub fn bitmap(&self, peer: NodeIdx) -> Option<Region> {
+        let is_it = |r: &&Region| r.kind == Kind::Bitmap as u32 && r.index == u32::from(peer.0);
+        self.regions.iter().find(is_it).copied()
+    }
+
+    /// Bytes in total.
+    pub fn bytes(&self) -> u64 {
+        self.blocks * META_BLOCK as u64
+    }
+}
+
+/// Every block of a fresh, blank replica: superblock slots emptied, then all regions, then the
+/// two superblocks. Make what was written durable before the last [`FORMAT_COMMIT_BLOCKS`], and
+/// again after them: a format that did not end is then seen as never begun.
+pub fn format(
+    params: &Params,
+) -> Result<impl Iterator<Item = (u64, Box<MetaBlock>)> + use<>, ParamsError> {
+    let Layout { regions, .. } = layout(params)?;
+    let superblock = fresh_superblock(params, regions.clone());
+    let incarnation = params.incarnation;
+    let empty = (0..SUPERBLOCK_BLOCKS).map(|block| (block, Box::new([0; META_BLOCK])));
+    let pages = regions.into_iter().flat_map(move |region| {
+        (0..region.length).map(move |at| {
+            let (block, counter) = (region.offset + at, first_counter(at));
+            (block, fresh_page(region.kind, incarnation, block, counter))
+        })
+    });
+    let superblocks = (0..SUPERBLOCK_BLOCKS).map(move |block| {
+        (
+            block,
+            encode_superblock(&superblock, block, first_counter(block)),
+        )
+    });
+    Ok(empty.chain(pages).chain(superblocks))
+}
+
+/// Slot A is written first, so B is the newer one.
+fn first_counter(slot: u64) -> u64 {
+    1 + slot % 2
+}
+
+fn fresh_page(kind: u32, incarnation: u128, block: u64, counter: u64) -> Box<MetaBlock> {
+    if kind == Kind::ActivityLog as u32 {
+        let slots = [LogSlot::FREE; LOG_SLOTS_PER_PAGE];
+        encode_activity_log_page(incarnation, &slots, block, counter)
+    } else if kind == Kind::Bitmap as u32 {
+        encode_bitmap_page(incarnation, &[0; WORDS_PER_PAGE], block, counter)
+    } else {
+        encode_attributes_page(incarnation, block, counter)
+    }
+}
+
+fn fresh_superblock(params: &Params, regions: Vec<Region>) -> Superblock {
+    Superblock {
+        features_compatible: FEATURES_COMPATIBLE,
+        features_incompatible: 0,
+        volume: params.volume.clone(),
+        volume_id: 0,
+        slice: params.slice,
+        incarnation: params.incarnation,
+        self_node: params.self_node,
+        node_count: params.node_count,
+        nodes_digest: params.nodes_digest,
+        size_granules: params.size_granules,
+        granule_bytes: GRANULE as u32,
+        grain: params.grain,
+        activity_log_slots: params.activity_log_slots,
+        clean: true,
+        boot_id: params.boot_id,
+        disk: Disk::Blank,
+        promised: Term(0),
+        record: None,
+        chain: Chain::default(),
+        known: [0; NODES_MAX],
+        backing: params.backing,
+        regions,
+    }
+}

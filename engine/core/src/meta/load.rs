@@ -1,0 +1,402 @@
+//! From blocks to state: total, pure, and refusing whatever does not fit.
+
+use std::ops::Range;
+
+use crate::action::{META_BLOCK, MetaBlock};
+use crate::bitmap::Bitmap;
+use crate::meta::block::{Finding, Kind, VERSION, examine, has_magic, incarnation_of};
+use crate::meta::error::{Field, LoadError};
+use crate::meta::layout::{Geometry, Layout, Region, SUPERBLOCK_BLOCKS};
+use crate::meta::pages::{
+    LogPage, Newest, PageWriter, Slot, decode_activity_log_page, decode_bitmap_page, slot_block,
+};
+use crate::meta::recovery::{Decision, Why, decide};
+use crate::meta::superblock::{
+    Backing, FEATURES_INCOMPATIBLE, REGIONS_MAX, Superblock, decode_superblock,
+};
+use crate::units::{GRANULES_PER_AL_EXTENT, NodeIdx};
+
+/// What the configuration says should be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expect {
+    /// Name of the volume.
+    pub volume: String,
+    /// Slice of the volume.
+    pub slice: u32,
+    /// Index of this node.
+    pub self_node: NodeIdx,
+    /// Configured nodes.
+    pub node_count: u8,
+    /// Digest of their names in order.
+    pub nodes_digest: u64,
+    /// Size of the volume.
+    pub size_granules: u64,
+    /// Bytes of one granule.
+    pub granule_bytes: u32,
+    /// What holds the data.
+    pub backing: Backing,
+}
+
+/// Dirty bits of one other node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerBitmap {
+    /// Which node.
+    pub peer: NodeIdx,
+    /// What it lacks; no page differs from disk.
+    pub bitmap: Bitmap,
+    /// Where its pages go next.
+    pub writer: PageWriter,
+}
+
+/// A replica's metadata as it stood at the last commit of each record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The newest superblock.
+    pub superblock: Superblock,
+    /// Where the next one goes: page 0.
+    pub superblock_writer: PageWriter,
+    /// The activity log, page by page.
+    pub activity_log: Vec<LogPage>,
+    /// Where its pages go next.
+    pub activity_log_writer: PageWriter,
+    /// One bitmap per other node, lowest index first.
+    pub bitmaps: Vec<PeerBitmap>,
+}
+
+/// What two blocks at the place of the superblocks are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// Zeros: nothing was ever formatted here, or a format did not end.
+    Nothing,
+    /// Somebody else's data.
+    Foreign,
+    /// A replica's metadata that can be read.
+    Ours(Box<Superblock>),
+    /// A replica's metadata that cannot be read, and why.
+    Damaged(LoadError),
+}
+
+/// Tells what is there before anything is written or loaded.
+pub fn peek(a: &MetaBlock, b: &MetaBlock) -> Peek {
+    match read_superblock(a, b) {
+        Ok((superblock, _)) => Peek::Ours(Box::new(superblock)),
+        Err(LoadError::NotFormatted) => Peek::Nothing,
+        Err(error) if has_magic(a) || has_magic(b) => Peek::Damaged(error),
+        Err(_) => Peek::Foreign,
+    }
+}
+
+/// Reads a whole metadata area. Pure: repeating it gives the same, whatever crashed in between
+/// (law M3). Memory taken is bounded by the area's length.
+pub fn load(blocks: &[u8], expect: &Expect) -> Result<Loaded, LoadError> {
+    let area = Area { blocks };
+    let (superblock, newest) = read_superblock(area.block(0)?, area.block(1)?)?;
+    check_identity(&superblock, expect)?;
+    let superblock_block = slot_block(0, 0, newest.slot);
+    let invalid = |field| LoadError::Invalid {
+        block: superblock_block,
+        field,
+    };
+    let layout = needed_layout(&superblock).map_err(invalid)?;
+    check_regions(&superblock, &layout, area.len(), &invalid(Field::Regions))?;
+
+    let find = |wanted: &Region| {
+        let same = |r: &&Region| (r.kind, r.index) == (wanted.kind, wanted.index);
+        *superblock
+            .regions
+            .iter()
+            .find(same)
+            .expect("check_regions found every needed region")
+    };
+    let reader = Reader {
+        area,
+        incarnation: superblock.incarnation,
+    };
+    let (activity_log, activity_log_writer) =
+        reader.activity_log(find(&layout.activity_log()), superblock.size_granules)?;
+    let mut bitmaps = Vec::new();
+    for wanted in &layout.regions {
+        if wanted.kind == Kind::Bitmap as u32 {
+            bitmaps.push(reader.bitmap(find(wanted), &superblock)?);
+        } else if wanted.kind == Kind::Attributes as u32 {
+            reader.pages(Kind::Attributes, find(wanted), |_, _| Ok(()))?;
+        }
+    }
+    let superblock_writer = PageWriter::new(0, vec![newest]);
+    Ok(Loaded {
+        superblock,
+        superblock_writer,
+        activity_log,
+        activity_log_writer,
+        bitmaps,
+    })
+}
+
+/// Blocks as they were read.
+#[derive(Clone, Copy)]
+struct Area<'a> {
+    blocks: &'a [u8],
+}
+
+impl<'a> Area<'a> {
+    /// Whole blocks.
+    fn len(self) -> u64 {
+        (self.blocks.len() / META_BLOCK) as u64
+    }
+
+    fn block(self, block: u64) -> Result<&'a MetaBlock, LoadError> {
+        let at = usize::try_from(block)
+            .ok()
+            .and_then(|b| b.checked_mul(META_BLOCK));
+        let bytes = at.and_then(|at| self.blocks.get(at..)?.first_chunk());
+        bytes.ok_or(LoadError::Short {
+            found: self.len(),
+            expected: block.saturating_add(1),
+        })
+    }
+}
+
+/// The newest of two slots, or the exact reason why there is none.
+fn choose(kind: Kind, page: u64, block: u64, a: Finding, b: Finding) -> Result<Newest, LoadError> {
+    let row = decide(kind, a, b);
+    match (row.decision, a, b) {
+        (Decision::Use(Slot::A), Finding::Valid { counter }, _) => Ok(Newest {
+            slot: Slot::A,
+            counter,
+        }),
+        (Decision::Use(Slot::B), _, Finding::Valid { counter }) => Ok(Newest {
+            slot: Slot::B,
+            counter,
+        }),
+        (Decision::Refuse(Why::NewerVersion), Finding::UnknownVersion { version }, _)
+        | (Decision::Refuse(Why::NewerVersion), _, Finding::UnknownVersion { version }) => {
+            Err(LoadError::version(kind, version))
+        }
+        (Decision::Refuse(Why::NeverWritten), ..) if kind == Kind::Superblock => {
+            Err(LoadError::NotFormatted)
+        }
+        _ => Err(LoadError::Damaged {
+            kind,
+            page,
+            block,
+            a,
+            b,
+            row: row.label,
+            cause: row.crash,
+        }),
+    }
+}
+
+fn read_superblock(a: &MetaBlock, b: &MetaBlock) -> Result<(Superblock, Newest), LoadError> {
+    let mut findings = [
+        examine(a, Kind::Superblock, 0, None),
+        examine(b, Kind::Superblock, 1, None),
+    ];
+    let lives = [incarnation_of(a), incarnation_of(b)];
+    let are_valid = findings.iter().all(|f| matches!(f, Finding::Valid { .. }));
+    if are_valid && lives[0] != lives[1] {
+        // Two lives claim the area; neither is known to be the right one.
+        findings = lives.map(|incarnation| Finding::Foreign { incarnation });
+    }
+    let newest = choose(Kind::Superblock, 0, 0, findings[0], findings[1])?;
+    let bytes = if newest.slot == Slot::A { a } else { b };
+    let invalid = |field| LoadError::Invalid {
+        block: slot_block(0, 0, newest.slot),
+        field,
+    };
+    let superblock = decode_superblock(bytes).map_err(invalid)?;
+    let found = superblock.features_incompatible;
+    if found & !FEATURES_INCOMPATIBLE != 0 {
+        return Err(LoadError::Feature {
+            found,
+            expected: FEATURES_INCOMPATIBLE,
+        });
+    }
+    Ok((superblock, newest))
+}
+
+fn check_identity(found: &Superblock, expect: &Expect) -> Result<(), LoadError> {
+    if found.volume != expect.volume {
+        let (found, expected) = (found.volume.clone(), expect.volume.clone());
+        return Err(LoadError::Volume { found, expected });
+    }
+    if found.slice != expect.slice {
+        return Err(LoadError::Slice {
+            found: found.slice,
+            expected: expect.slice,
+        });
+    }
+    if (found.node_count, found.nodes_digest) != (expect.node_count, expect.nodes_digest) {
+        return Err(LoadError::Nodes {
+            found: found.node_count,
+            expected: expect.node_count,
+            found_digest: found.nodes_digest,
+            expected_digest: expect.nodes_digest,
+        });
+    }
+    if found.self_node != expect.self_node {
+        return Err(LoadError::Node {
+            found: found.self_node.0,
+            expected: expect.self_node.0,
+        });
+    }
+    if found.granule_bytes != expect.granule_bytes {
+        let (found, expected) = (found.granule_bytes, expect.granule_bytes);
+        return Err(LoadError::Granule { found, expected });
+    }
+    if found.size_granules != expect.size_granules {
+        let (found, expected) = (found.size_granules, expect.size_granules);
+        return Err(LoadError::Size { found, expected });
+    }
+    if found.backing != expect.backing {
+        return Err(LoadError::Backing {
+            found: found.backing,
+            expected: expect.backing,
+        });
+    }
+    Ok(())
+}
+
+/// The regions a superblock of this geometry needs.
+fn needed_layout(superblock: &Superblock) -> Result<Layout, Field> {
+    let geometry = Geometry {
+        self_node: superblock.self_node,
+        node_count: superblock.node_count,
+        size_granules: superblock.size_granules,
+        grain: superblock.grain,
+        activity_log_slots: superblock.activity_log_slots,
+    };
+    geometry.layout().map_err(|_| Field::Geometry)
+}
+
+/// Every needed region is there once, of a known version and the right length; none lies outside
+/// the area or over another. Regions of unknown kinds belong to compatible features.
+fn check_regions(
+    superblock: &Superblock,
+    needed: &Layout,
+    area_blocks: u64,
+    invalid: &LoadError,
+) -> Result<(), LoadError> {
+    let mut taken: Vec<Range<u64>> = Vec::with_capacity(REGIONS_MAX + 1);
+    taken.push(0..SUPERBLOCK_BLOCKS);
+    for region in &superblock.regions {
+        let end = region.offset.checked_add(region.length);
+        let end = end.ok_or_else(|| invalid.clone())?;
+        if end > area_blocks {
+            return Err(LoadError::Short {
+                found: area_blocks,
+                expected: end,
+            });
+        }
+        if taken.iter().any(|t| region.offset < t.end && t.start < end) {
+            return Err(invalid.clone());
+        }
+        taken.push(region.offset..end);
+    }
+    for wanted in &needed.regions {
+        let same = |r: &&Region| (r.kind, r.index) == (wanted.kind, wanted.index);
+        let mut found = superblock.regions.iter().filter(same);
+        let (Some(region), None) = (found.next(), found.next()) else {
+            return Err(invalid.clone());
+        };
+        if region.version != VERSION {
+            return Err(LoadError::version(kind_of(wanted), region.version));
+        }
+        if region.length != wanted.length {
+            return Err(invalid.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Kind of a region this build places itself.
+fn kind_of(region: &Region) -> Kind {
+    let kinds = [Kind::ActivityLog, Kind::Bitmap, Kind::Attributes];
+    let kind = kinds.into_iter().find(|kind| *kind as u32 == region.kind);
+    kind.expect("a layout places known kinds only")
+}
+
+/// Reads pages of one life.
+struct Reader<'a> {
+    area: Area<'a>,
+    incarnation: u128,
+}
+
+impl Reader<'_> {
+    /// Hands the newest version of every page to `take`, with its block.
+    fn pages(
+        &self,
+        kind: Kind,
+        region: Region,
+        mut take: impl FnMut(usize, &MetaBlock) -> Result<(), Field>,
+    ) -> Result<PageWriter, LoadError> {
+        let mut newest = Vec::with_capacity(region.pages() as usize);
+        for page in 0..region.pages() as usize {
+            let place = |slot| slot_block(region.offset, page, slot);
+            let look = |slot| -> Result<(Finding, &MetaBlock), LoadError> {
+                let bytes = self.area.block(place(slot))?;
+                Ok((
+                    examine(bytes, kind, place(slot), Some(self.incarnation)),
+                    bytes,
+                ))
+            };
+            let ((a, bytes_a), (b, bytes_b)) = (look(Slot::A)?, look(Slot::B)?);
+            let chosen = choose(kind, page as u64, place(Slot::A), a, b)?;
+            let bytes = if chosen.slot == Slot::A {
+                bytes_a
+            } else {
+                bytes_b
+            };
+            let invalid = |field| LoadError::Invalid {
+                block: place(chosen.slot),
+                field,
+            };
+            take(page, bytes).map_err(invalid)?;
+            newest.push(chosen);
+        }
+        Ok(PageWriter::new(region.offset, newest))
+    }
+
+    fn activity_log(
+        &self,
+        region: Region,
+        size_granules: u64,
+    ) -> Result<(Vec<LogPage>, PageWriter), LoadError> {
+        let extents = size_granules.div_ceil(GRANULES_PER_AL_EXTENT);
+        let mut log = Vec::with_capacity(region.pages() as usize);
+        let writer = self.pages(Kind::ActivityLog, region, |_, bytes| {
+            let slots = decode_activity_log_page(bytes);
+            let is_inside = |end: u64| end <= extents;
+            let ends = slots
+                .iter()
+                .map(|s| u64::from(s.start) + u64::from(s.count));
+            if !slots
+                .iter()
+                .zip(ends)
+                .all(|(slot, end)| slot.is_free() || is_inside(end))
+            {
+                return Err(Field::ActivityLogSlot);
+            }
+            log.push(slots);
+            Ok(())
+        })?;
+        Ok((log, writer))
+    }
+
+    fn bitmap(&self, region: Region, superblock: &Superblock) -> Result<PeerBitmap, LoadError> {
+        let mut bitmap = Bitmap::new(superblock.size_granules, superblock.grain);
+        let writer = self.pages(Kind::Bitmap, region, |page, bytes| {
+            let is_taken = bitmap.load_page(page, &decode_bitmap_page(bytes));
+            if is_taken {
+                Ok(())
+            } else {
+                Err(Field::BitmapBit)
+            }
+        })?;
+        Ok(PeerBitmap {
+            peer: NodeIdx(region.index as u8),
+            bitmap,
+            writer,
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! Durable metadata of one replica: bytes and types, nothing else. Drawn in `docs/format.md`.
+//!
+//! ```text
+//!  create:  Params ─► layout, format ─► blocks to write
+//!  attach:  blocks ─► peek ─► load ─► Loaded { superblock, activity log, bitmaps, writers }
+//!  running: PageWriter::next_block ─► encode_superblock | _activity_log_page | _bitmap_page
+//! ```
+//!
+//! Every record is one 4096-byte block in one of two slots written in turn; one block write is
+//! the commit (laws M1, M2). What a pair of slots means after a crash is one table: `recovery`.
+//! What this does not do: read or write files, or decide what the recovered state leads to.
+
+mod block;
+mod bytes;
+mod error;
+mod layout;
+mod load;
+mod pages;
+mod recovery;
+mod superblock;
+
+#[cfg(test)]
+mod tests;
+
+pub use block::{COUNTER_MAX, Finding, HEADER_LEN, Kind, MAGIC, VERSION, examine};
+pub use error::{Field, LoadError, ParamsError};
+pub use layout::{
+    ATTRIBUTES_BLOCKS, FORMAT_COMMIT_BLOCKS, Layout, Params, Region, SIZE_GRANULES_MAX,
+    SUPERBLOCK_BLOCKS, format, layout,
+};
+pub use load::{Expect, Loaded, Peek, PeerBitmap, load, peek};
+pub use pages::{
+    LOG_SLOTS_PER_PAGE, LogPage, LogSlot, PageWriter, Slot, encode_activity_log_page,
+    encode_bitmap_page,
+};
+pub use recovery::{Decision, Why};
+pub use superblock::{
+    Backing, BackingKind, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE, Superblock, VOLUME_NAME_MAX,
+    encode_superblock,
+};
