@@ -1,0 +1,224 @@
+//! A write and the reads that returned it, as an interval; and one way to name the zeros.
+//!
+//! A *cluster* is a write with all reads of its value. In any linearization no other write stands
+//! between them, so an order of requests is an order of clusters. With `f` the earliest end and
+//! `s` the latest start in a cluster, "u must precede v" holds iff `f(u) < s(v)`: some request of
+//! u ended before some request of v began. An order of clusters that respects this exists iff no
+//! two clusters must precede each other (Gibbons and Korach 1997: a longer cycle contains one of
+//! length two).
+
+use std::collections::BTreeMap;
+
+use crate::context::Context;
+use crate::event::{OpId, Seen, Session};
+use crate::report::Law;
+use crate::stamp::Stamp;
+
+/// What a write leaves in one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Value {
+    Zero,
+    Tag(u64),
+}
+
+impl From<Value> for Seen {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Zero => Seen::Zero,
+            Value::Tag(tag) => Seen::Tag(tag),
+        }
+    }
+}
+
+/// The reads of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Reads {
+    pub first_end: Stamp,
+    pub last_start: Stamp,
+}
+
+impl Reads {
+    pub const NONE: Self = Self {
+        first_end: Stamp::NEVER,
+        last_start: Stamp::FIRST,
+    };
+
+    pub fn any(self) -> bool {
+        self.first_end != Stamp::NEVER
+    }
+
+    pub fn with(self, start: Stamp, end: Stamp) -> Self {
+        Self {
+            first_end: self.first_end.min(end),
+            last_start: self.last_start.max(start),
+        }
+    }
+
+    /// Constrains no more than `other` does.
+    fn within(self, other: Self) -> bool {
+        self.first_end >= other.first_end && self.last_start <= other.last_start
+    }
+}
+
+/// One write to one block.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    pub id: OpId,
+    pub session: Session,
+    pub value: Value,
+    pub fua: bool,
+    pub start: Stamp,
+    /// When it was answered OK.
+    pub acked: Option<Stamp>,
+    /// When its session ended, if it was not answered OK by then (B3).
+    pub closed: Option<Stamp>,
+    /// Reads of a tag; those of zeros stand in the hypotheses.
+    pub reads: Reads,
+    /// Read before a crash in which acknowledged and read values were on media.
+    pub read_on_media: bool,
+}
+
+impl Cluster {
+    /// `f`. An unanswered write ends never, but one that took effect did so before its session
+    /// ended (B3), so being read moves its end to there.
+    pub fn finish(&self, reads: Reads) -> Stamp {
+        if reads.any() || self.acked.is_some() {
+            self.finish_if_read(reads)
+        } else {
+            Stamp::NEVER
+        }
+    }
+
+    /// `f`, were it (also) read from now on.
+    pub fn finish_if_read(&self, reads: Reads) -> Stamp {
+        let ended = self.acked.or(self.closed).unwrap_or(Stamp::NEVER);
+        ended.min(reads.first_end)
+    }
+
+    /// `s`.
+    pub fn latest_start(&self, reads: Reads) -> Stamp {
+        self.start.max(reads.last_start)
+    }
+
+    /// It surely happened.
+    pub fn is_effective(&self, reads: Reads) -> bool {
+        self.acked.is_some() || reads.any()
+    }
+
+    /// The law by which it must survive a loss of all volatile state, if any does.
+    pub fn durable_by(&self, mark: &Mark, context: &Context) -> Option<Law> {
+        match self.acked {
+            Some(_) if self.fua => Some(Law::B5),
+            Some(end) if end < context.flushed => Some(Law::B4),
+            Some(end) if end < context.on_media => Some(Law::B6),
+            _ if self.read_on_media || mark.read_on_media => Some(Law::R7),
+            _ => None,
+        }
+    }
+}
+
+/// What one hypothesis holds of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark {
+    /// Reads of zeros named after it.
+    pub reads: Reads,
+    /// No read that ends from now on can return it.
+    pub dead: bool,
+    /// Followed by something that must survive: no loss can bring it back.
+    pub excluded: bool,
+    pub read_on_media: bool,
+}
+
+impl Mark {
+    pub const NEW: Self = Self {
+        reads: Reads::NONE,
+        dead: false,
+        excluded: false,
+        read_on_media: false,
+    };
+
+    fn within(&self, other: &Self) -> bool {
+        self.reads.within(other.reads)
+            && self.dead <= other.dead
+            && self.excluded <= other.excluded
+            && self.read_on_media <= other.read_on_media
+    }
+}
+
+/// One consistent way to tell which write each read of zeros returned, and what the block may
+/// have held when the era began. Tags name their write, zeros do not: a block is judged under all
+/// hypotheses at once, and a law is broken when none is left.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Hypothesis {
+    /// The candidates of the era's start. `true`: it was acknowledged, so that a flush covers it.
+    pub initial: BTreeMap<Value, bool>,
+    /// The candidate that reads decided for.
+    pub named: Option<Value>,
+    /// The initial value as a cluster: `f` is the start of the era.
+    pub first: Mark,
+    pub marks: BTreeMap<OpId, Mark>,
+}
+
+impl Hypothesis {
+    pub fn new(initial: BTreeMap<Value, bool>) -> Self {
+        Self {
+            initial,
+            named: None,
+            first: Mark::NEW,
+            marks: BTreeMap::new(),
+        }
+    }
+
+    pub fn mark(&self, id: OpId) -> &Mark {
+        self.marks.get(&id).unwrap_or(&Mark::NEW)
+    }
+
+    pub fn mark_mut(&mut self, id: OpId) -> &mut Mark {
+        self.marks.entry(id).or_insert(Mark::NEW)
+    }
+
+    pub fn reads(&self, cluster: &Cluster) -> Reads {
+        match cluster.value {
+            Value::Tag(_) => cluster.reads,
+            Value::Zero => self.mark(cluster.id).reads,
+        }
+    }
+
+    /// The initial value can be `value`.
+    pub fn may_start_as(&self, value: Value) -> bool {
+        !self.first.dead
+            && self.initial.contains_key(&value)
+            && self.named.is_none_or(|named| named == value)
+    }
+
+    /// Whatever is legal under `other` is legal under this one: it constrains less everywhere.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.named.is_none_or(|named| other.named == Some(named))
+            && self.first.within(&other.first)
+            && other
+                .initial
+                .iter()
+                .all(|(value, acked)| self.initial.get(value).is_some_and(|mine| mine <= acked))
+            && self
+                .marks
+                .iter()
+                .all(|(&id, mark)| mark.within(other.mark(id)))
+    }
+}
+
+/// Removes hypotheses that another one covers.
+pub(crate) fn prune(hypotheses: &mut Vec<Hypothesis>) {
+    if hypotheses.len() < 2 {
+        return;
+    }
+    hypotheses.sort();
+    hypotheses.dedup();
+    let mut kept: Vec<Hypothesis> = Vec::with_capacity(hypotheses.len());
+    for one in hypotheses.drain(..) {
+        if !kept.iter().any(|other| other.covers(&one)) {
+            kept.retain(|other| !one.covers(other));
+            kept.push(one);
+        }
+    }
+    *hypotheses = kept;
+}
