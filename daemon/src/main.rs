@@ -1,2 +1,7 @@
 //! The `pollux` binary.
-fn main() {}
+
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    pollux_daemon::cli::main()
+}

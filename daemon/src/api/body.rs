@@ -1,0 +1,493 @@
+//! What the API says, as JSON: the shapes promised in `docs/operations.md`. Fields are only ever
+//! added within a schema version. The command line reads the same types back.
+
+use engine::control::{self, VolumeStatus};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::explain::Failure;
+
+/// Schema of [`StatusReport`].
+pub const STATUS_SCHEMA: &str = "pollux.status/1";
+/// Schema of [`VerifyReport`].
+pub const VERIFY_SCHEMA: &str = "pollux.verify/1";
+/// Schema of [`VolumeReport`].
+pub const VOLUME_SCHEMA: &str = "pollux.volume/1";
+
+/// `GET /api/v1/status` and `status --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// `pollux.status/1`.
+    pub schema: String,
+    /// RFC 3339, UTC.
+    pub generated_at: String,
+    /// Name of the node that answers.
+    pub node: String,
+    /// `io_uring …` or `POSIX …` and why.
+    pub io_backend: String,
+    /// Listeners that may leave loopback without TLS.
+    pub insecure: Vec<String>,
+    /// Volumes of this node, in the file's order.
+    pub volumes: Vec<VolumeEntry>,
+}
+
+/// One volume of a [`StatusReport`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumeEntry {
+    /// Name in the configuration.
+    pub name: String,
+    /// Declared size.
+    pub size_bytes: u64,
+    /// What this node does for it.
+    pub role: Role,
+    /// Its health in one word.
+    pub state: State,
+    /// Why it is not healthy.
+    pub reason: Option<Reason>,
+    /// Newest history entry, once founded.
+    pub generation: Option<Generation>,
+    /// All configured replicas, this node included.
+    pub replicas: Vec<Replica>,
+    /// Attached clients.
+    pub clients: Vec<Client>,
+    /// Risks and facts that are no fault.
+    pub notes: Vec<String>,
+    /// Operations and bytes since attach.
+    pub io: Io,
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident from $source:ty { $($(#[$of:meta])* $theirs:ident => $ours:ident $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name { $($(#[$of])* #[serde(rename = $text)] $ours,)* }
+
+        impl $name {
+            /// Every word, in the order of the documentation.
+            pub const ALL: &'static [$name] = &[$($name::$ours,)*];
+
+            /// The word itself.
+            pub fn word(self) -> &'static str {
+                match self { $($name::$ours => $text,)* }
+            }
+        }
+
+        impl From<$source> for $name {
+            fn from(value: $source) -> $name {
+                match value { $(<$source>::$theirs => $name::$ours,)* }
+            }
+        }
+    };
+}
+
+words! {
+    /// Role of a node for a volume.
+    Role from control::Role {
+        /// Takes writes.
+        Primary => Primary "primary",
+        /// Does not.
+        Secondary => Secondary "secondary",
+    }
+}
+
+words! {
+    /// Health of a volume.
+    State from control::State {
+        /// All configured replicas are in the in-sync set.
+        Healthy => Healthy "healthy",
+        /// I/O goes on with fewer copies than configured.
+        Degraded => Degraded "degraded",
+        /// No I/O possible, or split brain.
+        Critical => Critical "critical",
+        /// Cannot attach on this node.
+        Offline => Offline "offline",
+        /// Declared, never created on this node.
+        NotCreated => NotCreated "not_created",
+    }
+}
+
+words! {
+    /// State of one copy.
+    DiskState from control::DiskState {
+        /// A member of S.
+        UpToDate => UpToDate "up_to_date",
+        /// Whole, but others have gone ahead.
+        Outdated => Outdated "outdated",
+        /// Target of an unfinished sync, or blank.
+        Inconsistent => Inconsistent "inconsistent",
+        /// Its disk failed.
+        Failed => Failed "failed",
+        /// Declared, not created.
+        NotCreated => NotCreated "not_created",
+        /// Not connected.
+        Unknown => Unknown "unknown",
+    }
+}
+
+words! {
+    /// State of the link to a replica's node.
+    LinkState from control::LinkState {
+        /// This node itself.
+        SelfNode => SelfNode "self",
+        /// Trying.
+        Connecting => Connecting "connecting",
+        /// Agreed with the peer.
+        Connected => Connected "connected",
+        /// Sending resync data to it.
+        ResyncSource => ResyncSource "resync_source",
+        /// Receiving resync data from it.
+        ResyncTarget => ResyncTarget "resync_target",
+        /// Stopped by an operator or by a refusal.
+        Standalone => Standalone "standalone",
+    }
+}
+
+/// A coded sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Stable code, for example `W104`.
+    pub code: String,
+    /// The sentence.
+    pub text: String,
+}
+
+/// Identity of a history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// 32 hex digits.
+    pub branch: String,
+    /// Term of the newest entry.
+    pub term: u64,
+}
+
+/// One configured replica as the answering node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Name of its node.
+    pub node: String,
+    /// State of its copy.
+    pub disk_state: DiskState,
+    /// State of the link to it.
+    pub link_state: LinkState,
+    /// Bytes it is known to lack.
+    pub out_of_sync_bytes: u64,
+    /// A running resync.
+    pub resync: Option<Resync>,
+}
+
+/// Progress of a resync.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resync {
+    /// 0 to 1.
+    pub done_ratio: f64,
+    /// 0 while estimating.
+    pub rate_bytes_per_second: u64,
+    /// `null` while unknown.
+    pub eta_seconds: Option<u64>,
+    /// Stopped by an operator.
+    pub paused: bool,
+}
+
+/// One attached client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Export it attached to.
+    pub export: String,
+    /// Its address, or `unix:<pid>`.
+    pub address: String,
+    /// RFC 3339, UTC.
+    pub since: String,
+}
+
+/// Operations and bytes since attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Io {
+    /// Reads answered.
+    pub reads: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Writes, trims and write-zeroes answered.
+    pub writes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Flushes answered.
+    pub flushes: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+}
+
+impl VolumeEntry {
+    /// `status` as seen at `now`.
+    pub fn new(status: VolumeStatus, now: Timestamp) -> VolumeEntry {
+        let io = status.io;
+        VolumeEntry {
+            name: status.name,
+            size_bytes: status.size_bytes,
+            role: status.role.into(),
+            state: status.state.into(),
+            reason: status.reason.map(|reason| Reason {
+                code: reason.code.to_owned(),
+                text: reason.text,
+            }),
+            generation: status.generation.map(|generation| Generation {
+                branch: format!("{:032x}", generation.branch),
+                term: generation.term,
+            }),
+            replicas: status.replicas.into_iter().map(Replica::from).collect(),
+            clients: status
+                .clients
+                .into_iter()
+                .map(|client| Client::new(client, now))
+                .collect(),
+            notes: status.notes,
+            io: Io {
+                reads: io.reads,
+                read_bytes: io.read_bytes,
+                writes: io.writes,
+                written_bytes: io.written_bytes,
+                flushes: io.flushes,
+                errors: io.errors,
+            },
+        }
+    }
+}
+
+impl From<control::ReplicaStatus> for Replica {
+    fn from(replica: control::ReplicaStatus) -> Replica {
+        Replica {
+            node: replica.node,
+            disk_state: replica.disk_state.into(),
+            link_state: replica.link_state.into(),
+            out_of_sync_bytes: replica.out_of_sync_bytes,
+            resync: replica.resync.map(|resync| Resync {
+                done_ratio: resync.done_ratio.clamp(0.0, 1.0),
+                rate_bytes_per_second: resync.rate_bytes_per_second,
+                eta_seconds: resync.eta_seconds,
+                paused: resync.paused,
+            }),
+        }
+    }
+}
+
+impl Client {
+    fn new(client: control::ClientStatus, now: Timestamp) -> Client {
+        let age = i64::try_from(client.age_seconds).unwrap_or(i64::MAX);
+        let since = Timestamp::from_second(now.as_second().saturating_sub(age));
+        Client {
+            export: client.export,
+            address: client.address,
+            since: since.unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
+        }
+    }
+}
+
+/// `GET /api/v1/volumes/{name}`: what the running configuration says, and how it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumeReport {
+    /// `pollux.volume/1`.
+    pub schema: String,
+    /// Name of the node that answers.
+    pub node: String,
+    /// As configured.
+    pub declared: Declared,
+    /// As it is; `null` if the engine does not know it.
+    pub status: Option<VolumeEntry>,
+}
+
+/// A volume as configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// Path of this node's replica, or `memory`.
+    pub backing: String,
+    /// Nodes with a replica.
+    pub replicas: Vec<String>,
+    /// `written` or `durable`.
+    pub write_policy: String,
+    /// `thin` or `full`.
+    pub allocation: String,
+    /// `balanced`, `latency` or `cpu`.
+    pub polling: String,
+    /// Fewest members of S with which writes are acknowledged.
+    pub min_copies: u32,
+    /// Exports with the URIs that clients can paste.
+    pub nbd: Vec<DeclaredExport>,
+}
+
+/// An NBD export as configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredExport {
+    /// Name that clients ask for.
+    pub name: String,
+    /// Refuses writes.
+    pub read_only: bool,
+    /// Text for LIST.
+    pub description: String,
+    /// Networks that may attach; empty: all.
+    pub allow: Vec<String>,
+    /// NBD URIs of it on this node.
+    pub uris: Vec<String>,
+}
+
+/// Body of an answer to a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// False if it was so before.
+    pub changed: bool,
+    /// What was done, for people.
+    pub text: String,
+}
+
+/// `GET /api/v1/volumes/{name}/verify` and `verify --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// `pollux.verify/1`.
+    pub schema: String,
+    /// The volume compared.
+    pub volume: String,
+    /// Still comparing.
+    pub running: bool,
+    /// Bytes compared so far.
+    pub compared_bytes: u64,
+    /// Bytes to compare in all.
+    pub total_bytes: u64,
+    /// Bytes found different.
+    pub different_bytes: u64,
+    /// First ranges found different; at most 16.
+    pub different: Vec<DifferentRange>,
+    /// Why it ended early.
+    pub failure: Option<String>,
+}
+
+/// A range that differs between copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferentRange {
+    /// Where it begins.
+    pub offset_bytes: u64,
+    /// How long it is.
+    pub length_bytes: u64,
+}
+
+impl VerifyReport {
+    /// `report` of `volume`.
+    pub fn new(volume: &str, report: control::VerifyReport) -> VerifyReport {
+        let range = |(offset_bytes, length_bytes)| DifferentRange {
+            offset_bytes,
+            length_bytes,
+        };
+        VerifyReport {
+            schema: VERIFY_SCHEMA.to_owned(),
+            volume: volume.to_owned(),
+            running: report.running,
+            compared_bytes: report.compared_bytes,
+            total_bytes: report.total_bytes,
+            different_bytes: report.different_bytes,
+            different: report.different.into_iter().map(range).collect(),
+            failure: report.failure,
+        }
+    }
+}
+
+/// Body of every refusal, `application/problem+json`. Source: RFC 9457, with members of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The phrase of the HTTP status.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened.
+    pub detail: String,
+    /// Stable code, for example `E207`.
+    pub code: String,
+    /// What the operator can do.
+    pub hint: Option<String>,
+    /// Class of the refusal in one word.
+    pub class: String,
+    /// What the command line returns for it.
+    pub exit_code: u8,
+}
+
+impl Problem {
+    /// `failure` as answered with HTTP status `status`.
+    pub fn new(failure: Failure, status: axum::http::StatusCode) -> Problem {
+        Problem {
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            detail: failure.text,
+            code: failure.code.into_owned(),
+            hint: failure.hint,
+            class: failure.exit.word().to_owned(),
+            exit_code: failure.exit.number(),
+        }
+    }
+}
+
+/// Bodies of requests. A missing body means all defaults.
+pub mod ask {
+    use serde::{Deserialize, Serialize};
+
+    /// `POST …/create`.
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Create {
+        /// Take an existing backing with its content.
+        pub adopt: bool,
+        /// An existing replica is success.
+        pub if_absent: bool,
+    }
+
+    /// `POST …/delete`.
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Delete {
+        /// Also remove the backing.
+        pub wipe: bool,
+    }
+
+    /// `POST …/promote`.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Promote {
+        /// Start a new branch where a plain promotion is not allowed.
+        pub force: bool,
+        /// How long to wait for the peers.
+        pub wait_milliseconds: u64,
+    }
+
+    impl Default for Promote {
+        fn default() -> Promote {
+            Promote {
+                force: false,
+                wait_milliseconds: 10_000,
+            }
+        }
+    }
+
+    /// `POST …/demote`.
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Demote {
+        /// Drain and close attached clients.
+        pub disconnect: bool,
+    }
+
+    /// `POST …/resync/start`.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct ResyncStart {
+        /// Node whose data is kept.
+        pub from: String,
+    }
+
+    /// `POST …/resync/rate`.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct ResyncRate {
+        /// `null`: as fast as disks and link allow.
+        pub bytes_per_second: Option<u64>,
+    }
+
+    /// A request without a body.
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Nothing {}
+}

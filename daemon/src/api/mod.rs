@@ -1,0 +1,198 @@
+//! The node's HTTP API: JSON over `<data_dir>/pollux.sock`, and read-only over TCP.
+//!
+//! ```text
+//! Unix socket ─► peer credentials ─► router (all)       ─┐
+//! TCP (`api`) ────────────────────► router (read-only) ─┴─► Node::request / Node::status
+//! ```
+//!
+//! Every answer that is no success is an `application/problem+json` with code, text, hint and the
+//! exit code of the command line. Nothing here holds state of volumes.
+
+pub mod body;
+pub mod listen;
+mod metrics;
+mod problem;
+mod resync;
+mod status;
+mod verify;
+mod volume;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
+use axum::routing::{get, post};
+use engine::control::{Done, Node, NodeSpec, Request, VolumeSpec, VolumeStatus};
+use tokio::sync::oneshot;
+
+use crate::config::nearest;
+use crate::explain::{self, Failure};
+
+/// Longest request body that is read, in bytes.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// What all requests share.
+pub struct Shared {
+    node: Arc<dyn Node>,
+    spec: NodeSpec,
+    insecure: Vec<&'static str>,
+    draining: AtomicBool,
+}
+
+/// What a listener lets through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Status, metrics and changes.
+    All,
+    /// Status and metrics; the path names the socket where changes go.
+    ReadOnly(PathBuf),
+}
+
+impl Shared {
+    /// The API of `node`, which runs `spec`; `insecure` are its listeners without TLS.
+    pub fn new(node: Arc<dyn Node>, spec: NodeSpec, insecure: Vec<&'static str>) -> Arc<Shared> {
+        Arc::new(Shared {
+            node,
+            spec,
+            insecure,
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on changes are refused; status goes on.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The configured volume `name`. Errors: not on this node.
+    fn volume(&self, name: &str) -> Result<&VolumeSpec, Failure> {
+        let volumes = &self.spec.volumes;
+        volumes
+            .iter()
+            .find(|volume| volume.name == name)
+            .ok_or_else(|| {
+                let known: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+                let near = nearest(name, known.iter().copied());
+                explain::no_such_volume(name, &self.spec.name, near, &known)
+            })
+    }
+
+    /// The configured volume `name`, which must have a replica on another node `peer`.
+    fn peer(&self, name: &str, peer: &str) -> Result<(), Failure> {
+        let volume = self.volume(name)?;
+        let known = volume.replicas.iter().any(|replica| replica == peer);
+        match known && peer != self.spec.name {
+            true => Ok(()),
+            false => Err(explain::no_such_peer(peer, Some(name))),
+        }
+    }
+
+    /// Asks the engine for one change of a configured volume.
+    async fn change(&self, name: &str, request: Request) -> Result<Done, Failure> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(explain::draining());
+        }
+        self.ask(name, request).await
+    }
+
+    async fn ask(&self, name: &str, request: Request) -> Result<Done, Failure> {
+        self.volume(name)?;
+        let (answer, answered) = oneshot::channel();
+        let reply = Box::new(move |outcome| {
+            // The caller may have hung up; the change stands all the same.
+            let _ = answer.send(outcome);
+        });
+        self.node.request(name, request, reply);
+        match answered.await {
+            Ok(outcome) => outcome.map_err(Failure::from),
+            Err(oneshot::error::RecvError { .. }) => Err(explain::engine_gone(name)),
+        }
+    }
+
+    /// Status of one volume or of all.
+    async fn volumes(&self, name: Option<&str>) -> Result<Vec<VolumeStatus>, Failure> {
+        volume_status(&*self.node, name)
+            .await
+            .ok_or_else(|| explain::engine_gone(name.unwrap_or("(all)")))
+    }
+}
+
+/// Status of one volume or of all; `None` if the engine is gone.
+pub(crate) async fn volume_status(
+    node: &dyn Node,
+    name: Option<&str>,
+) -> Option<Vec<VolumeStatus>> {
+    let (answer, answered) = oneshot::channel();
+    let reply = Box::new(move |volumes| {
+        let _ = answer.send(volumes);
+    });
+    node.status(name, reply);
+    answered.await.ok()
+}
+
+/// All routes that `access` allows.
+pub fn router(shared: Arc<Shared>, access: Access) -> Router {
+    let reading = Router::new()
+        .route("/api/v1/status", get(status::status))
+        .route("/metrics", get(metrics::metrics));
+    let router = match access {
+        Access::ReadOnly(socket) => reading.fallback(move |method: Method, uri: Uri| async move {
+            problem::read_only(&method, uri.path(), &socket)
+        }),
+        Access::All => reading
+            .merge(changing())
+            .fallback(|uri: Uri| async move { explain::no_such_route(uri.path()) }),
+    };
+    router
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(shared)
+}
+
+fn changing() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/api/v1/volumes/{name}", get(status::volume))
+        .route("/api/v1/volumes/{name}/create", post(volume::create))
+        .route("/api/v1/volumes/{name}/delete", post(volume::delete))
+        .route("/api/v1/volumes/{name}/promote", post(volume::promote))
+        .route("/api/v1/volumes/{name}/demote", post(volume::demote))
+        .route(
+            "/api/v1/volumes/{name}/peers/{peer}/connect",
+            post(volume::peer_connect),
+        )
+        .route(
+            "/api/v1/volumes/{name}/peers/{peer}/disconnect",
+            post(volume::peer_disconnect),
+        )
+        .route("/api/v1/volumes/{name}/resync/start", post(resync::start))
+        .route("/api/v1/volumes/{name}/resync/pause", post(resync::pause))
+        .route("/api/v1/volumes/{name}/resync/resume", post(resync::resume))
+        .route("/api/v1/volumes/{name}/resync/rate", post(resync::rate))
+        .route(
+            "/api/v1/volumes/{name}/verify",
+            get(verify::latest).post(verify::start),
+        )
+        .method_not_allowed_fallback(|uri: Uri| async move { explain::no_such_route(uri.path()) })
+}
+
+/// One segment of a path, or a value of a query, whatever it holds.
+pub(crate) fn percent_encode_segment(text: &str) -> String {
+    percent_encode(text.as_bytes(), b"")
+}
+
+/// Everything but unreserved characters and those of `keep` as `%XX`. Source: RFC 3986, 2.3.
+fn percent_encode(bytes: &[u8], keep: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || keep.contains(&byte) {
+            true => text.push(char::from(byte)),
+            false => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

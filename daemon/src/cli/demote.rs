@@ -1,0 +1,41 @@
+//! `pollux demote`.
+
+use clap::Args;
+
+use super::{Place, block_on, output, volume_path};
+use crate::api::body::{Changed, ask};
+use crate::exit::Exit;
+use crate::explain::Failure;
+
+/// Make this node secondary for a volume
+///
+/// Refused while clients are attached; with --disconnect they are drained and closed first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  pollux demote vm-store
+  pollux demote vm-store --disconnect")]
+pub(super) struct Demote {
+    /// The volume
+    #[arg(value_name = "VOL")]
+    volume: String,
+    /// Drain and close attached clients
+    #[arg(long)]
+    disconnect: bool,
+}
+
+impl Demote {
+    pub(super) fn run(self, place: &Place) -> Result<Exit, Failure> {
+        let daemon = place.daemon()?;
+        let ask = ask::Demote {
+            disconnect: self.disconnect,
+        };
+        let path = volume_path(&self.volume, "demote");
+        let done: Changed = block_on(daemon.post(&path, &ask, Some(super::CHANGE_MAX)))?;
+        output::say(&format!(
+            "{}\nnext: pollux status {}\n",
+            done.text, self.volume
+        ));
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,428 @@
+//! Reports as text for people. Pure: the same report gives the same text.
+
+use std::fmt::Write;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::body::{
+    DiskState, LinkState, Replica, Resync, State, StatusReport, VerifyReport, VolumeEntry,
+    VolumeReport,
+};
+use crate::config::units::{show_bytes, show_seconds};
+use crate::explain::{counted, next_step};
+
+/// Width of a progress bar, in characters.
+const BAR: usize = 30;
+/// Above this an end is given in days, without a time of day.
+const CLOCK_SECONDS_MAX: u64 = 48 * 3_600;
+
+/// All volumes in a table, then a line for each that needs attention.
+pub(super) fn overview(report: &StatusReport) -> String {
+    let mut text = format!("node {}: {}\n", report.node, report.io_backend);
+    for word in &report.insecure {
+        let _ = writeln!(text, "note: {word} listens beyond loopback without TLS");
+    }
+    text.push('\n');
+    text.push_str(&table(report));
+    for volume in &report.volumes {
+        let Some(reason) = &volume.reason else {
+            continue;
+        };
+        let _ = write!(
+            text,
+            "\n{}: {} [{}]\n",
+            volume.name, reason.text, reason.code
+        );
+        if let Some(step) = next_step(volume, &report.node) {
+            let _ = writeln!(text, "  next: {step}");
+        }
+    }
+    text
+}
+
+/// One line per volume.
+pub(super) fn table(report: &StatusReport) -> String {
+    if report.volumes.is_empty() {
+        return format!("the configuration gives node {} no volume\n", report.node);
+    }
+    let head = [
+        "VOLUME", "STATE", "ROLE", "SIZE", "COPIES", "BEHIND", "CLIENTS",
+    ];
+    let rows = report.volumes.iter().map(|volume| {
+        vec![
+            volume.name.clone(),
+            state_word(volume.state),
+            volume.role.word().to_owned(),
+            show_bytes(volume.size_bytes),
+            format!("{} of {}", current_copies(volume), volume.replicas.len()),
+            show_behind(
+                volume
+                    .replicas
+                    .iter()
+                    .map(|replica| replica.out_of_sync_bytes)
+                    .sum(),
+            ),
+            volume.clients.len().to_string(),
+        ]
+    });
+    columns(&head, &rows.collect::<Vec<_>>(), "")
+}
+
+/// Everything about each volume of the report.
+pub(super) fn details(report: &StatusReport) -> String {
+    details_in(report, &TimeZone::system())
+}
+
+fn details_in(report: &StatusReport, zone: &TimeZone) -> String {
+    let one = |volume| volume_details(report, volume, zone);
+    report
+        .volumes
+        .iter()
+        .map(one)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn volume_details(report: &StatusReport, volume: &VolumeEntry, zone: &TimeZone) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, rest: &str| {
+        let _ = writeln!(text, "{label:>7}  {rest}");
+    };
+    line(
+        "volume",
+        &format!("{:<20}{}", volume.name, show_bytes(volume.size_bytes)),
+    );
+    line(
+        "state",
+        &format!("{:<20}{}", state_word(volume.state), state_sentence(volume)),
+    );
+    if let Some(reason) = &volume.reason {
+        line(
+            "why",
+            &format!(
+                "{} [{}]",
+                reason.text.replace('\n', "\n         "),
+                reason.code
+            ),
+        );
+    }
+    if let Some(step) = next_step(volume, &report.node) {
+        line("action", &step);
+    }
+    line(
+        "role",
+        &format!("{} on {}", volume.role.word(), report.node),
+    );
+    if let Some(generation) = &volume.generation {
+        line(
+            "history",
+            &format!("branch {}, term {}", generation.branch, generation.term),
+        );
+    }
+    for note in &volume.notes {
+        line("note", note);
+    }
+    text.push('\n');
+    text.push_str(&replica_table(report, volume));
+    text.push('\n');
+    let mut line = |label: &str, rest: &str| {
+        let _ = writeln!(text, "{label:>7}  {rest}");
+    };
+    for replica in &volume.replicas {
+        if let Some(resync) = &replica.resync {
+            line("resync", &resync_line(report, replica, resync, zone));
+        }
+    }
+    for client in &volume.clients {
+        let since = clock(client.since.parse().ok(), report, zone);
+        line(
+            "client",
+            &format!("{}  export {}  {since}", client.address, client.export),
+        );
+    }
+    if volume.clients.is_empty() {
+        line("client", "none");
+    }
+    let io = &volume.io;
+    let figures = format!(
+        "{} ({})   {} ({})   {}   {}",
+        counted_ops(io.reads, "read"),
+        show_bytes(io.read_bytes),
+        counted_ops(io.writes, "write"),
+        show_bytes(io.written_bytes),
+        match io.flushes {
+            1 => "1 flush".to_owned(),
+            count => format!("{count} flushes"),
+        },
+        counted_ops(io.errors, "error"),
+    );
+    line("io", &figures);
+    text
+}
+
+fn counted_ops(count: u64, what: &str) -> String {
+    counted(usize::try_from(count).unwrap_or(usize::MAX), what)
+}
+
+fn state_word(state: State) -> String {
+    let word = state.word().replace('_', " ");
+    match state {
+        State::Healthy => word,
+        _ => word.to_uppercase(),
+    }
+}
+
+fn state_sentence(volume: &VolumeEntry) -> String {
+    let (current, all) = (current_copies(volume), volume.replicas.len());
+    match volume.state {
+        State::Healthy if all == 1 => "its only copy is current".to_owned(),
+        State::Healthy => format!("all {all} copies are current"),
+        State::Degraded => format!("{current} of {all} copies current"),
+        State::Critical => "no I/O is possible".to_owned(),
+        State::Offline => "it cannot attach on this node".to_owned(),
+        State::NotCreated => "declared, but never created on this node".to_owned(),
+    }
+}
+
+fn current_copies(volume: &VolumeEntry) -> usize {
+    let replicas = volume.replicas.iter();
+    replicas
+        .filter(|replica| replica.disk_state == DiskState::UpToDate)
+        .count()
+}
+
+fn replica_table(report: &StatusReport, volume: &VolumeEntry) -> String {
+    let rows = volume.replicas.iter().map(|replica| {
+        let mark = if replica.node == report.node {
+            " *"
+        } else {
+            ""
+        };
+        let link = match replica.link_state {
+            LinkState::SelfNode => "-",
+            state => state.word(),
+        };
+        vec![
+            format!("{}{mark}", replica.node),
+            replica.disk_state.word().to_owned(),
+            link.to_owned(),
+            show_behind(replica.out_of_sync_bytes),
+        ]
+    });
+    columns(
+        &["NODE", "DATA", "LINK", "BEHIND"],
+        &rows.collect::<Vec<_>>(),
+        "         ",
+    )
+}
+
+fn show_behind(bytes: u64) -> String {
+    match bytes {
+        0 => "-".to_owned(),
+        bytes => show_bytes(bytes),
+    }
+}
+
+/// `alpha → beta  [####....] 41 %   18.2 GiB left, 410 MiB/s, 45 s to go (14:05:31)`.
+fn resync_line(
+    report: &StatusReport,
+    replica: &Replica,
+    resync: &Resync,
+    zone: &TimeZone,
+) -> String {
+    let (from, to) = match replica.link_state {
+        LinkState::ResyncTarget => (&replica.node, &report.node),
+        _ => (&report.node, &replica.node),
+    };
+    let rest = match (
+        resync.paused,
+        resync.rate_bytes_per_second,
+        resync.eta_seconds,
+    ) {
+        (true, ..) => "paused by an operator".to_owned(),
+        (false, 0, _) => "estimating".to_owned(),
+        (false, rate, None) => format!("{}/s", show_bytes(rate)),
+        (false, rate, Some(eta)) => {
+            format!(
+                "{}/s, {} to go{}",
+                show_bytes(rate),
+                show_seconds(eta),
+                end(report, eta, zone)
+            )
+        }
+    };
+    let left = show_bytes(replica.out_of_sync_bytes);
+    format!(
+        "{from} → {to}  {}   {left} left, {rest}",
+        bar(resync.done_ratio)
+    )
+}
+
+fn end(report: &StatusReport, eta: u64, zone: &TimeZone) -> String {
+    let seconds = i64::try_from(eta).unwrap_or(i64::MAX);
+    let now = report.generated_at.parse::<Timestamp>().ok();
+    let end = now.and_then(|now| now.checked_add(SignedDuration::from_secs(seconds)).ok());
+    match end.filter(|_| eta <= CLOCK_SECONDS_MAX) {
+        Some(end) => format!(" ({})", end.to_zoned(zone.clone()).strftime("%H:%M:%S")),
+        None => String::new(),
+    }
+}
+
+fn clock(since: Option<Timestamp>, report: &StatusReport, zone: &TimeZone) -> String {
+    let Some(since) = since else {
+        return String::new();
+    };
+    let now = report.generated_at.parse::<Timestamp>().unwrap_or(since);
+    let age = u64::try_from(now.as_second().saturating_sub(since.as_second())).unwrap_or(0);
+    let at = since.to_zoned(zone.clone());
+    format!(
+        "since {} ({})",
+        at.strftime("%Y-%m-%d %H:%M:%S"),
+        show_seconds(age)
+    )
+}
+
+/// `[####......] 41 %`; below 100 until it is over.
+fn bar(ratio: f64) -> String {
+    let ratio = ratio.clamp(0.0, 0.999);
+    let full = (ratio * BAR as f64) as usize;
+    format!(
+        "[{}{}] {:.0} %",
+        "#".repeat(full),
+        ".".repeat(BAR - full),
+        (ratio * 100.0).floor()
+    )
+}
+
+/// Running resyncs, one line each.
+pub(super) fn resyncs(report: &StatusReport) -> String {
+    let zone = TimeZone::system();
+    let mut text = String::new();
+    for volume in &report.volumes {
+        for replica in &volume.replicas {
+            if let Some(resync) = &replica.resync {
+                let line = resync_line(report, replica, resync, &zone);
+                let _ = writeln!(text, "{}  {line}", volume.name);
+            }
+        }
+    }
+    match text.is_empty() {
+        true => "no resync is running\n".to_owned(),
+        false => text,
+    }
+}
+
+/// How a volume is declared, and its state in a line.
+pub(super) fn declared(name: &str, report: &VolumeReport) -> String {
+    let mut text = String::new();
+    let declared = &report.declared;
+    let mut line = |label: &str, rest: &str| {
+        let _ = writeln!(text, "{label:>12}  {rest}");
+    };
+    line("volume", name);
+    if let Some(status) = &report.status {
+        line(
+            "size",
+            &format!(
+                "{} ({} bytes)",
+                show_bytes(status.size_bytes),
+                status.size_bytes
+            ),
+        );
+        line(
+            "state",
+            &format!("{} on {}", state_word(status.state), report.node),
+        );
+    }
+    line("backing", &declared.backing);
+    line("replicas", &declared.replicas.join(", "));
+    line("write_policy", &declared.write_policy);
+    line("allocation", &declared.allocation);
+    line("polling", &declared.polling);
+    line("min_copies", &declared.min_copies.to_string());
+    for export in &declared.nbd {
+        let access = if export.read_only { ", read-only" } else { "" };
+        let allow = match export.allow.is_empty() {
+            true => String::new(),
+            false => format!(", allow {}", export.allow.join(" ")),
+        };
+        line("nbd", &format!("{}{access}{allow}", export.name));
+        for uri in &export.uris {
+            line("", uri);
+        }
+    }
+    text
+}
+
+/// Figures of a verify.
+pub(super) fn verify(report: &VerifyReport) -> String {
+    let volume = &report.volume;
+    let mut text = match (report.running, &report.failure) {
+        (true, _) => format!(
+            "{}\nnext: pollux verify {volume} --status\n",
+            progress(report)
+        ),
+        (false, Some(_)) => format!("{}\n", progress(report)),
+        (false, None) if report.total_bytes == 0 => {
+            format!("volume {volume} was not verified since the daemon started\n")
+        }
+        (false, None) if report.different_bytes == 0 => {
+            format!(
+                "{} of {volume} compared, no differences\n",
+                show_bytes(report.compared_bytes)
+            )
+        }
+        (false, None) => format!(
+            "{} of {volume} compared, {} differ\n",
+            show_bytes(report.compared_bytes),
+            show_bytes(report.different_bytes)
+        ),
+    };
+    for range in &report.different {
+        let (offset, length) = (range.offset_bytes, range.length_bytes);
+        let _ = writeln!(text, "  differs at {offset}, {length} bytes");
+    }
+    if report.different_bytes > 0 {
+        let _ = writeln!(text, "next: pollux resync start {volume} --from NODE");
+    }
+    text
+}
+
+/// `vm-store  [###...] 12 %   1.2 GiB of 10 GiB compared`.
+pub(super) fn progress(report: &VerifyReport) -> String {
+    let ratio = match report.total_bytes {
+        0 => 0.0,
+        total => report.compared_bytes as f64 / total as f64,
+    };
+    format!(
+        "{}  {}   {} of {} compared",
+        report.volume,
+        bar(ratio),
+        show_bytes(report.compared_bytes),
+        show_bytes(report.total_bytes)
+    )
+}
+
+/// Rows under a head, each column as wide as its widest cell, two spaces between.
+fn columns(head: &[&str], rows: &[Vec<String>], indent: &str) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let mut text = String::new();
+    for row in std::iter::once(&head).chain(rows) {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        let _ = writeln!(text, "{indent}{}", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

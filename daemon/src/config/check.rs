@@ -1,0 +1,325 @@
+//! Values against each other: references, clashes, what listens where, and known risks.
+
+use std::ops::Range;
+
+use engine::control::Backing;
+
+use super::section::Findings;
+use super::{At, Config, Diagnostic, Endpoint, Listener, Node, Quorum, Volume, nearest};
+
+/// Adds what is wrong or risky between values that are each well-formed.
+pub(super) fn check(config: &Config, out: &mut Findings) {
+    timers(config, out);
+    quorum(config, out);
+    for node in &config.nodes {
+        listeners(node, out);
+        clashes(node, out);
+    }
+    addresses(config, out);
+    for volume in &config.volumes {
+        replicas(config, volume, out);
+    }
+    exports(config, out);
+    backings(config, out);
+}
+
+fn timers(config: &Config, out: &mut Findings) {
+    let cluster = &config.cluster;
+    for (key, time) in [
+        ("keepalive", &cluster.keepalive),
+        ("peer_timeout", &cluster.peer_timeout),
+        ("member_timeout", &cluster.member_timeout),
+    ] {
+        if time.is_zero() || time.as_secs() > 3_600 {
+            let says = format!("`{key}` of [cluster] is out of range");
+            let label = "must be from 1ms to 1h";
+            out.push(Diagnostic::error("E005", time.span.clone(), says).label(label));
+        }
+    }
+    if cluster.peer_timeout.value < cluster.keepalive.value * 2 {
+        let says = "`peer_timeout` must be at least two times `keepalive`";
+        let at = later(&cluster.peer_timeout.span, &cluster.keepalive.span);
+        let label = "one lost keepalive would cut the link";
+        out.push(Diagnostic::error("E013", at, says).label(label));
+    }
+}
+
+fn later(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    if a.start >= b.start {
+        a.clone()
+    } else {
+        b.clone()
+    }
+}
+
+fn quorum(config: &Config, out: &mut Findings) {
+    let Some(volume) = config
+        .volumes
+        .iter()
+        .find(|volume| volume.replicas.len() > 1)
+    else {
+        return;
+    };
+    match &config.cluster.quorum {
+        Some(At {
+            value: Quorum::Unusable,
+            ..
+        }) => {}
+        Some(off) => {
+            let says = "quorum is off: nothing stops a second primary when the nodes lose each \
+                        other";
+            let hint = "promote a node only when the other is known to be down; if both took \
+                        writes they stop as split brain, and one side's writes are given up";
+            let label = "the operator decides who is primary";
+            out.push(
+                Diagnostic::warning("W001", off.span.clone(), says)
+                    .label(label)
+                    .hint(hint),
+            );
+        }
+        None => {
+            let count = volume.replicas.len();
+            let says = "`quorum` is missing in [cluster], and a volume has more than one replica";
+            let found = Diagnostic::error("E011", volume.replicas.span.clone(), says);
+            out.push(
+                found
+                    .label(format!("{count} replicas"))
+                    .hint("set quorum = \"off\" in [cluster]"),
+            );
+        }
+    }
+}
+
+fn listeners(node: &Node, out: &mut Findings) {
+    for (listener, endpoint) in listening(node) {
+        if endpoint.is_loopback() {
+            continue;
+        }
+        let word = listener.word();
+        if node.insecure.contains(&listener) {
+            let says = format!(
+                "{word} of node {} has neither TLS nor a password",
+                *node.name
+            );
+            let label = "whoever reaches this address gets in";
+            out.push(Diagnostic::warning("W002", endpoint.span.clone(), says).label(label));
+        } else {
+            let says = format!("{word} of node {} would listen beyond loopback", *node.name);
+            let hint = format!(
+                "this version has no TLS: on a network that only trusted machines reach, set \
+                 insecure = [\"{word}\"] in [node.{}]",
+                *node.name
+            );
+            let found = Diagnostic::error("E010", endpoint.span.clone(), says);
+            out.push(found.label("not a loopback address").hint(hint));
+        }
+    }
+}
+
+fn listening(node: &Node) -> Vec<(Listener, &At<Endpoint>)> {
+    [
+        (Listener::Replication, &node.address),
+        (Listener::Nbd, &node.nbd),
+        (Listener::Api, &node.api),
+    ]
+    .into_iter()
+    .filter_map(|(listener, endpoint)| Some((listener, endpoint.as_ref()?)))
+    .collect()
+}
+
+fn clashes(node: &Node, out: &mut Findings) {
+    let all = listening(node);
+    for (index, (listener, endpoint)) in all.iter().enumerate() {
+        let earlier = all[..index]
+            .iter()
+            .find(|(_, other)| other.clashes_with(endpoint));
+        if let Some((other, _)) = earlier {
+            let says = format!(
+                "{} and {} of node {} cannot both listen on port {}",
+                other.word(),
+                listener.word(),
+                *node.name,
+                endpoint.port
+            );
+            let label = format!("{} has this port", other.word());
+            out.push(Diagnostic::error("E009", endpoint.span.clone(), says).label(label));
+        }
+    }
+    if let Some(socket) = &node.nbd_socket
+        && **socket == node.data_dir.join(super::file::API_SOCKET)
+    {
+        let says = format!(
+            "`nbd_socket` of node {} is the socket of its API",
+            *node.name
+        );
+        out.push(Diagnostic::error("E009", socket.span.clone(), says).label("choose another name"));
+    }
+}
+
+fn addresses(config: &Config, out: &mut Findings) {
+    for (index, node) in config.nodes.iter().enumerate() {
+        let Some(address) = &node.address else {
+            continue;
+        };
+        let same = config.nodes[..index].iter().find(|other| {
+            other
+                .address
+                .as_ref()
+                .is_some_and(|other| other.value == address.value)
+        });
+        if let Some(other) = same {
+            let says = format!(
+                "nodes {} and {} have the same address",
+                *other.name, *node.name
+            );
+            let label = format!("also the address of {}", *other.name);
+            out.push(Diagnostic::error("E009", address.span.clone(), says).label(label));
+        }
+        if address.is_wildcard() {
+            let says = format!("`address` of node {} is where its peers dial", *node.name);
+            let label = "stands for no machine; give its IP address or name";
+            out.push(Diagnostic::error("E005", address.span.clone(), says).label(label));
+        }
+    }
+}
+
+fn replicas(config: &Config, volume: &Volume, out: &mut Findings) {
+    let count = volume.replicas.len();
+    let key_stands = !volume.replicas.span.is_empty();
+    if count == 0 && key_stands {
+        let says = format!("volume {} has no replica", *volume.name);
+        let found = Diagnostic::error("E005", volume.replicas.span.clone(), says);
+        out.push(found.label("name at least one node"));
+    }
+    for (index, replica) in volume.replicas.iter().enumerate() {
+        if volume.replicas[..index]
+            .iter()
+            .any(|earlier| earlier.value == replica.value)
+        {
+            let says = format!("volume {} names node {} twice", *volume.name, **replica);
+            let found = Diagnostic::error("E009", replica.span.clone(), says);
+            out.push(found.label("a node holds one replica"));
+            continue;
+        }
+        match config
+            .nodes
+            .iter()
+            .find(|node| node.name.value == replica.value)
+        {
+            None => out.push(no_such_node(config, volume, replica)),
+            Some(node) if count > 1 && node.address.is_none() => {
+                let says = format!(
+                    "volume {} is replicated, but node {} has no `address`",
+                    *volume.name, **replica
+                );
+                let found = Diagnostic::error("E004", replica.span.clone(), says);
+                let hint = format!("set address = \"host:8790\" in [node.{}]", **replica);
+                out.push(found.label("its peers cannot reach it").hint(hint));
+            }
+            Some(_) => {}
+        }
+    }
+    if key_stands && volume.min_copies.value as usize > count {
+        let says = format!(
+            "`min_copies` of volume {} asks for {} of {count} replicas",
+            *volume.name, *volume.min_copies
+        );
+        let found = Diagnostic::error("E013", volume.min_copies.span.clone(), says);
+        out.push(found.label("writes would never be acknowledged"));
+    }
+    if *volume.backing == Backing::Memory {
+        let says = format!("volume {} lives in memory", *volume.name);
+        let label = "what is written is lost when the daemon ends";
+        out.push(Diagnostic::warning("W004", volume.backing.span.clone(), says).label(label));
+    }
+}
+
+fn no_such_node(config: &Config, volume: &Volume, replica: &At<String>) -> Diagnostic {
+    let says = format!("volume {} wants a replica on an unknown node", *volume.name);
+    let found = Diagnostic::error("E007", replica.span.clone(), says);
+    let names: Vec<&str> = config.nodes.iter().map(|node| node.name.as_str()).collect();
+    match nearest(replica, names.iter().copied()) {
+        Some(name) => found.label(format!("did you mean \"{name}\"?")),
+        None => found.label(format!("known nodes: {}", names.join(", "))),
+    }
+}
+
+fn exports(config: &Config, out: &mut Findings) {
+    let mut seen: Vec<(&str, &Volume)> = Vec::new();
+    for volume in &config.volumes {
+        for export in &volume.nbd {
+            let same = seen.iter().find(|(name, other)| {
+                *name == export.name.as_str() && (same_node(volume, other).is_some())
+            });
+            if let Some((name, other)) = same {
+                let says = format!("two exports of one node are named \"{name}\"");
+                let label = format!("also an export of volume {}", *other.name);
+                out.push(Diagnostic::error("E009", export.name.span.clone(), says).label(label));
+            }
+            seen.push((&export.name, volume));
+        }
+        let Some(export) = volume.nbd.first() else {
+            continue;
+        };
+        for replica in volume.replicas.iter() {
+            let node = config
+                .nodes
+                .iter()
+                .find(|node| node.name.value == replica.value);
+            let silent = node.filter(|node| node.nbd.is_none() && node.nbd_socket.is_none());
+            if let Some(node) = silent {
+                let says = format!(
+                    "volume {} is exported, but node {} has neither `nbd` nor `nbd_socket`",
+                    *volume.name, *node.name
+                );
+                let found = Diagnostic::warning("W003", export.name.span.clone(), says);
+                out.push(found.label(format!("no client reaches it on {}", *node.name)));
+            }
+        }
+    }
+}
+
+fn backings(config: &Config, out: &mut Findings) {
+    for (index, volume) in config.volumes.iter().enumerate() {
+        let Backing::Path(path) = &volume.backing.value else {
+            continue;
+        };
+        if path.starts_with("volumes") || path.as_os_str() == super::file::API_SOCKET {
+            let says = format!(
+                "`backing` of volume {} lies where the daemon keeps state",
+                *volume.name
+            );
+            let label = "choose another name";
+            out.push(Diagnostic::error("E009", volume.backing.span.clone(), says).label(label));
+        }
+        let earlier = config.volumes[..index].iter().find(|other| {
+            same_node(volume, other)
+                .and_then(|name| config.nodes.iter().find(|node| node.name.value == name))
+                .is_some_and(|node| on_disk(node, volume) == on_disk(node, other))
+        });
+        if let Some(other) = earlier.filter(|_| !path.as_os_str().is_empty()) {
+            let says = format!(
+                "volumes {} and {} have the same backing",
+                *other.name, *volume.name
+            );
+            let label = format!("also the backing of {}", *other.name);
+            out.push(Diagnostic::error("E009", volume.backing.span.clone(), says).label(label));
+        }
+    }
+}
+
+fn on_disk(node: &Node, volume: &Volume) -> Option<std::path::PathBuf> {
+    match &volume.backing.value {
+        Backing::Path(path) => Some(node.data_dir.join(path)),
+        Backing::Memory => None,
+    }
+}
+
+/// A node that holds a replica of both.
+fn same_node<'v>(a: &'v Volume, b: &Volume) -> Option<&'v str> {
+    let in_b = |name: &str| b.replicas.iter().any(|other| other.value == name);
+    a.replicas
+        .iter()
+        .map(|name| name.as_str())
+        .find(|name| in_b(name))
+}

@@ -1,0 +1,374 @@
+//! The tables of the file, one value at a time: names, units, words, addresses.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use engine::control::{Allocation, Backing, Polling, WritePolicy};
+use toml::de::DeTable;
+
+use super::endpoint::parse_network;
+use super::section::{Findings, Section};
+use super::{
+    At, Cluster, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Quorum, Volume, check,
+};
+
+/// Where a node keeps its state unless the file says otherwise.
+const DATA_DIR: &str = "/var/lib/pollux";
+/// Longest name of cluster, node or volume, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// Longest NBD export name, in bytes. Source: NBD protocol, "Values", strings of 4096 bytes.
+const EXPORT_NAME_BYTES_MAX: usize = 4096;
+/// Longest path of a Unix socket, in bytes, without its end mark. Source: unix(7), `sun_path`.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Name of the API socket in `data_dir`.
+pub(crate) const API_SOCKET: &str = "pollux.sock";
+
+/// Everything the text says and everything wrong with it.
+pub(super) fn read(source: &str) -> (Config, Vec<Diagnostic>) {
+    let (root, errors) = DeTable::parse_recoverable(source);
+    let mut out = Findings::new();
+    let config = cluster_file(
+        Section::new(root.get_ref(), 0..0, "the file".into()),
+        &mut out,
+    );
+    if errors.is_empty() {
+        check::check(&config, &mut out);
+    } else {
+        // What a broken line leaves behind says little about the rest.
+        out = errors.iter().map(syntax_error).collect();
+        out.dedup_by_key(|found| found.position(source).0);
+    }
+    out.sort_by_key(|found| found.span.start);
+    (config, out)
+}
+
+fn syntax_error(error: &toml::de::Error) -> Diagnostic {
+    let span = error.span().unwrap_or(0..0);
+    Diagnostic::error("E001", span, error.message().trim_end().replace('\n', ", "))
+}
+
+fn cluster_file(mut root: Section<'_>, out: &mut Findings) -> Config {
+    let shared = root.section("cluster", out);
+    if shared.is_none() && root.value("cluster").is_none() {
+        let found = Diagnostic::error("E004", 0..0, "the table [cluster] is missing");
+        out.push(found.label("as in [cluster] name = \"prod\""));
+    }
+    let cluster = cluster(shared, out);
+    let nodes = root.named("node", out);
+    if nodes.is_empty() {
+        let found = Diagnostic::error("E004", 0..0, "the file names no node");
+        out.push(found.label("at least one [node.NAME] must stand in it"));
+    }
+    let nodes: Vec<Node> = nodes
+        .into_iter()
+        .map(|(name, table)| node(name, table, out))
+        .collect();
+    let only = match &nodes[..] {
+        [only] => Some(only.name.clone()),
+        _ => None,
+    };
+    let volumes = root.named("volume", out).into_iter();
+    let volumes = volumes
+        .map(|(name, table)| volume(name, table, only.as_ref(), out))
+        .collect();
+    root.finish(&["site", "tls", "include"], out);
+    Config {
+        cluster,
+        nodes,
+        volumes,
+    }
+}
+
+fn cluster(section: Option<Section<'_>>, out: &mut Findings) -> Cluster {
+    let [keepalive, peer_timeout, member_timeout] = [500, 3_000, 5_000].map(Duration::from_millis);
+    let Some(mut section) = section else {
+        let at = |time| At::new(time, 0..0);
+        return Cluster {
+            name: String::new(),
+            quorum: None,
+            keepalive: at(keepalive),
+            peer_timeout: at(peer_timeout),
+            member_timeout: at(member_timeout),
+        };
+    };
+    let name = section.needed("name", out);
+    if let Some(name) = &name {
+        check_name("cluster", name, out);
+    }
+    let majority = "a majority needs voters that this version does not have; \"off\" means that \
+                    the operator decides who is primary";
+    let words = [("off", Quorum::Off)];
+    let quorum = section
+        .word("quorum", &words, &[("majority", majority)], out)
+        .or_else(|| {
+            section
+                .value("quorum")
+                .map(|value| At::new(Quorum::Unusable, value.span()))
+        });
+    let cluster = Cluster {
+        name: name.map(|name| name.value.to_owned()).unwrap_or_default(),
+        quorum,
+        keepalive: section.duration("keepalive", keepalive, out),
+        peer_timeout: section.duration("peer_timeout", peer_timeout, out),
+        member_timeout: section.duration("member_timeout", member_timeout, out),
+    };
+    section.finish(&[], out);
+    cluster
+}
+
+fn node(name: At<String>, mut section: Section<'_>, out: &mut Findings) -> Node {
+    check_name("node", &At::new(name.as_str(), name.span.clone()), out);
+    let data_dir = data_dir(&mut section, out);
+    let nbd_socket = section.text("nbd_socket", out).map(|text| {
+        let path = data_dir.join(text.value);
+        check_socket_path("nbd_socket", &path, text.span.clone(), out);
+        At::new(path, text.span)
+    });
+    let words = [Listener::Nbd, Listener::Replication, Listener::Api].map(|l| (l.word(), l));
+    let insecure = section
+        .texts("insecure", out)
+        .map(|texts| texts.value)
+        .unwrap_or_default();
+    let node = Node {
+        name,
+        data_dir,
+        address: endpoint(&mut section, "address", out),
+        nbd: endpoint(&mut section, "nbd", out),
+        nbd_socket,
+        api: endpoint(&mut section, "api", out),
+        reactors: section
+            .count("reactors", 1..=1024, out)
+            .map(|count| count.value as usize),
+        insecure: insecure
+            .iter()
+            .filter_map(|text| listener(text, &words, out))
+            .collect(),
+    };
+    section.finish(&["iscsi", "diskless"], out);
+    node
+}
+
+fn data_dir(section: &mut Section<'_>, out: &mut Findings) -> At<PathBuf> {
+    let text = section
+        .text("data_dir", out)
+        .unwrap_or(At::new(DATA_DIR, section.span.clone()));
+    let path = PathBuf::from(text.value);
+    if !path.is_absolute() {
+        let says = format!("`data_dir` of {} must be an absolute path", section.title);
+        out.push(Diagnostic::error("E005", text.span.clone(), says).label("begins without /"));
+    } else {
+        check_socket_path(API_SOCKET, &path.join(API_SOCKET), text.span.clone(), out);
+    }
+    At::new(path, text.span)
+}
+
+fn check_socket_path(
+    what: &str,
+    path: &std::path::Path,
+    span: std::ops::Range<usize>,
+    out: &mut Findings,
+) {
+    let bytes = path.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        let says = format!(
+            "the path of the socket `{what}` is too long: {}",
+            path.display()
+        );
+        let label = format!("makes {bytes} bytes; Unix sockets take {SOCKET_PATH_BYTES_MAX}");
+        out.push(Diagnostic::error("E005", span, says).label(label));
+    }
+}
+
+fn endpoint(
+    section: &mut Section<'_>,
+    key: &'static str,
+    out: &mut Findings,
+) -> Option<At<Endpoint>> {
+    let text = section.text(key, out)?;
+    match Endpoint::parse(text.value) {
+        Ok(endpoint) => Some(At::new(endpoint, text.span)),
+        Err(wrong) => {
+            let says = format!("`{key}` of {} must be host:port", section.title);
+            out.push(Diagnostic::error("E005", text.span, says).label(wrong));
+            None
+        }
+    }
+}
+
+fn listener(
+    text: &At<&str>,
+    words: &[(&'static str, Listener)],
+    out: &mut Findings,
+) -> Option<Listener> {
+    let found = words.iter().find(|(word, _)| *word == text.value);
+    if found.is_none() {
+        let known = words.iter().map(|(word, _)| *word);
+        let label = match super::nearest(text.value, known.clone()) {
+            Some(word) => format!("did you mean \"{word}\"?"),
+            None => format!("must be {}", super::section::list(known)),
+        };
+        let says = format!("`insecure` names no listener \"{}\"", text.value);
+        out.push(Diagnostic::error("E005", text.span.clone(), says).label(label));
+    }
+    found.map(|(_, listener)| *listener)
+}
+
+fn volume(
+    name: At<String>,
+    mut section: Section<'_>,
+    only_node: Option<&At<String>>,
+    out: &mut Findings,
+) -> Volume {
+    check_name("volume", &At::new(name.as_str(), name.span.clone()), out);
+    let at = section.span.clone();
+    let replicas = match (section.texts("replicas", out), only_node) {
+        (Some(texts), _) => {
+            let own = |text: At<&str>| At::new(text.value.to_owned(), text.span);
+            At::new(texts.value.into_iter().map(own).collect(), texts.span)
+        }
+        (None, Some(only)) if section.value("replicas").is_none() => {
+            At::new(vec![At::new(only.value.clone(), at.clone())], at.clone())
+        }
+        (None, _) => {
+            if section.value("replicas").is_none() {
+                section.missing("replicas", out);
+            }
+            At::new(Vec::new(), 0..0)
+        }
+    };
+    let weaker = "an acknowledged write could be lost with one node (law R9); use \"written\" or \
+                  \"durable\"";
+    let policies = [
+        ("written", WritePolicy::Written),
+        ("durable", WritePolicy::Durable),
+    ];
+    let refused = [("received", weaker), ("local", weaker)];
+    let policy = section.word("write_policy", &policies, &refused, out);
+    let allocations = [("thin", Allocation::Thin), ("full", Allocation::Full)];
+    let allocation = section.word("allocation", &allocations, &[], out);
+    let buffered = "all I/O goes past the page cache";
+    section.word("cache", &[("direct", ())], &[("buffered", buffered)], out);
+    let pollings = [
+        ("balanced", Polling::Balanced),
+        ("latency", Polling::Latency),
+        ("cpu", Polling::Cpu),
+    ];
+    let polling = section.word("polling", &pollings, &[], out);
+    let exports = section.array("nbd", out);
+    let volume = Volume {
+        size_bytes: size(&mut section, out),
+        backing: backing(&mut section, out),
+        replicas,
+        write_policy: policy.map_or(WritePolicy::Written, |policy| policy.value),
+        allocation: allocation.map_or(Allocation::Thin, |allocation| allocation.value),
+        polling: polling.map_or(Polling::Balanced, |polling| polling.value),
+        min_copies: section
+            .count("min_copies", 1..=32, out)
+            .unwrap_or(At::new(1, 0..0)),
+        nbd: exports
+            .into_iter()
+            .map(|table| nbd_export(&name, table, out))
+            .collect(),
+        name,
+    };
+    section.finish(&["iscsi", "dr", "attach"], out);
+    volume
+}
+
+fn size(section: &mut Section<'_>, out: &mut Findings) -> At<u64> {
+    let Some(size) = section.size("size", out) else {
+        return At::new(4096, 0..0);
+    };
+    if size.value == 0 || size.value % 4096 != 0 {
+        let says = format!(
+            "`size` of {} must be a multiple of 4096 bytes",
+            section.title
+        );
+        let found = Diagnostic::error("E005", size.span.clone(), says);
+        out.push(found.label(format!("this is {} bytes", size.value)));
+    }
+    size
+}
+
+fn backing(section: &mut Section<'_>, out: &mut Findings) -> At<Backing> {
+    let Some(text) = section.needed("backing", out) else {
+        return At::new(Backing::Path(PathBuf::new()), 0..0);
+    };
+    if text.value.is_empty() || text.value.contains('\0') || text.value.ends_with('/') {
+        let says = format!(
+            "`backing` of {} must be a file or block device",
+            section.title
+        );
+        let label = "a path, or \"memory\"";
+        out.push(Diagnostic::error("E005", text.span.clone(), says).label(label));
+    }
+    let backing = match text.value {
+        "memory" => Backing::Memory,
+        path => Backing::Path(PathBuf::from(path)),
+    };
+    At::new(backing, text.span)
+}
+
+fn nbd_export(volume: &At<String>, mut section: Section<'_>, out: &mut Findings) -> NbdExport {
+    let name = match section.text("name", out) {
+        Some(name) => At::new(name.value.to_owned(), name.span),
+        None => At::new(volume.value.clone(), section.span.clone()),
+    };
+    let fits = (1..=EXPORT_NAME_BYTES_MAX).contains(&name.len());
+    if !fits || name.chars().any(char::is_control) {
+        let says = format!("`name` of {} is no export name", section.title);
+        let label = format!("1 to {EXPORT_NAME_BYTES_MAX} bytes without control characters");
+        out.push(Diagnostic::error("E006", name.span.clone(), says).label(label));
+    }
+    let description = section.text("description", out);
+    if let Some(text) = description
+        .as_ref()
+        .filter(|text| text.len() > EXPORT_NAME_BYTES_MAX)
+    {
+        let says = format!("`description` of {} is too long", section.title);
+        let label = format!("at most {EXPORT_NAME_BYTES_MAX} bytes");
+        out.push(Diagnostic::error("E005", text.span.clone(), says).label(label));
+    }
+    let allow = section
+        .texts("allow", out)
+        .map(|texts| texts.value)
+        .unwrap_or_default();
+    let export = NbdExport {
+        name,
+        read_only: section.flag("read_only", out).unwrap_or(false),
+        description: description
+            .map(|text| text.value.to_owned())
+            .unwrap_or_default(),
+        allow: allow.iter().filter_map(|text| network(text, out)).collect(),
+    };
+    section.finish(&["tls"], out);
+    export
+}
+
+fn network(text: &At<&str>, out: &mut Findings) -> Option<String> {
+    match parse_network(text.value) {
+        Ok(network) => Some(network),
+        Err((wrong, meant)) => {
+            let says = format!("`allow` cannot hold \"{}\": {wrong}", text.value);
+            let label = match meant {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => "as in \"10.0.0.0/24\"".to_owned(),
+            };
+            out.push(Diagnostic::error("E005", text.span.clone(), says).label(label));
+            None
+        }
+    }
+}
+
+fn check_name(what: &str, name: &At<&str>, out: &mut Findings) {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let label = match name.value {
+        "" => "is empty",
+        name if name.len() > NAME_BYTES_MAX => "longer than 64 bytes",
+        name if !name.bytes().all(legal) => "only A-Z a-z 0-9 . _ - may stand in it",
+        name if name.starts_with(['.', '-']) => "must begin with a letter, a digit or _",
+        _ => return,
+    };
+    let says = format!("\"{}\" cannot be the name of a {what}", name.value);
+    out.push(Diagnostic::error("E006", name.span.clone(), says).label(label));
+}

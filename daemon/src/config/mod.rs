@@ -1,0 +1,240 @@
+//! The cluster's one file: read, checked whole, every finding at once.
+//!
+//! ```text
+//! bytes ─► TOML with spans ─► section (types, unknown keys) ─► file (meaning of one value)
+//!                                       └─► check (values against each other) ─► spec (NodeSpec)
+//! ```
+//!
+//! The tables are walked by hand rather than deserialised: serde stops at the first error and
+//! loses positions on nested tables. What cannot be read leaves a finding and a harmless value,
+//! so that the rest is still checked; a file with errors is never run.
+
+mod check;
+mod diagnostic;
+mod endpoint;
+mod file;
+mod nearest;
+mod section;
+mod select;
+mod spec;
+pub mod units;
+
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use engine::control::{Allocation, Backing, Polling, WritePolicy};
+
+pub use diagnostic::{Diagnostic, DiagnosticReport, Severity, render};
+pub use endpoint::Endpoint;
+pub use nearest::nearest;
+pub use select::{DEFAULT_PATH, select_node};
+
+/// A value and the bytes of the file it came from; 0..0 for a default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Bytes of the file.
+    pub span: Range<usize>,
+}
+
+impl<T> At<T> {
+    /// `value`, read from `span`.
+    pub fn new(value: T, span: Range<usize>) -> At<T> {
+        At { value, span }
+    }
+}
+
+impl<T> Deref for At<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// The cluster as the file describes it; only as good as the findings beside it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[cluster]`.
+    pub cluster: Cluster,
+    /// `[node.X]`, in the file's order.
+    pub nodes: Vec<Node>,
+    /// `[volume.V]`, in the file's order.
+    pub volumes: Vec<Volume>,
+}
+
+/// `[cluster]`: what all nodes share.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Peers of another cluster are refused.
+    pub name: String,
+    /// Who may go on when nodes lose each other.
+    pub quorum: Option<At<Quorum>>,
+    /// Period of keepalives between nodes.
+    pub keepalive: At<Duration>,
+    /// Silence after which a peer counts as gone.
+    pub peer_timeout: At<Duration>,
+    /// Age of an unanswered request after which a member leaves S.
+    pub member_timeout: At<Duration>,
+}
+
+/// Who may go on when nodes lose each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quorum {
+    /// Whoever is primary; the operator sees to it that there is one.
+    Off,
+    /// Something else stands there, and is a finding.
+    Unusable,
+}
+
+/// `[node.X]`: one machine.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: At<String>,
+    /// Where metadata, lock and API socket live; absolute.
+    pub data_dir: At<PathBuf>,
+    /// Replication listener, and where peers dial.
+    pub address: Option<At<Endpoint>>,
+    /// NBD over TCP.
+    pub nbd: Option<At<Endpoint>>,
+    /// NBD over a Unix socket; absolute.
+    pub nbd_socket: Option<At<PathBuf>>,
+    /// Status and metrics over TCP, read-only.
+    pub api: Option<At<Endpoint>>,
+    /// Threads that run volumes; default: one per CPU of the inherited mask.
+    pub reactors: Option<usize>,
+    /// Listeners that may leave loopback without TLS.
+    pub insecure: Vec<Listener>,
+}
+
+/// What a node listens with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// Key `nbd`.
+    Nbd,
+    /// Key `address`.
+    Replication,
+    /// Key `api`.
+    Api,
+}
+
+impl Listener {
+    /// Its word in `insecure`, in status and in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Listener::Nbd => "nbd",
+            Listener::Replication => "replication",
+            Listener::Api => "api",
+        }
+    }
+}
+
+/// `[volume.V]`: what a client sees as one disk.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// Its name.
+    pub name: At<String>,
+    /// Bytes, a multiple of 4096.
+    pub size_bytes: At<u64>,
+    /// Where each node keeps its replica; a relative path counts from the node's `data_dir`.
+    pub backing: At<Backing>,
+    /// Nodes that hold a replica.
+    pub replicas: At<Vec<At<String>>>,
+    /// When a write is acknowledged.
+    pub write_policy: WritePolicy,
+    /// How blocks of a file are allocated.
+    pub allocation: Allocation,
+    /// How a reactor waits.
+    pub polling: Polling,
+    /// Fewest members of S with which writes are acknowledged.
+    pub min_copies: At<u32>,
+    /// `[[volume.V.nbd]]`.
+    pub nbd: Vec<NbdExport>,
+}
+
+/// `[[volume.V.nbd]]`: one name under which clients see the volume.
+#[derive(Clone, Debug)]
+pub struct NbdExport {
+    /// Name that clients ask for.
+    pub name: At<String>,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Text for LIST and INFO.
+    pub description: String,
+    /// Networks that may attach over TCP; empty: all.
+    pub allow: Vec<String>,
+}
+
+/// A file that was read, and all that was found in it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// Its text.
+    pub source: String,
+    /// What it says; usable as a whole only without errors.
+    pub config: Config,
+    /// Errors and warnings, in the file's order.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Longest file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+impl Loaded {
+    /// Reads and checks the file at `path`. Errors: it cannot be read, is over 4 MiB, or is not
+    /// UTF-8; everything else is a finding.
+    pub fn read(path: &Path) -> io::Result<Loaded> {
+        let bytes = fs::metadata(path)?.len();
+        if bytes > FILE_BYTES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{bytes} bytes are too many for a configuration; the limit is 4 MiB"),
+            ));
+        }
+        Ok(Loaded::parse(path, fs::read_to_string(path)?))
+    }
+
+    /// Checks `source` as if it stood at `path`.
+    pub fn parse(path: &Path, source: String) -> Loaded {
+        let (config, diagnostics) = file::read(&source);
+        Loaded {
+            path: path.to_owned(),
+            source,
+            config,
+            diagnostics,
+        }
+    }
+
+    /// Number of errors.
+    pub fn errors(&self) -> usize {
+        self.count(Severity::Error)
+    }
+
+    /// Number of warnings.
+    pub fn warnings(&self) -> usize {
+        self.count(Severity::Warning)
+    }
+
+    /// Everything that was found, for people.
+    pub fn render(&self, color: bool) -> String {
+        let shown = self.diagnostics.iter();
+        shown
+            .map(|diagnostic| render(diagnostic, &self.path, &self.source, color))
+            .collect()
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.diagnostics
+            .iter()
+            .filter(|found| found.severity == severity)
+            .count()
+    }
+}
+
+#[cfg(test)]
+mod tests;

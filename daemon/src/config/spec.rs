@@ -1,0 +1,85 @@
+//! From the checked file to what one node runs.
+
+use engine::control::{Backing, NbdExportSpec, NodeSpec, VolumeSpec};
+
+use super::{Config, NbdExport, Node, Volume};
+
+impl Config {
+    /// What `node` runs: its listeners and the volumes it holds a replica of.
+    pub fn node_spec(&self, node: &Node) -> NodeSpec {
+        let peers = self
+            .nodes
+            .iter()
+            .filter_map(|node| Some((node.name.value.clone(), node.address.as_ref()?.to_string())));
+        let held = self
+            .volumes
+            .iter()
+            .filter(|volume| volume.is_on(&node.name));
+        NodeSpec {
+            cluster: self.cluster.name.clone(),
+            name: node.name.value.clone(),
+            data_dir: node.data_dir.value.clone(),
+            address: node.address.as_ref().map(|address| address.to_string()),
+            peers: peers.collect(),
+            nbd: node.nbd.as_ref().map(|nbd| nbd.to_string()),
+            nbd_socket: node.nbd_socket.as_ref().map(|path| path.value.clone()),
+            reactors: node.reactors.unwrap_or_else(available_cpus),
+            keepalive: self.cluster.keepalive.value,
+            peer_timeout: self.cluster.peer_timeout.value,
+            member_timeout: self.cluster.member_timeout.value,
+            volumes: held.map(|volume| volume.spec(node)).collect(),
+        }
+    }
+}
+
+impl Node {
+    /// Socket of this node's API.
+    pub fn api_socket(&self) -> std::path::PathBuf {
+        self.data_dir.join(super::file::API_SOCKET)
+    }
+}
+
+impl Volume {
+    /// `node` holds a replica.
+    pub fn is_on(&self, node: &str) -> bool {
+        self.replicas.iter().any(|replica| replica.value == node)
+    }
+
+    fn spec(&self, node: &Node) -> VolumeSpec {
+        let backing = match &self.backing.value {
+            Backing::Path(path) => Backing::Path(node.data_dir.join(path)),
+            Backing::Memory => Backing::Memory,
+        };
+        VolumeSpec {
+            name: self.name.value.clone(),
+            size_bytes: self.size_bytes.value,
+            backing: Some(backing),
+            replicas: self
+                .replicas
+                .iter()
+                .map(|replica| replica.value.clone())
+                .collect(),
+            write_policy: self.write_policy,
+            allocation: self.allocation,
+            min_copies: self.min_copies.value,
+            polling: self.polling,
+            nbd: self.nbd.iter().map(NbdExport::spec).collect(),
+        }
+    }
+}
+
+impl NbdExport {
+    fn spec(&self) -> NbdExportSpec {
+        NbdExportSpec {
+            name: self.name.value.clone(),
+            read_only: self.read_only,
+            description: self.description.clone(),
+            allow: self.allow.clone(),
+        }
+    }
+}
+
+/// CPUs of the inherited affinity mask; one if the kernel does not say.
+fn available_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,373 @@
+//! The one place where errors become words for people: what happened, to which volume, node or
+//! file, what still works, and what to do next. Findings in a configuration file carry their own
+//! words, beside the lines they mark.
+//!
+//! Codes: `E0xx` configuration, `E1xx` daemon and command line, `E2xx` volumes (from the engine).
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use engine::control::{Refusal, RefusalKind};
+
+use crate::api::body::{LinkState, Problem, Replica, State, VolumeEntry};
+use crate::config::Loaded;
+use crate::exit::Exit;
+
+/// Why a command did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What the process returns.
+    pub exit: Exit,
+    /// Stable code, for example `E207`.
+    pub code: Cow<'static, str>,
+    /// What happened; the first line says it, further lines give details.
+    pub text: String,
+    /// What the operator can do.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.text.lines();
+        let first = lines.next().unwrap_or_default();
+        write!(f, "error[{}]: {first}", self.code)?;
+        for line in lines {
+            write!(f, "\n  {}", line.trim_start())?;
+        }
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {}", hint.replace('\n', "\n      ")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Failure {
+    fn new(exit: Exit, code: &'static str, text: impl Into<String>) -> Failure {
+        Failure {
+            exit,
+            code: Cow::Borrowed(code),
+            text: text.into(),
+            hint: None,
+        }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        let exit = match refusal.kind {
+            RefusalKind::Failed => Exit::Failed,
+            RefusalKind::NotFound => Exit::NotFound,
+            RefusalKind::WouldLoseData => Exit::WouldLoseData,
+            RefusalKind::TimedOut => Exit::TimedOut,
+        };
+        let code = Cow::Borrowed(refusal.code);
+        Failure {
+            exit,
+            code,
+            text: refusal.text,
+            hint: refusal.hint,
+        }
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Failure {
+        Failure {
+            exit: Exit::from_number(problem.exit_code),
+            code: Cow::Owned(problem.code),
+            text: problem.detail,
+            hint: problem.hint,
+        }
+    }
+}
+
+/// The configuration file cannot be read at all.
+pub fn config_unreadable(path: &Path, source: &io::Error) -> Failure {
+    let text = format!(
+        "the configuration {} cannot be read: {source}",
+        path.display()
+    );
+    Failure::new(Exit::Config, "E012", text)
+        .hint("name the file with --config FILE or POLLUX_CONFIG")
+}
+
+/// The configuration has errors; they are shown before this line.
+pub fn config_invalid(loaded: &Loaded) -> Failure {
+    let (errors, path) = (loaded.errors(), loaded.path.display());
+    let text = format!("the configuration {path} has {}", counted(errors, "error"));
+    Failure::new(Exit::Config, "E014", text).hint("correct the lines shown above")
+}
+
+/// `--node` names nobody.
+pub fn no_such_node(name: &str, nearest: Option<&str>, known: &[&str]) -> Failure {
+    let text = format!("the configuration has no node {name}");
+    Failure::new(Exit::Usage, "E101", text).hint(match nearest {
+        Some(nearest) => format!("did you mean --node {nearest}?"),
+        None => format!("its nodes: {}", known.join(", ")),
+    })
+}
+
+/// Several nodes, and none is chosen.
+pub fn node_not_chosen(hostname: &str, known: &[&str]) -> Failure {
+    let all = known.join(", ");
+    let text = format!("which node? the file names {all}, and this host is {hostname}");
+    Failure::new(Exit::Usage, "E102", text).hint("name the node with --node NODE or POLLUX_NODE")
+}
+
+/// `data_dir` is not there.
+pub fn data_dir_missing(path: &Path) -> Failure {
+    let path = path.display();
+    Failure::new(
+        Exit::Failed,
+        "E103",
+        format!("data_dir {path} does not exist"),
+    )
+    .hint(format!("create it: mkdir -m 700 -p {path}"))
+}
+
+/// `data_dir` is something else than a directory, or cannot be used.
+pub fn data_dir_unusable(path: &Path, source: &io::Error) -> Failure {
+    let text = format!("data_dir {} cannot be used: {source}", path.display());
+    Failure::new(Exit::Failed, "E104", text)
+}
+
+/// Another daemon runs on the same `data_dir`.
+pub fn data_dir_in_use(path: &Path, owner: Option<u32>) -> Failure {
+    let owner = owner.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+    let text = format!(
+        "data_dir {} is in use by another pollux{owner}",
+        path.display()
+    );
+    Failure::new(Exit::Failed, "E105", text)
+        .hint("each daemon needs its own data_dir; `pollux status` shows the one that runs")
+}
+
+/// A listener could not be opened.
+pub fn cannot_listen(what: &str, address: &str, source: &io::Error) -> Failure {
+    let text = match source.kind() {
+        io::ErrorKind::AddrInUse => format!("{what} address {address} is already in use"),
+        _ => format!("{what} cannot listen on {address}: {source}"),
+    };
+    Failure::new(Exit::Failed, "E106", text)
+}
+
+/// Where the API socket should be lies something else.
+pub fn not_a_socket(path: &Path) -> Failure {
+    let text = format!(
+        "{} is in the way of the API socket: it is no socket",
+        path.display()
+    );
+    Failure::new(Exit::Failed, "E107", text).hint("move it elsewhere")
+}
+
+/// The engine did not start.
+pub fn engine_did_not_start(code: &'static str, text: &str, hint: Option<String>) -> Failure {
+    Failure {
+        hint,
+        ..Failure::new(Exit::Failed, code, text)
+    }
+}
+
+/// The operating system refused something the daemon cannot do without.
+pub fn cannot_run(what: &str, source: &io::Error) -> Failure {
+    Failure::new(Exit::Failed, "E108", format!("{what}: {source}"))
+}
+
+/// Volumes did not drain in time.
+pub fn drain_timed_out(after: Duration) -> Failure {
+    let text = format!(
+        "volumes were not drained within {} s; this stop counts as a crash",
+        after.as_secs()
+    );
+    Failure::new(Exit::Failed, "E109", text)
+        .hint("nothing acknowledged is lost; the next start reconciles")
+}
+
+/// The API knows no such volume.
+pub fn no_such_volume(name: &str, node: &str, nearest: Option<&str>, known: &[&str]) -> Failure {
+    let text = format!("node {node} has no volume {name}");
+    Failure::new(Exit::NotFound, "E110", text).hint(match (nearest, known) {
+        (Some(nearest), _) => format!("did you mean {nearest}?"),
+        (None, []) => "the configuration gives this node no volume".to_owned(),
+        (None, known) => format!("its volumes: {}", known.join(", ")),
+    })
+}
+
+/// A peer that no volume has.
+pub fn no_such_peer(peer: &str, volume: Option<&str>) -> Failure {
+    let of = volume.map_or("any volume of this node".into(), |name| {
+        format!("volume {name}")
+    });
+    Failure::new(Exit::NotFound, "E111", format!("{peer} is no peer of {of}"))
+        .hint("`pollux status` lists the replicas")
+}
+
+/// The API got a request it cannot read.
+pub fn bad_request(text: impl Into<String>) -> Failure {
+    Failure::new(Exit::Usage, "E112", text)
+}
+
+/// No such address in the API.
+pub fn no_such_route(path: &str) -> Failure {
+    let text = format!("the API has no {path}, or not with this method");
+    Failure::new(Exit::NotFound, "E113", text)
+}
+
+/// The API was reached by a user who may not use it.
+pub fn not_permitted(socket: Option<&Path>) -> Failure {
+    let at = socket
+        .map(|path| format!(" at {}", path.display()))
+        .unwrap_or_default();
+    let text = format!("the daemon{at} does not let this user in");
+    Failure::new(Exit::Unreachable, "E114", text).hint("run as root or as the daemon's own user")
+}
+
+/// No daemon answers.
+pub fn daemon_unreachable(socket: &Path, node: &str, config: &Path, why: &str) -> Failure {
+    let text = format!(
+        "no daemon answers for node {node} at {}: {why}",
+        socket.display()
+    );
+    let config = config.display();
+    Failure::new(Exit::Unreachable, "E115", text).hint(format!(
+        "start it: pollux serve --config {config} --node {node}"
+    ))
+}
+
+/// The daemon answered with something else than its own API.
+pub fn odd_answer(why: &str) -> Failure {
+    let text = format!("the daemon's answer cannot be understood: {why}");
+    Failure::new(Exit::Unreachable, "E116", text)
+        .hint("`pollux version` must show the same version on both sides")
+}
+
+/// The daemon took the request and did not answer in time.
+pub fn no_answer_in_time(limit: Duration) -> Failure {
+    let text = format!("the daemon did not answer within {} s", limit.as_secs());
+    Failure::new(Exit::TimedOut, "E117", text)
+        .hint("the request may still be carried out; `pollux status` shows it")
+}
+
+/// The engine let go of a request without an answer: it is going down.
+pub fn engine_gone(volume: &str) -> Failure {
+    let text = format!("volume {volume}: the engine ended before it answered");
+    Failure::new(Exit::Failed, "E118", text)
+}
+
+/// The daemon stops and takes no more changes.
+pub fn draining() -> Failure {
+    Failure::new(
+        Exit::Failed,
+        "E119",
+        "the daemon is stopping and takes no more changes",
+    )
+}
+
+/// A destructive verb without terminal and without `--yes`.
+pub fn needs_yes(what: &str) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        "E120",
+        format!("{what} needs --yes where nobody can be asked"),
+    )
+}
+
+/// The name typed was not the volume's.
+pub fn not_confirmed(volume: &str) -> Failure {
+    let text = format!("not confirmed: nothing was done to volume {volume}");
+    Failure::new(Exit::Failed, "E121", text)
+}
+
+/// A verify ended before it had compared everything.
+pub fn verify_ended_early(volume: &str, why: &str) -> Failure {
+    let text = format!("verify of volume {volume} ended early: {why}");
+    Failure::new(Exit::Failed, "E122", text)
+        .hint(format!("start it again: pollux verify {volume} --wait"))
+}
+
+/// What an operator does next about a volume as `node` sees it; `None` when nothing is to be done.
+pub fn next_step(volume: &VolumeEntry, node: &str) -> Option<String> {
+    let name = &volume.name;
+    let standalone = |replica: &&Replica| replica.link_state == LinkState::Standalone;
+    if let Some(replica) = volume.replicas.iter().find(|r| r.resync.is_some()) {
+        let paused = replica.resync.as_ref().is_some_and(|resync| resync.paused);
+        return Some(match paused {
+            true => format!("pollux resync resume {name}"),
+            false => format!("none needed.  Faster: pollux resync set {name} --rate max"),
+        });
+    }
+    match volume.state {
+        State::NotCreated => Some(format!("pollux volume create {name}")),
+        State::Offline => Some(format!(
+            "remove the cause, then restart the daemon on {node}"
+        )),
+        State::Healthy => None,
+        State::Degraded | State::Critical => match volume.replicas.iter().find(standalone) {
+            Some(peer) => Some(format!("pollux peer connect {} --volume {name}", peer.node)),
+            None if volume.generation.is_none() => Some(format!("pollux promote {name}")),
+            None => None,
+        },
+    }
+}
+
+/// `1 error`, `2 errors`.
+pub fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+/// Several failures as one: their texts, and the exit they share.
+pub fn several(failures: &[Failure], all_failed: bool) -> Failure {
+    let mut text = counted(failures.len(), "volume");
+    text.push_str(" failed");
+    for failure in failures {
+        let _ = write!(
+            text,
+            "\n[{}] {}",
+            failure.code,
+            failure.text.replace('\n', " ")
+        );
+    }
+    let shared = failures.first().map_or(Exit::Failed, |first| first.exit);
+    let same = failures.iter().all(|failure| failure.exit == shared);
+    let exit = match (all_failed, same) {
+        (false, _) => Exit::Partial,
+        (true, true) => shared,
+        (true, false) => Exit::Failed,
+    };
+    let hint = failures.iter().find_map(|failure| failure.hint.clone());
+    Failure {
+        exit,
+        code: Cow::Borrowed("E123"),
+        text,
+        hint,
+    }
+}
+
+/// The TCP listener takes no changes.
+pub fn read_only(socket: &Path) -> Failure {
+    Failure::new(Exit::Unreachable, "E124", "this address is read-only")
+        .hint(format!("changes go over the socket {}", socket.display()))
+}
+
+/// A second signal ended the drain.
+pub fn drain_cut_short() -> Failure {
+    Failure::new(
+        Exit::Failed,
+        "E109",
+        "ended by a second signal; this stop counts as a crash",
+    )
+    .hint("nothing acknowledged is lost; the next start reconciles")
+}

@@ -1,0 +1,40 @@
+//! The one place where the daemon meets the engine.
+
+use std::sync::Arc;
+
+use engine::control::{Node, NodeSpec};
+
+use crate::explain::{self, Failure};
+
+/// Why a node did not start; nothing runs and nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct StartError {
+    /// Stable code, for example `E201`.
+    pub code: &'static str,
+    /// What happened and to which listener or file.
+    pub text: String,
+    /// What the operator can do.
+    pub hint: Option<String>,
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Failure {
+        explain::engine_did_not_start(error.code, &error.text, error.hint)
+    }
+}
+
+/// How a node is started; [`start_node`] everywhere but in tests.
+pub type StartNode = fn(NodeSpec) -> Result<Arc<dyn Node>, StartError>;
+
+/// Starts the engine on `spec`. Errors: node-wide faults only, such as a port in use; a volume
+/// that cannot attach is `offline` in its status.
+pub fn start_node(spec: NodeSpec) -> Result<Arc<dyn Node>, StartError> {
+    let text = format!("this build has no engine to run node {}", spec.name);
+    drop(spec);
+    Err(StartError {
+        code: "E199",
+        text,
+        hint: None,
+    })
+}
