@@ -20,3 +20,4 @@ pub mod meta;
 pub mod record;
 pub mod time;
 pub mod units;
+pub mod wire;

@@ -1,0 +1,126 @@
+//! Numbers of message types. A number is never used again for something else.
+
+/// Type of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Kind {
+    /// `Message::Hello`
+    Hello = 1,
+    /// `Message::Refuse`
+    Refuse = 2,
+    /// `Message::Runs`
+    Runs = 3,
+    /// `Message::State`
+    State = 4,
+    /// `Message::Record`
+    Record = 5,
+    /// `Message::RecordAck`
+    RecordAck = 6,
+    /// `Message::Adopt`
+    Adopt = 7,
+    /// `Message::AdoptAck`
+    AdoptAck = 8,
+    /// `Message::Data`
+    Data = 16,
+    /// `Message::Zero`
+    Zero = 17,
+    /// `Message::Ack`
+    Ack = 18,
+    /// `Message::Flush`
+    Flush = 19,
+    /// `Message::FlushAck`
+    FlushAck = 20,
+    /// `Message::Progress`
+    Progress = 21,
+    /// `Message::ResyncOffer`
+    ResyncOffer = 32,
+    /// `Message::MapRequest`
+    MapRequest = 33,
+    /// `Message::Map`
+    Map = 34,
+    /// `Message::ResyncRequest`
+    ResyncRequest = 35,
+    /// `Message::ResyncData`
+    ResyncData = 36,
+    /// `Message::ResyncZero`
+    ResyncZero = 37,
+    /// `Message::ResyncEqual`
+    ResyncEqual = 38,
+    /// `Message::ResyncFailed`
+    ResyncFailed = 39,
+    /// `Message::ResyncAck`
+    ResyncAck = 40,
+    /// `Message::ResyncPause`
+    ResyncPause = 41,
+    /// `Message::ReadRequest`
+    ReadRequest = 48,
+    /// `Message::ReadReply`
+    ReadReply = 49,
+    /// `Message::SumRequest`
+    SumRequest = 50,
+    /// `Message::SumReply`
+    SumReply = 51,
+    /// First frame of a control connection.
+    ControlHello = 256,
+    /// Are you there?
+    Ping = 257,
+    /// Yes.
+    Pong = 258,
+}
+
+impl Kind {
+    /// Every type, by number.
+    pub const ALL: [Kind; 31] = [
+        Kind::Hello,
+        Kind::Refuse,
+        Kind::Runs,
+        Kind::State,
+        Kind::Record,
+        Kind::RecordAck,
+        Kind::Adopt,
+        Kind::AdoptAck,
+        Kind::Data,
+        Kind::Zero,
+        Kind::Ack,
+        Kind::Flush,
+        Kind::FlushAck,
+        Kind::Progress,
+        Kind::ResyncOffer,
+        Kind::MapRequest,
+        Kind::Map,
+        Kind::ResyncRequest,
+        Kind::ResyncData,
+        Kind::ResyncZero,
+        Kind::ResyncEqual,
+        Kind::ResyncFailed,
+        Kind::ResyncAck,
+        Kind::ResyncPause,
+        Kind::ReadRequest,
+        Kind::ReadReply,
+        Kind::SumRequest,
+        Kind::SumReply,
+        Kind::ControlHello,
+        Kind::Ping,
+        Kind::Pong,
+    ];
+
+    /// The type with this number, if this build knows it.
+    pub fn from_number(number: u16) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| *kind as u16 == number)
+    }
+
+    /// A receiver that does not know it must close. Only marks of progress may be missed.
+    pub fn is_vital(self) -> bool {
+        self != Kind::Progress
+    }
+
+    /// Belongs on a control connection, not on a data connection.
+    pub fn is_control(self) -> bool {
+        self as u16 >= Kind::ControlHello as u16
+    }
+
+    /// A payload may follow the body.
+    pub fn has_payload(self) -> bool {
+        matches!(self, Kind::Data | Kind::ResyncData | Kind::ReadReply)
+    }
+}
