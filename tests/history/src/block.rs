@@ -18,7 +18,7 @@ use crate::story::{self, Finding, Other};
 /// Ways to name the zeros kept at once. Beyond it a read of zeros that has *some* explanation is
 /// left unnamed and counted: leaving out a read only asks less of the volume, so no false alarm
 /// can come of it.
-const HYPOTHESES_MAX: usize = 64;
+const HYPOTHESES_MAX: usize = 128;
 
 /// State of one block.
 #[derive(Debug)]

@@ -65,6 +65,13 @@ impl Checker {
         Self::with(false)
     }
 
+    /// Lets every block forget what it can after every event. Otherwise it waits until it has
+    /// doubled in size, which is cheaper; the verdict is the same.
+    pub fn forgetting_eagerly(mut self) -> Self {
+        self.context.is_eager = true;
+        self
+    }
+
     fn with(may_lose: bool) -> Self {
         Self {
             context: Context::new(may_lose),

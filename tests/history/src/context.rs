@@ -12,6 +12,8 @@ use crate::stamp::Stamp;
 pub(crate) struct Context {
     /// A `VolatileLost` may come.
     pub may_lose: bool,
+    /// Blocks forget what they can after every event, not only when they grew.
+    pub is_eager: bool,
     pub segment: u64,
     pub era_start: Stamp,
     /// Latest *start* of a flush answered OK in this era. Every write answered before it is
@@ -28,6 +30,7 @@ impl Context {
     pub fn new(may_lose: bool) -> Self {
         Self {
             may_lose,
+            is_eager: false,
             segment: 0,
             era_start: Stamp::FIRST,
             flushed: Stamp::FIRST,

@@ -190,7 +190,8 @@ fn find_excluded(views: &mut [View]) {
 impl Block {
     pub(crate) fn tidy_if_due(&mut self, now: Stamp, context: &Context) {
         let (writes, ways) = self.tidy_at;
-        if !self.broken && (self.held() >= writes || self.hypotheses.len() >= ways) {
+        let has_grown = self.held() >= writes || self.hypotheses.len() >= ways;
+        if !self.broken && (has_grown || context.is_eager) {
             self.tidy(now, context);
             // Twice what is left: the cost of tidying is spread over as many new writes.
             self.tidy_at = (2 * self.held() + 16, 2 * self.hypotheses.len() + 4);
@@ -310,12 +311,7 @@ impl Block {
             may_miss &= views
                 .iter()
                 .any(|v| v.id.is_some() && v.acked && v.must.is_none() && !v.excluded);
-            let left = left_by_writes(&views);
-            if views.last().is_some_and(|initial| initial.excluded) {
-                starts.push(left);
-            } else {
-                starts.extend(starts_with_initial(h, &left, context));
-            }
+            starts.extend(starts_after(h, &views, context));
             gone.extend(
                 views
                     .iter()
@@ -369,23 +365,33 @@ fn settle(h: &mut Hypothesis, view: &View, may_lose: bool) -> bool {
     is_news
 }
 
-/// Writes of the era that the block may hold after the loss. One that perhaps never happened
-/// counts if an order exists in which it did (rule 2).
-fn left_by_writes(views: &[View]) -> BTreeMap<Value, bool> {
-    let possible = |view: &View| {
-        view.effective
-            || !views.iter().any(|other| {
-                other.effective && view.finish < other.latest && other.finish < view.start
-            })
-    };
+/// All that the block may hold after the loss, one set for each value that may have been the last
+/// of the durable ones. A durable value that is not the last is gone: were the sets joined, a
+/// second loss could bring back what the first one proved to be overwritten.
+fn starts_after(h: &Hypothesis, views: &[View], context: &Context) -> Vec<BTreeMap<Value, bool>> {
+    let writes = || views.iter().filter(|v| v.id.is_some() && !v.excluded);
     let mut left = BTreeMap::new();
-    for view in views
-        .iter()
-        .filter(|v| v.id.is_some() && !v.excluded && possible(v))
-    {
+    for view in writes().filter(|v| v.must.is_none() && may_have_happened(v, views)) {
         add(&mut left, view.value, view.acked);
     }
-    left
+    let last: Vec<&View> = writes().filter(|v| v.must.is_some()).collect();
+    if last.is_empty() {
+        return starts_with_initial(h, &left, context);
+    }
+    let after = |last: &View| {
+        let mut start = left.clone();
+        add(&mut start, last.value, last.acked);
+        start
+    };
+    last.into_iter().map(after).collect()
+}
+
+/// An order exists in which the write took effect (rule 2).
+fn may_have_happened(view: &View, views: &[View]) -> bool {
+    view.effective
+        || !views
+            .iter()
+            .any(|other| other.effective && view.finish < other.latest && other.finish < view.start)
 }
 
 /// The era's initial value may come back as well. If it was acknowledged and a flush was answered
