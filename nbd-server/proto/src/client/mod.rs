@@ -3,6 +3,8 @@
 
 mod negotiation;
 mod replies;
+#[cfg(test)]
+mod tests;
 mod uri;
 
 pub use negotiation::{Agreed, ClientError, ClientNegotiation, ClientStep, Wish};

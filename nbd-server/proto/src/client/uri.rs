@@ -65,6 +65,9 @@ pub enum UriError {
     /// `nbd+unix` without `?socket=`.
     #[error("nbd+unix needs ?socket=/path")]
     NoSocket,
+    /// The path of the socket contains NUL.
+    #[error("the path of the socket contains NUL")]
+    Socket,
     /// `?socket=` without `nbd+unix`, or `nbd+unix` with a host.
     #[error("a socket and a host exclude each other")]
     SocketAndHost,
@@ -145,7 +148,13 @@ fn socket(query: &str) -> Result<Option<String>, UriError> {
         match key {
             "socket" if socket.is_some() => return Err(UriError::Twice(key.to_owned())),
             "socket" if value.is_empty() => return Err(UriError::NoSocket),
-            "socket" => socket = Some(decode(value)?),
+            "socket" => {
+                let path = decode(value)?;
+                if path.contains('\0') {
+                    return Err(UriError::Socket);
+                }
+                socket = Some(path);
+            }
             _ => return Err(UriError::Parameter(key.to_owned())),
         }
     }
@@ -229,4 +238,122 @@ fn encode(text: &str, keep: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<NbdUri, UriError> {
+        text.parse()
+    }
+
+    fn tcp_uri(host: &str, port: u16, export: &str) -> NbdUri {
+        let transport = Transport::Tcp {
+            host: host.to_owned(),
+            port,
+        };
+        NbdUri {
+            transport,
+            export: ExportName::new(export).unwrap(),
+        }
+    }
+
+    fn unix_uri(socket: &str, export: &str) -> NbdUri {
+        let transport = Transport::Unix {
+            socket: socket.to_owned(),
+        };
+        NbdUri {
+            transport,
+            export: ExportName::new(export).unwrap(),
+        }
+    }
+
+    #[test]
+    fn uris_mean_these_exports() {
+        for (text, uri) in [
+            ("nbd://alpha", tcp_uri("alpha", 10809, "")),
+            ("nbd://alpha/", tcp_uri("alpha", 10809, "")),
+            (
+                "nbd://alpha:10810/vm-store",
+                tcp_uri("alpha", 10810, "vm-store"),
+            ),
+            ("nbd://127.0.0.1/a/b", tcp_uri("127.0.0.1", 10809, "a/b")),
+            ("nbd://alpha//a", tcp_uri("alpha", 10809, "/a")),
+            ("nbd://alpha/a%20%C3%BC", tcp_uri("alpha", 10809, "a ü")),
+            ("nbd://[::1]:1/a", tcp_uri("::1", 1, "a")),
+            ("nbd://[fe80::1]/a", tcp_uri("fe80::1", 10809, "a")),
+            ("nbd:///a", tcp_uri("localhost", 10809, "a")),
+            (
+                "nbd+unix:///a?socket=/run/x.sock",
+                unix_uri("/run/x.sock", "a"),
+            ),
+            ("nbd+unix://?socket=x%26y", unix_uri("x&y", "")),
+        ] {
+            assert_eq!(parse(text), Ok(uri), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let text = str::to_owned;
+        for (uri, error) in [
+            ("alpha:10809", UriError::NoScheme(text("alpha:10809"))),
+            ("http://alpha/", UriError::Scheme(text("http"))),
+            ("nbd+vsock://1/", UriError::Scheme(text("nbd+vsock"))),
+            ("nbds://alpha/", UriError::Tls(text("nbds"))),
+            ("nbds+unix:///?socket=x", UriError::Tls(text("nbds+unix"))),
+            ("nbd://alpha:0/", UriError::Port(text("0"))),
+            ("nbd://alpha:65536/", UriError::Port(text("65536"))),
+            ("nbd://alpha:+1/", UriError::Port(text("+1"))),
+            ("nbd://alpha:/", UriError::Port(text(""))),
+            ("nbd://::1/", UriError::Host(text("::1"))),
+            ("nbd://[::1/", UriError::Host(text("[::1"))),
+            ("nbd://[::1]x/", UriError::Host(text("[::1]x"))),
+            ("nbd://[alpha]/", UriError::Host(text("[alpha]"))),
+            ("nbd://me@alpha/", UriError::User),
+            ("nbd://alpha/%2", UriError::Encoding(text("%2"))),
+            ("nbd://alpha/%zz", UriError::Encoding(text("%zz"))),
+            ("nbd://alpha/%ff", UriError::Encoding(text("%ff"))),
+            ("nbd://alpha/%00", UriError::Export(Malformed::Nul)),
+            ("nbd+unix:///a", UriError::NoSocket),
+            ("nbd+unix:///a?socket=", UriError::NoSocket),
+            ("nbd+unix:///a?socket=x%00", UriError::Socket),
+            ("nbd+unix://alpha/a?socket=x", UriError::SocketAndHost),
+            ("nbd://alpha/a?socket=x", UriError::SocketAndHost),
+            (
+                "nbd+unix:///a?socket=x&socket=y",
+                UriError::Twice(text("socket")),
+            ),
+            (
+                "nbd://alpha/a?tls-verify-peer=1",
+                UriError::Parameter(text("tls-verify-peer")),
+            ),
+            ("nbd://alpha/a#b", UriError::Fragment),
+        ] {
+            assert_eq!(parse(uri), Err(error), "{uri}");
+        }
+        let long = format!("nbd://alpha/{}", "x".repeat(4097));
+        assert_eq!(
+            parse(&long),
+            Err(UriError::Export(Malformed::StringTooLong(4097)))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_uri_prints_as_itself(host in "[^\0]{1,20}", port in 1u16.., export in "[^\0]{0,40}") {
+            let uri = tcp_uri(&host, port, &export);
+            // Only a well-formed IPv6 address may hold a colon.
+            prop_assume!(!host.contains(':'));
+            prop_assert_eq!(parse(&uri.to_string()), Ok(uri));
+        }
+
+        #[test]
+        fn a_unix_uri_prints_as_itself(socket in "[^\0]{1,40}", export in "[^\0]{0,40}") {
+            let uri = unix_uri(&socket, &export);
+            prop_assert_eq!(parse(&uri.to_string()), Ok(uri));
+        }
+    }
 }
