@@ -419,7 +419,7 @@ impl Arena {
         mut sum: impl FnMut(&[u8]) -> u64,
     ) -> &[u64] {
         assert!(
-            len % GRANULE == 0 && len <= self.capacity(buf),
+            len.is_multiple_of(GRANULE) && len <= self.capacity(buf),
             "{len} bytes are no granules"
         );
         let count = len / GRANULE;
@@ -532,4 +532,4 @@ const _: () = assert!(
     BUFFER_MAX / GRANULE <= u16::MAX as usize,
     "checksum counts are u16"
 );
-const _: () = assert!(HUGE % GRANULE == 0);
+const _: () = assert!(HUGE.is_multiple_of(GRANULE));

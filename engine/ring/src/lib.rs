@@ -21,10 +21,18 @@
 //! that the pieces of one send keep theirs), any policy.
 
 pub mod arena;
+pub mod fake;
+mod files;
+mod flight;
 mod mapping;
 mod op;
+mod pool;
+mod posix;
 mod region;
+mod scratch;
+mod slab;
 pub mod sys;
+mod uring;
 mod waker;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -153,6 +161,41 @@ pub struct Features {
     pub no_iowait: bool,
 }
 
+impl Features {
+    pub(crate) fn none(backend: Backend) -> Features {
+        Features {
+            backend,
+            single_issuer: false,
+            defer_taskrun: false,
+            coop_taskrun: false,
+            no_sqarray: false,
+            submit_all: false,
+            registered_ring: false,
+            fixed_files: false,
+            fixed_buffers: false,
+            restricted: false,
+            no_iowait: false,
+        }
+    }
+
+    /// Names of what is on, in a fixed order.
+    pub fn on(&self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("single_issuer", self.single_issuer),
+            ("defer_taskrun", self.defer_taskrun),
+            ("coop_taskrun", self.coop_taskrun),
+            ("no_sqarray", self.no_sqarray),
+            ("submit_all", self.submit_all),
+            ("registered_ring", self.registered_ring),
+            ("fixed_files", self.fixed_files),
+            ("fixed_buffers", self.fixed_buffers),
+            ("restricted", self.restricted),
+            ("no_iowait", self.no_iowait),
+        ];
+        all.into_iter().filter(|(_, on)| *on).map(|(name, _)| name)
+    }
+}
+
 /// Why no ring could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -177,4 +220,66 @@ pub struct Chosen {
     pub backend: Backend,
     /// In plain words, for the start line.
     pub why: String,
+}
+
+/// Opens a ring for this thread over this arena: io_uring, or POSIX where it is refused. The
+/// environment's `POLLUX_IO` forces one: `io_uring` or `posix`.
+pub fn open_ring(config: &RingConfig, arena: &Arena) -> Result<(Box<dyn Ring>, Chosen), OpenError> {
+    let wanted = std::env::var_os("POLLUX_IO");
+    match wanted.as_deref().and_then(|value| value.to_str()) {
+        Some("posix") => {
+            let why = "POLLUX_IO asks for the POSIX back end".to_owned();
+            Ok((
+                open_posix(config, arena)?,
+                Chosen {
+                    backend: Backend::Posix,
+                    why,
+                },
+            ))
+        }
+        Some("io_uring") => {
+            let ring = open_io_uring(config, arena).map_err(|why| OpenError::NoIoUring { why })?;
+            let why = "POLLUX_IO asks for io_uring".to_owned();
+            Ok((
+                ring,
+                Chosen {
+                    backend: Backend::IoUring,
+                    why,
+                },
+            ))
+        }
+        None if wanted.is_none() => match open_io_uring(config, arena) {
+            Ok(ring) => {
+                let why = "this kernel offers io_uring".to_owned();
+                Ok((
+                    ring,
+                    Chosen {
+                        backend: Backend::IoUring,
+                        why,
+                    },
+                ))
+            }
+            Err(why) => Ok((
+                open_posix(config, arena)?,
+                Chosen {
+                    backend: Backend::Posix,
+                    why,
+                },
+            )),
+        },
+        _ => {
+            let value = wanted.unwrap_or_default().to_string_lossy().into_owned();
+            Err(OpenError::UnknownBackend(value))
+        }
+    }
+}
+
+/// Opens an io_uring, whatever `POLLUX_IO` says. Errors: why not, in plain words.
+pub fn open_io_uring(config: &RingConfig, arena: &Arena) -> Result<Box<dyn Ring>, String> {
+    Ok(Box::new(uring::Uring::open(config, arena)?))
+}
+
+/// Opens the POSIX back end, whatever `POLLUX_IO` says. Errors: no descriptors left.
+pub fn open_posix(config: &RingConfig, arena: &Arena) -> std::io::Result<Box<dyn Ring>> {
+    Ok(Box::new(posix::Posix::open(config, arena)?))
 }

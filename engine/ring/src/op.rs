@@ -273,6 +273,27 @@ pub enum Op<'a> {
     Blocking(BlockingFn),
 }
 
+impl Op<'_> {
+    /// The file it works on.
+    pub(crate) fn file(&self) -> Option<FileId> {
+        match self {
+            Op::ReadAt { file, .. }
+            | Op::WriteAt { file, .. }
+            | Op::DataSync { file }
+            | Op::Fallocate { file, .. }
+            | Op::Recv { file, .. }
+            | Op::Send { file, .. }
+            | Op::Accept { file }
+            | Op::AcceptMany { file }
+            | Op::Connect { file, .. }
+            | Op::PollIn { file }
+            | Op::Shutdown { file, .. }
+            | Op::Close { file } => Some(*file),
+            Op::Timeout { .. } | Op::Blocking(_) => None,
+        }
+    }
+}
+
 impl fmt::Debug for Op<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -36,11 +36,11 @@ struct Shared {
 impl Waker {
     /// Wakes the ring. Never blocks, never fails; cheap when the ring is awake.
     pub fn wake(&self) {
-        if self.shared.state.swap(NOTIFIED, Ordering::AcqRel) == SLEEPING {
-            if let Some(fd) = &self.shared.eventfd {
-                // A full counter (EAGAIN) means that a wake-up is already on its way.
-                let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
-            }
+        if self.shared.state.swap(NOTIFIED, Ordering::AcqRel) == SLEEPING
+            && let Some(fd) = &self.shared.eventfd
+        {
+            // A full counter (EAGAIN) means that a wake-up is already on its way.
+            let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
         }
     }
 }

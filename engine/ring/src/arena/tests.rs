@@ -82,7 +82,7 @@ fn buffers_never_overlap_and_keep_their_bytes() {
     let mut seed = 7;
     for turn in 0..if cfg!(miri) { 200 } else { 20_000 } {
         let roll = random(&mut seed);
-        if roll % 3 == 0 && !held.is_empty() {
+        if roll.is_multiple_of(3) && !held.is_empty() {
             let (buf, mark, _) = held.swap_remove(roll as usize / 3 % held.len());
             let bytes = arena.bytes(buf);
             assert_eq!((bytes[0], bytes[bytes.len() - 1]), (mark, mark));
