@@ -12,6 +12,69 @@
 //! [`NbdUri`]). Fixed newstyle, simple and structured replies, compact headers. Payload never passes
 //! through: the machines tell which bytes of the stream are payload. There is no TLS, no clock and
 //! no limit on time; that is the shell's.
+//!
+//! A server's connection, from bytes to commands and back:
+//! ```
+//! use nbd_proto::*;
+//!
+//! # struct Disks;
+//! # impl Exports for Disks {
+//! #     fn list(&self, visit: &mut dyn FnMut(ListEntry<'_>)) {
+//! #         visit(ListEntry { name: "disk", description: "" });
+//! #     }
+//! #     fn default_export(&self) -> Option<ExportName> {
+//! #         ExportName::new("disk").ok()
+//! #     }
+//! #     fn lookup(&self, name: &ExportName) -> Result<ExportInfo, Refusal> {
+//! #         Ok(ExportInfo {
+//! #             name: name.clone(),
+//! #             description: String::new(),
+//! #             size: 1 << 20,
+//! #             read_only: false,
+//! #             features: Features::default(),
+//! #             block_sizes: BlockSizes::USUAL,
+//! #             contexts: Vec::new(),
+//! #         })
+//! #     }
+//! # }
+//! # let received = [
+//! #     &[0, 0, 0, 3][..], b"IHAVEOPT\0\0\0\x01\0\0\0\x04disk",
+//! #     &Request {
+//! #         flags: CommandFlags::NONE, kind: CommandKind::READ, cookie: Cookie(7), offset: 0, length: 512,
+//! #     }.encode(),
+//! # ].concat();
+//! let (mut at, mut out) = (0, Vec::new());
+//! let mut negotiation = Negotiation::new(Policy::default());
+//! out.extend_from_slice(&negotiation.greeting());
+//! let negotiated = loop {
+//!     match negotiation.feed(&received[at..], &Disks, &mut out) {
+//!         Step::Continue { consumed } => at += consumed, // send `out` here
+//!         Step::EnterTransmission { consumed, negotiated } => {
+//!             at += consumed;
+//!             break negotiated;
+//!         }
+//!         Step::NeedMore => panic!("all of it was received"),
+//!         Step::Close(reason) => panic!("{reason}"),
+//!     }
+//! };
+//! let mut transmission = Transmission::new(&negotiated);
+//! let mut header = [0; ReplyStyle::HEADER_MAX];
+//! loop {
+//!     let Parsed { consumed, item } = transmission.next(&received[at..])?;
+//!     at += consumed;
+//!     match item {
+//!         Item::Request { cookie, command: Command::Read { offset, length, .. } } => {
+//!             let n = negotiated.replies.encode_read(cookie, offset, length, &mut header);
+//!             out.extend_from_slice(&header[..n]);
+//!             out.resize(out.len() + length as usize, 0); // the data
+//!         }
+//!         Item::More | Item::Disconnect => break,
+//!         _ => {} // the other commands, payload, and refusals
+//!     }
+//! }
+//! assert_eq!(out.len(), 18 + 10 + 16 + 512);
+//! # Ok::<(), Fatal>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -16,8 +16,11 @@ pub use streams::{
     Event, Transcript, client_negotiation, client_replies, connection, fuzz_policy, serve,
 };
 
+/// A body: panics if a law does not hold for these bytes.
+pub type Body = fn(&[u8]);
+
 /// Every target by the name of its corpus directory.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Body); 8] = [
     ("option_request", option_request),
     ("info_request", info_request),
     ("meta_request", meta_request),

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::fuzzing::fixture::{Fixture, SIZE, disk};
-use crate::{BlockSizes, OptionReplyHeader, Wanted};
+use crate::{
+    BlockSizes, ExportName, ExportNameReply, Info, InfoRequest, MetaRequest, OptionReplyHeader,
+    Wanted,
+};
 use OptionCode as O;
 use OptionReplyKind as K;
 
