@@ -45,6 +45,8 @@ pub(super) enum Of {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Valid,
+    /// Valid, and nothing but format wrote it.
+    Fresh,
     Torn,
     Foreign,
     Misplaced,
@@ -65,12 +67,16 @@ pub(super) struct Row {
     pub(super) crash: &'static str,
 }
 
-use Class::{Blank, Foreign, Misplaced, Torn, Unknown, Valid};
+use Class::{Blank, Foreign, Fresh, Misplaced, Torn, Unknown, Valid};
 use Decision::{Refuse, Use};
 
+/// Highest counter format writes: 1 in slot A, 2 in slot B.
+const FRESH_COUNTER_MAX: u64 = 2;
+
 const ANY: &[Of] = &[Of::Superblock, Of::Page];
-const KNOWN: &[Class] = &[Valid, Torn, Foreign, Misplaced, Blank];
-const EVERY: &[Class] = &[Valid, Torn, Foreign, Misplaced, Unknown, Blank];
+const KNOWN: &[Class] = &[Valid, Fresh, Torn, Foreign, Misplaced, Blank];
+const EVERY: &[Class] = &[Valid, Fresh, Torn, Foreign, Misplaced, Unknown, Blank];
+const WHOLE: &[Class] = &[Valid, Fresh];
 const NOT_CRASHED: &[Class] = &[Foreign, Misplaced];
 
 /// The whole of recovery. Every combination of findings matches exactly one row.
@@ -78,8 +84,8 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         label: "A is newer",
         of: ANY,
-        a: &[Valid],
-        b: &[Valid],
+        a: WHOLE,
+        b: WHOLE,
         turn: &[Ordering::Greater],
         decision: Use(Slot::A),
         crash: "none, or one between two writes: the last write, to A, is whole",
@@ -87,8 +93,8 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         label: "B is newer",
         of: ANY,
-        a: &[Valid],
-        b: &[Valid],
+        a: WHOLE,
+        b: WHOLE,
         turn: &[Ordering::Less],
         decision: Use(Slot::B),
         crash: "none, or one between two writes: the last write, to B, is whole",
@@ -96,8 +102,8 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         label: "same turn twice",
         of: ANY,
-        a: &[Valid],
-        b: &[Valid],
+        a: WHOLE,
+        b: WHOLE,
         turn: &[Ordering::Equal],
         decision: Refuse(Why::SameTurn),
         crash: "none: counters grow with each write of the pair; a copied block or two writers",
@@ -105,7 +111,7 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         label: "B torn",
         of: ANY,
-        a: &[Valid],
+        a: WHOLE,
         b: &[Torn],
         turn: &[],
         decision: Use(Slot::A),
@@ -115,7 +121,7 @@ pub(super) const TABLE: &[Row] = &[
         label: "A torn",
         of: ANY,
         a: &[Torn],
-        b: &[Valid],
+        b: WHOLE,
         turn: &[],
         decision: Use(Slot::B),
         crash: "while A was written: the state before that write, which nobody was told of",
@@ -123,7 +129,7 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         label: "superblock B not written yet",
         of: &[Of::Superblock],
-        a: &[Valid],
+        a: &[Fresh],
         b: &[Blank],
         turn: &[],
         decision: Use(Slot::A),
@@ -133,15 +139,35 @@ pub(super) const TABLE: &[Row] = &[
         label: "superblock A not written yet",
         of: &[Of::Superblock],
         a: &[Blank],
-        b: &[Valid],
+        b: &[Fresh],
         turn: &[],
         decision: Use(Slot::B),
         crash: "during format, whose last two writes are not ordered: the other one landed",
     },
     Row {
+        label: "superblock B blanked",
+        of: &[Of::Superblock],
+        a: &[Valid],
+        b: &[Blank],
+        turn: &[],
+        decision: Refuse(Why::Overwritten),
+        crash: "during a format over an old area, which blanks both slots first: the old replica \
+                was given up, and B may have been the newer",
+    },
+    Row {
+        label: "superblock A blanked",
+        of: &[Of::Superblock],
+        a: &[Blank],
+        b: &[Valid],
+        turn: &[],
+        decision: Refuse(Why::Overwritten),
+        crash: "during a format over an old area, which blanks both slots first: the old replica \
+                was given up, and A may have been the newer",
+    },
+    Row {
         label: "half of a page blank",
         of: &[Of::Page],
-        a: &[Valid],
+        a: WHOLE,
         b: &[Blank],
         turn: &[],
         decision: Refuse(Why::Overwritten),
@@ -152,7 +178,7 @@ pub(super) const TABLE: &[Row] = &[
         label: "other half of a page blank",
         of: &[Of::Page],
         a: &[Blank],
-        b: &[Valid],
+        b: WHOLE,
         turn: &[],
         decision: Refuse(Why::Overwritten),
         crash: "none: format wrote both slots before a superblock stood; A was erased and may \
@@ -161,7 +187,7 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         label: "B overwritten",
         of: ANY,
-        a: &[Valid],
+        a: WHOLE,
         b: NOT_CRASHED,
         turn: &[],
         decision: Refuse(Why::Overwritten),
@@ -172,7 +198,7 @@ pub(super) const TABLE: &[Row] = &[
         label: "A overwritten",
         of: ANY,
         a: NOT_CRASHED,
-        b: &[Valid],
+        b: WHOLE,
         turn: &[],
         decision: Refuse(Why::Overwritten),
         crash: "none: a whole record of another place or life landed on A (a misdirected write), \
@@ -237,6 +263,9 @@ impl Row {
 
 pub(super) fn class(finding: Finding) -> Class {
     match finding {
+        Finding::Valid {
+            counter: ..=FRESH_COUNTER_MAX,
+        } => Fresh,
         Finding::Valid { .. } => Valid,
         Finding::Torn => Torn,
         Finding::Foreign { .. } => Foreign,
@@ -268,11 +297,12 @@ pub(super) fn decide(kind: Kind, a: Finding, b: Finding) -> &'static Row {
 mod tests {
     use super::*;
 
-    fn findings() -> [Finding; 8] {
+    fn findings() -> [Finding; 9] {
         [
             Finding::Valid { counter: 1 },
             Finding::Valid { counter: 2 },
             Finding::Valid { counter: 7 },
+            Finding::Valid { counter: 8 },
             Finding::Torn,
             Finding::Foreign { incarnation: 9 },
             Finding::Misplaced { kind: 2, block: 5 },

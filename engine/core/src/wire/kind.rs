@@ -106,7 +106,7 @@ impl Kind {
 
     /// The type with this number, if this build knows it.
     pub fn from_number(number: u16) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| *kind as u16 == number)
+        BY_NUMBER.get(usize::from(number)).copied().flatten()
     }
 
     /// A receiver that does not know it must close. Only marks of progress may be missed.
@@ -124,3 +124,16 @@ impl Kind {
         matches!(self, Kind::Data | Kind::ResyncData | Kind::ReadReply)
     }
 }
+
+const NUMBERS: usize = Kind::Pong as usize + 1;
+
+/// Every type at the place of its number.
+static BY_NUMBER: [Option<Kind>; NUMBERS] = {
+    let mut table = [None; NUMBERS];
+    let mut index = 0;
+    while index < Kind::ALL.len() {
+        table[Kind::ALL[index] as usize] = Some(Kind::ALL[index]);
+        index += 1;
+    }
+    table
+};
