@@ -231,6 +231,10 @@ impl Search {
             .count()
     }
 
+    fn losses_in_all(&self) -> usize {
+        self.losses_before(self.crashes.len())
+    }
+
     fn apply(&self, state: &State, at: usize) -> Option<State> {
         let request = &self.requests[at];
         if self.losses_before(request.start.0) != state.losses {
@@ -269,6 +273,11 @@ impl Search {
                     fua || self.flushes.iter().any(later_flush) || self.durable_crash_from(end.0)
                 });
                 next.current = value;
+                if state.losses == self.losses_in_all() {
+                    // Nothing is lost any more: only the last value matters.
+                    next.trail.clear();
+                    next.rivals.clear();
+                }
                 next.trail.push(Version {
                     value,
                     acked,

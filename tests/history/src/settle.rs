@@ -24,7 +24,7 @@ use crate::report::Law;
 use crate::stamp::Stamp;
 
 /// Values remembered for the story after they went for good.
-const GONE_MAX: usize = 8;
+const GONE_MAX: usize = 16;
 
 /// Ways to start an era kept at once; beyond it they are joined into one that covers them all.
 const STARTS_MAX: usize = 64;
@@ -312,12 +312,10 @@ impl Block {
                 .iter()
                 .any(|v| v.id.is_some() && v.acked && v.must.is_none() && !v.excluded);
             starts.extend(starts_after(h, &views, context));
-            gone.extend(
-                views
-                    .iter()
-                    .filter(|v| v.excluded)
-                    .filter_map(|v| Gone::of(v, &views)),
-            );
+            let mut lost: Vec<&View> = views.iter().filter(|v| v.excluded).collect();
+            lost.sort_by_key(|v| v.latest);
+            let told = lost.iter().rev().take(GONE_MAX).rev();
+            gone.extend(told.filter_map(|v| Gone::of(v, &views)));
         }
         let mut hypotheses: Vec<Hypothesis> = starts.into_iter().map(Hypothesis::new).collect();
         prune(&mut hypotheses);

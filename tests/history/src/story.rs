@@ -230,12 +230,19 @@ pub(crate) fn replaced(
     context: &Context,
 ) -> Finding {
     let Some(one) = gone.iter().rev().find(|one| one.value == value) else {
-        let text = format!(
-            "{} found {}, which was never written here or was replaced for good long ago",
-            subject(reading),
-            name(value),
-        );
-        return Finding { law: Law::B1, text };
+        // A fresh volume holds zeros: those were there, and are gone since the last loss.
+        let (law, why) = match value {
+            Value::Tag(_) => (
+                Law::B1,
+                "was never written here or was replaced for good long ago",
+            ),
+            Value::Zero if context.era_start > Stamp::FIRST => {
+                (Law::B6, "were replaced for good before the last loss")
+            }
+            Value::Zero => (Law::B1, "were replaced for good long ago"),
+        };
+        let text = format!("{} found {}, which {why}", subject(reading), name(value));
+        return Finding { law, text };
     };
     let mut text = format!(
         "{} found {}, which {} had replaced ({} by {})",

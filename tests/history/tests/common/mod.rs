@@ -1,31 +1,10 @@
 //! Random small histories of a register that keeps the laws, and of one that does not.
 
+pub mod random;
+
 use history::{Crash, History, Op, OpId, Outcome, Seen, Session};
 
-/// SplitMix64: the same histories on every machine, from a seed.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub fn one_in(&mut self, chances: u64) -> bool {
-        self.below(chances) == 0
-    }
-}
+use random::Random;
 
 /// What a generated history is like.
 #[derive(Clone, Copy, Debug)]
