@@ -157,7 +157,7 @@ fn losses_are_judged_as_by_search() {
         "losses",
         Plan {
             crashes: 10,
-            steps: 40,
+            steps: 32,
             may_lose: true,
             ..SMALL
         },
