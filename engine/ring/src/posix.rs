@@ -26,7 +26,7 @@ use crate::mapping::Mapping;
 use crate::op::{Completion, Errno, FileId, Op, RegionId, Turn, Wait};
 use crate::pool::{Done, Job, Pool};
 use crate::region::Region;
-use crate::scratch::Scratches;
+use crate::scratch::{Scratch, Scratches};
 use crate::slab::{Key, Slab};
 use crate::sys::clock::boottime_ns;
 use crate::waker::{Sleeper, Waker};
@@ -51,7 +51,9 @@ enum Step {
         done: usize,
         all: bool,
     },
-    Send,
+    Send {
+        done: u32,
+    },
     Accept {
         many: bool,
     },
@@ -333,8 +335,9 @@ impl Posix {
     /// What ended elsewhere becomes completions.
     fn collect(&mut self, arena: &mut Arena) {
         while let Some(key) = self.cancelled.pop() {
-            // A receive that already has bytes ends short, they are not lost.
+            // What has moved some bytes ends short: they are not lost.
             let result = match self.entries.get(key).map(|entry| &entry.step) {
+                Some(Step::Send { done }) if *done > 0 => Ok(*done),
                 Some(Step::Recv { done, .. }) if *done > 0 => Ok(*done as u32),
                 _ => Err(Errno::CANCELED),
             };
@@ -433,10 +436,10 @@ impl Posix {
     fn push_socket_work(&mut self, token: u64, file: FileId, held: Held, step: Step) {
         let stream = match step {
             Step::Recv { .. } => Stream::Recv,
-            Step::Send => Stream::Send,
+            Step::Send { .. } => Stream::Send,
             _ => Stream::Neither,
         };
-        let writing = matches!(step, Step::Send | Step::Connect { .. });
+        let writing = matches!(step, Step::Send { .. } | Step::Connect { .. });
         self.files.begin(file, stream);
         let key = self.insert(
             Flight {
@@ -453,7 +456,7 @@ impl Posix {
 
 /// Tries one socket operation, without waiting.
 fn attempt(fd: RawFd, entry: &mut Entry) -> Attempt {
-    let ended = match (&mut entry.step, &entry.flight.held) {
+    let ended = match (&mut entry.step, &mut entry.flight.held) {
         (
             Step::Recv {
                 ptr,
@@ -463,9 +466,8 @@ fn attempt(fd: RawFd, entry: &mut Entry) -> Attempt {
             },
             _,
         ) => return attempt_recv(fd, *ptr, *len, done, *all),
-        (Step::Send, Held::Scratch(scratch)) => {
-            // SAFETY: the flight pins every piece the vector names.
-            unsafe { work::send(fd, scratch) }
+        (Step::Send { done }, Held::Scratch(scratch)) => {
+            return attempt_send(fd, scratch, done);
         }
         (Step::Accept { .. }, _) => match work::accept(fd) {
             Ok(fd) => return Attempt::Ended(Ok(0), Some(fd)),
@@ -495,13 +497,32 @@ fn attempt(fd: RawFd, entry: &mut Entry) -> Attempt {
             Ok(0) => return Attempt::Later,
             done => done,
         },
-        (Step::Send | Step::Connect { .. } | Step::Outside, _) => {
+        (Step::Send { .. } | Step::Connect { .. } | Step::Outside, _) => {
             unreachable!("never queued at a file without its scratch")
         }
     };
     match ended {
         Err(Errno(libc::EAGAIN)) => Attempt::Later,
         done => Attempt::Ended(done, None),
+    }
+}
+
+/// What does not fit waits for room, like a send that io_uring carries on by itself.
+fn attempt_send(fd: RawFd, scratch: &mut Scratch, done: &mut u32) -> Attempt {
+    // SAFETY: the flight pins every piece the vector names.
+    let sent = unsafe { work::send(fd, scratch) };
+    match sent {
+        Err(Errno(libc::EAGAIN)) => Attempt::Later,
+        Err(_) if *done > 0 => Attempt::Ended(Ok(*done), None),
+        Err(errno) => Attempt::Ended(Err(errno), None),
+        Ok(count) => {
+            *done += count;
+            if scratch.advance(count as usize) {
+                Attempt::Ended(Ok(*done), None)
+            } else {
+                Attempt::Again
+            }
+        }
     }
 }
 
@@ -612,7 +633,7 @@ impl Ring for Posix {
             }
             Op::Send { file, segments } => {
                 let scratch = pin_vector(segments, arena, &mut self.loans, &mut self.scratches);
-                self.push_socket_work(token, file, Held::Scratch(scratch), Step::Send);
+                self.push_socket_work(token, file, Held::Scratch(scratch), Step::Send { done: 0 });
             }
             Op::Accept { file } => {
                 self.push_socket_work(token, file, Held::Nothing, Step::Accept { many: false });

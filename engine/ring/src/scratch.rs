@@ -43,6 +43,23 @@ impl Scratch {
         self.header.msg_iovlen = self.vector.len() as _;
     }
 
+    /// Moves the header past `count` bytes that were sent; true when none are left.
+    pub(crate) fn advance(&mut self, mut count: usize) -> bool {
+        let mut next = self.vector.len() - self.header.msg_iovlen;
+        while let Some(piece) = self.vector.get_mut(next) {
+            if piece.iov_len > count {
+                piece.iov_base = piece.iov_base.cast::<u8>().wrapping_add(count).cast();
+                piece.iov_len -= count;
+                break;
+            }
+            count -= piece.iov_len;
+            next += 1;
+        }
+        self.header.msg_iov = self.vector[next..].as_mut_ptr();
+        self.header.msg_iovlen = (self.vector.len() - next) as _;
+        next == self.vector.len()
+    }
+
     /// Stores a peer's address. Errors: a Unix path that is too long or holds a zero byte.
     pub(crate) fn set_address(&mut self, to: &Addr) -> Result<(), Errno> {
         self.address_len = match to {

@@ -21,6 +21,7 @@ pub(super) const FIXED_BUFFER: usize = 1 << 30;
 /// The kernel's limit for a submission queue.
 const ENTRIES_MAX: u32 = 1024;
 const IORING_REGISTER_FILES_UPDATE: u8 = 6;
+const IORING_UNREGISTER_RING_FDS: u8 = 21;
 
 /// Every opcode this crate submits: all must be there, and a restricted ring takes no other.
 const OPCODES: [(&str, u8); 15] = [
@@ -66,6 +67,15 @@ impl Drop for Owned {
         // SAFETY: made by `Box::into_raw` in `Parts::new`; the parts that borrow from it are
         // fields declared before this one and already dropped.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl Drop for Parts {
+    /// The thread's registration of the ring's descriptor would keep the ring, and with it all
+    /// registered files, until the thread ends.
+    fn drop(&mut self) {
+        // Fails when it was not registered: nothing to undo then.
+        let _ = self.submitter.unregister_ring_fd();
     }
 }
 
@@ -242,7 +252,7 @@ fn register_arena(parts: &Parts, arena: &Arena) -> io::Result<()> {
     unsafe { parts.submitter.register_buffers(&pieces) }
 }
 
-/// Our opcodes, files by slot, and afterwards no registration but of files.
+/// Our opcodes, files by slot, and afterwards no registration but of files and at the end.
 fn restrict(parts: &Parts) -> io::Result<()> {
     let mut list: Vec<Restriction> = OPCODES
         .iter()
@@ -252,6 +262,7 @@ fn restrict(parts: &Parts) -> io::Result<()> {
         squeue::Flags::FIXED_FILE.bits(),
     ));
     list.push(Restriction::register_op(IORING_REGISTER_FILES_UPDATE));
+    list.push(Restriction::register_op(IORING_UNREGISTER_RING_FDS));
     parts.submitter.register_restrictions(&mut list)
 }
 

@@ -315,6 +315,35 @@ pub fn late_completions_never_reach_a_reused_slot(bed: &mut Bed) {
     assert_eq!(bed.ring().in_flight(), 0);
 }
 
+/// The thread that made the ring lives on; the kernel must not keep the files for its sake.
+pub fn a_dropped_ring_closes_its_streams(bed: &mut Bed) {
+    let mut own = Bed::with_depth(bed.kind, 4).expect("this kind exists, the suite's bed has it");
+    let Some((file, mut peer)) = own.real_stream() else {
+        return;
+    };
+    let buf = own.buf(4096);
+    own.push(
+        1,
+        Op::Recv {
+            file,
+            buf: buf.slice(0, 10),
+            all: false,
+        },
+    );
+    own.turn(Wait::No);
+    own.drop_ring();
+    peer.set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    // The ring's own end may interrupt a system call of the thread that made it.
+    let ended = loop {
+        match std::io::Read::read(&mut peer, &mut [0; 10]) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            ended => break ended,
+        }
+    };
+    assert_eq!(ended.expect("an end, not a timeout"), 0);
+}
+
 pub fn a_ring_dropped_with_work_in_flight_lets_go(bed: &mut Bed) {
     let begun = Instant::now();
     let mut own = Bed::with_depth(bed.kind, 4).expect("this kind exists, the suite's bed has it");

@@ -67,5 +67,6 @@ laws! {
     life::a_file_in_use_is_not_unregistered,
     life::cancelling_what_has_ended_changes_nothing,
     life::late_completions_never_reach_a_reused_slot,
+    life::a_dropped_ring_closes_its_streams,
     life::a_ring_dropped_with_work_in_flight_lets_go,
 }
