@@ -95,7 +95,19 @@ impl Shared {
         if self.draining.load(Ordering::Relaxed) {
             return Err(explain::draining());
         }
-        self.ask(name, request).await
+        let asked = format!("{request:?}");
+        let outcome = self.ask(name, request).await;
+        match &outcome {
+            Ok(Done::Ok(text) | Done::Already(text)) => {
+                tracing::info!(code = "I105", volume = name, "{asked}: {text}");
+            }
+            Ok(Done::Verify(_)) => tracing::info!(code = "I105", volume = name, "{asked}: begun"),
+            Err(refused) => {
+                let code = &*refused.code;
+                tracing::warn!(code, volume = name, "{asked} refused: {}", refused.text);
+            }
+        }
+        outcome
     }
 
     async fn ask(&self, name: &str, request: Request) -> Result<Done, Failure> {
@@ -193,6 +205,3 @@ fn percent_encode(bytes: &[u8], keep: &[u8]) -> String {
     }
     text
 }
-
-#[cfg(test)]
-mod tests;

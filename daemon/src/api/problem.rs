@@ -23,9 +23,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             .await
             .map_err(|refused| explain::bad_request(format!("the body was refused: {refused}")))?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        serde_json::from_slice(text).map(Body).map_err(|wrong| {
-            explain::bad_request(format!("the body is not what this address takes: {wrong}"))
-        })
+        // Read as an object first: a sequence would pass for a struct with defaults.
+        serde_json::from_slice::<serde_json::Map<_, _>>(text)
+            .and_then(|object| serde_json::from_value(object.into()))
+            .map(Body)
+            .map_err(|wrong| {
+                explain::bad_request(format!("the body is not what this address takes: {wrong}"))
+            })
     }
 }
 

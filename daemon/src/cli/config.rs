@@ -21,12 +21,12 @@ pub(super) enum Config {
 /// Find every error and risk in the file; change nothing
 #[derive(Debug, Args)]
 #[command(after_help = "\
+EXIT CODES
+  0 no errors   9 errors, or the file cannot be read
+
 EXAMPLES
   pollux config check
-  pollux config check --config lab.toml --json
-
-EXIT CODES
-  0 no errors   9 errors, or the file cannot be read")]
+  pollux config check --config lab.toml --json")]
 pub(super) struct Check {
     /// Findings as JSON, with file, line, column and code
     #[arg(long)]

@@ -17,14 +17,14 @@ use crate::explain::{self, Failure};
 /// begun where a plain promotion is refused; writes that only other copies hold are then given up.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+EXIT CODES
+  0 primary now, or was before   1 another node is primary   4 refused, data could be lost
+
 EXAMPLES
   pollux promote vm-store
   pollux promote vm-store --wait 30s
   pollux promote vm-store --force                 asks for the volume's name
-  pollux promote vm-store --force --yes
-
-EXIT CODES
-  0 primary now, or was before   1 another node is primary   4 refused, data could be lost")]
+  pollux promote vm-store --force --yes")]
 pub(super) struct Promote {
     /// The volume
     #[arg(value_name = "VOL")]

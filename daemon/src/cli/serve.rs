@@ -12,12 +12,12 @@ use crate::node::start_node;
 /// Volumes that cannot attach are offline with a reason; the daemon and the others run on.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+EXIT CODES
+  0 drained and stopped   1 port in use, data_dir missing or in use   9 configuration invalid
+
 EXAMPLES
   pollux serve                                    /etc/pollux/pollux.toml, node named as the host
-  pollux serve --config lab.toml --node alpha
-
-EXIT CODES
-  0 drained and stopped   1 port in use, data_dir missing or in use   9 configuration invalid")]
+  pollux serve --config lab.toml --node alpha")]
 pub(super) struct Serve {}
 
 impl Serve {

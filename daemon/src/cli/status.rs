@@ -11,15 +11,15 @@ use crate::explain::Failure;
 /// Show how the volumes of a node are, and what to do next
 #[derive(Debug, Default, Args)]
 #[command(after_help = "\
+EXIT CODES
+  0 the daemon answers   3 no such volume   8 no daemon answers
+  with --check: 5 degraded or not created   6 critical or offline
+
 EXAMPLES
   pollux status
   pollux status vm-store
   pollux status --json
-  pollux status --check && echo all healthy
-
-EXIT CODES
-  0 the daemon answers   3 no such volume   8 no daemon answers
-  with --check: 5 degraded or not created   6 critical or offline")]
+  pollux status --check && echo all healthy")]
 pub(super) struct Status {
     /// Only this volume, in detail
     #[arg(value_name = "VOL")]

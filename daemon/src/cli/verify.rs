@@ -17,13 +17,13 @@ use crate::explain::{self, Failure};
 /// started by hand.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+EXIT CODES
+  0 no differences (with --wait or --status)   1 it could not compare all   5 differences found
+
 EXAMPLES
   pollux verify vm-store --wait
   pollux verify vm-store                          starts it and returns
-  pollux verify vm-store --status                 figures of the running or latest one
-
-EXIT CODES
-  0 no differences (with --wait or --status)   1 it could not compare all   5 differences found")]
+  pollux verify vm-store --status                 figures of the running or latest one")]
 pub(super) struct Verify {
     /// The volume
     #[arg(value_name = "VOL")]

@@ -219,7 +219,7 @@ fn replicas(config: &Config, volume: &Volume, out: &mut Findings) {
             Some(_) => {}
         }
     }
-    if key_stands && volume.min_copies.value as usize > count {
+    if count > 0 && volume.min_copies.value as usize > count {
         let says = format!(
             "`min_copies` of volume {} asks for {} of {count} replicas",
             *volume.name, *volume.min_copies

@@ -114,11 +114,12 @@ impl DiagnosticReport {
 
 /// The finding with its lines of the file, for people.
 pub fn render(diagnostic: &Diagnostic, path: &Path, source: &str, color: bool) -> String {
-    let theme = if color {
-        GraphicalTheme::unicode()
-    } else {
-        GraphicalTheme::unicode_nocolor()
+    let mut theme = match color {
+        true => GraphicalTheme::unicode(),
+        false => GraphicalTheme::unicode_nocolor(),
     };
+    theme.characters.error = format!("error[{}]:", diagnostic.code);
+    theme.characters.warning = format!("warning[{}]:", diagnostic.code);
     let shown = Shown {
         diagnostic,
         source: NamedSource::new(path.display().to_string(), source.to_owned()),
@@ -128,7 +129,7 @@ pub fn render(diagnostic: &Diagnostic, path: &Path, source: &str, color: bool) -
         .with_width(100)
         .with_context_lines(1);
     match handler.render_report(&mut text, &shown) {
-        Ok(()) => text,
+        Ok(()) => format!("{}\n", text.trim_start()),
         Err(fmt::Error) => format!("{}: {}\n", diagnostic.code, diagnostic.text),
     }
 }
@@ -154,10 +155,6 @@ impl fmt::Display for Shown<'_> {
 impl std::error::Error for Shown<'_> {}
 
 impl miette::Diagnostic for Shown<'_> {
-    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.diagnostic.code))
-    }
-
     fn severity(&self) -> Option<miette::Severity> {
         Some(match self.diagnostic.severity {
             Severity::Error => miette::Severity::Error,

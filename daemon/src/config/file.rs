@@ -43,8 +43,16 @@ pub(super) fn read(source: &str) -> (Config, Vec<Diagnostic>) {
 }
 
 fn syntax_error(error: &toml::de::Error) -> Diagnostic {
-    let span = error.span().unwrap_or(0..0);
-    Diagnostic::error("E001", span, error.message().trim_end().replace('\n', ", "))
+    let (text, expected) = error
+        .message()
+        .split_once('\n')
+        .unwrap_or((error.message(), ""));
+    let expected = if expected == "expected nothing" {
+        ""
+    } else {
+        expected
+    };
+    Diagnostic::error("E001", error.span().unwrap_or(0..0), text).label(expected)
 }
 
 fn cluster_file(mut root: Section<'_>, out: &mut Findings) -> Config {

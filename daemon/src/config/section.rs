@@ -60,8 +60,16 @@ impl<'s> Section<'s> {
         self.text(key, out)
     }
 
-    /// Says that `key` must stand in this table.
+    /// Says that `key` must stand in this table, unless a slip of it does, which has its own
+    /// finding.
     pub(super) fn missing(&self, key: &str, out: &mut Findings) {
+        if self
+            .table
+            .iter()
+            .any(|(name, _)| nearest(name.get_ref(), [key]).is_some())
+        {
+            return;
+        }
         let text = format!("`{key}` is missing in {}", self.title);
         out.push(Diagnostic::error("E004", self.span.clone(), text).label("in this table"));
     }

@@ -1,1 +1,415 @@
+use std::path::Path;
+use std::time::Duration;
 
+use engine::control::Backing;
+
+use super::*;
+
+const GOOD: &str = r#"
+[cluster]
+name = "lab"
+quorum = "off"
+[node.alpha]
+data_dir = "/var/lib/pollux/alpha"
+address  = "127.0.0.1:8790"
+nbd      = "127.0.0.1:10809"
+api      = "127.0.0.1:8792"
+[node.beta]
+data_dir = "/var/lib/pollux/beta"
+address  = "127.0.0.1:8890"
+nbd_socket = "nbd.sock"
+[volume.vm-store]
+size = "1GiB"
+backing = "vm-store.img"
+replicas = ["alpha", "beta"]
+write_policy = "written"
+nbd = [{ name = "vm-store" }]
+[volume.scratch]
+size = "4096B"
+backing = "memory"
+replicas = ["beta"]
+[[volume.scratch.nbd]]
+read_only = true
+allow = ["10.0.0.0/24", "::1"]
+"#;
+
+fn read(source: &str) -> Loaded {
+    Loaded::parse(Path::new("pollux.toml"), source.to_owned())
+}
+
+/// Findings as `code line:column text`.
+fn findings(source: &str) -> Vec<String> {
+    let loaded = read(source);
+    let show = |found: &Diagnostic| {
+        let (line, column) = found.position(&loaded.source);
+        format!("{} {line}:{column} {}", found.code, found.text)
+    };
+    loaded.diagnostics.iter().map(show).collect()
+}
+
+/// `GOOD` with `from` replaced by `to`, and what is then found besides what `GOOD` has.
+fn changed(from: &str, to: &str) -> Vec<String> {
+    assert!(GOOD.contains(from), "{from}");
+    let usual = ["W001", "W004"];
+    let found = findings(&GOOD.replacen(from, to, 1)).into_iter();
+    found
+        .filter(|found| !usual.iter().any(|code| found.starts_with(code)))
+        .collect()
+}
+
+#[test]
+fn a_good_file_has_warnings_only() {
+    let loaded = read(GOOD);
+    let codes: Vec<&str> = loaded.diagnostics.iter().map(|found| found.code).collect();
+    assert_eq!(codes, ["W001", "W004"]);
+    assert_eq!((loaded.errors(), loaded.warnings()), (0, 2));
+}
+
+#[test]
+fn a_node_runs_the_volumes_it_holds_with_paths_below_its_data_dir() {
+    let loaded = read(GOOD);
+    let alpha = loaded.config.node_spec(&loaded.config.nodes[0]);
+    assert_eq!(alpha.name, "alpha");
+    assert_eq!(
+        alpha.peers[1],
+        ("beta".to_owned(), "127.0.0.1:8890".to_owned())
+    );
+    assert_eq!(alpha.keepalive, Duration::from_millis(500));
+    assert_eq!(alpha.volumes.len(), 1);
+    assert_eq!(alpha.volumes[0].size_bytes, 1 << 30);
+    assert_eq!(
+        alpha.volumes[0].backing,
+        Some(Backing::Path("/var/lib/pollux/alpha/vm-store.img".into()))
+    );
+    let beta = loaded.config.node_spec(&loaded.config.nodes[1]);
+    assert_eq!(
+        beta.nbd_socket,
+        Some("/var/lib/pollux/beta/nbd.sock".into())
+    );
+    let names: Vec<&str> = beta.volumes.iter().map(|volume| &*volume.name).collect();
+    assert_eq!(names, ["vm-store", "scratch"]);
+    let export = &beta.volumes[1].nbd[0];
+    assert_eq!((export.name.as_str(), export.read_only), ("scratch", true));
+    assert_eq!(export.allow, ["10.0.0.0/24", "::1/128"]);
+}
+
+#[test]
+fn the_only_node_holds_every_volume_that_names_none() {
+    let source = r#"
+[cluster]
+name = "lab"
+[node.alpha]
+[volume.v]
+size = "1MiB"
+backing = "/dev/vg0/v"
+"#;
+    let loaded = read(source);
+    assert_eq!(findings(source), Vec::<String>::new());
+    let spec = loaded.config.node_spec(&loaded.config.nodes[0]);
+    assert_eq!(spec.data_dir, Path::new("/var/lib/pollux"));
+    assert_eq!(spec.volumes[0].replicas, ["alpha"]);
+    assert_eq!(
+        spec.volumes[0].backing,
+        Some(Backing::Path("/dev/vg0/v".into()))
+    );
+}
+
+#[test]
+fn each_slip_is_found_where_it_stands() {
+    for (from, to, expected) in [
+        (
+            "name = \"lab\"",
+            "name = 7",
+            "E003 3:8 `name` of [cluster] must be a string",
+        ),
+        (
+            "name = \"lab\"\n",
+            "",
+            "E004 2:1 `name` is missing in [cluster]",
+        ),
+        (
+            "\"lab\"",
+            "\"a b\"",
+            "E006 3:8 \"a b\" cannot be the name of a cluster",
+        ),
+        (
+            "quorum = \"off\"\n",
+            "",
+            "E011 16:12 `quorum` is missing in [cluster], and a volume has more than one replica",
+        ),
+        (
+            "\"off\"",
+            "\"on\"",
+            "E005 4:10 `quorum` of [cluster] cannot be \"on\"",
+        ),
+        (
+            "\"off\"",
+            "\"majority\"",
+            "E008 4:10 this version does not implement quorum = \"majority\"",
+        ),
+        (
+            "quorum =",
+            "keepalive = \"2s\"\nquorum =",
+            "E013 4:13 `peer_timeout` must be at least two times `keepalive`",
+        ),
+        (
+            "quorum =",
+            "keepalive = \"0s\"\nquorum =",
+            "E005 4:13 `keepalive` of [cluster] is out of range",
+        ),
+        (
+            "[node.alpha]",
+            "[node.\"al/pha\"]",
+            "E006 5:7 \"al/pha\" cannot be the name of a node",
+        ),
+        (
+            "\"127.0.0.1:10809\"",
+            "\"127.0.0.1\"",
+            "E005 8:12 `nbd` of [node.alpha] must be host:port",
+        ),
+        (
+            "\"127.0.0.1:10809\"",
+            "\"0.0.0.0:10809\"",
+            "E010 8:12 nbd of node alpha would listen beyond loopback",
+        ),
+        (
+            "\"127.0.0.1:10809\"",
+            "\"127.0.0.1:8790\"",
+            "E009 8:12 replication and nbd of node alpha cannot both listen on port 8790",
+        ),
+        (
+            "\"127.0.0.1:8890\"",
+            "\"127.0.0.1:8790\"",
+            "E009 12:12 nodes alpha and beta have the same address",
+        ),
+        (
+            "address  = \"127.0.0.1:8890\"\n",
+            "",
+            "E004 16:22 volume vm-store is replicated, but node beta has no `address`",
+        ),
+        (
+            "api      = \"127.0.0.1:8792\"",
+            "reactors = 0",
+            "E005 9:12 `reactors` of [node.alpha] is out of range",
+        ),
+        (
+            "api      = \"127.0.0.1:8792\"",
+            "insecure = [\"ndb\"]",
+            "E005 9:13 `insecure` names no listener \"ndb\"",
+        ),
+        (
+            "\"nbd.sock\"",
+            "\"pollux.sock\"",
+            "E009 13:14 `nbd_socket` of node beta is the socket of its API",
+        ),
+        (
+            "\"1GiB\"",
+            "\"1Gib\"",
+            "E005 15:10 `size` of [volume.vm-store]: `Gib` is no unit",
+        ),
+        (
+            "\"1GiB\"",
+            "4096",
+            "E003 15:8 `size` of [volume.vm-store] must be a string",
+        ),
+        (
+            "\"1GiB\"",
+            "\"1000B\"",
+            "E005 15:8 `size` of [volume.vm-store] must be a multiple of 4096 bytes",
+        ),
+        (
+            "\"vm-store.img\"",
+            "\"volumes/x\"",
+            "E009 16:11 `backing` of volume vm-store lies where the daemon keeps state",
+        ),
+        (
+            "\"alpha\", \"beta\"",
+            "\"alpha\", \"bta\"",
+            "E007 17:22 volume vm-store wants a replica on an unknown node",
+        ),
+        (
+            "\"alpha\", \"beta\"",
+            "\"alpha\", \"alpha\"",
+            "E009 17:22 volume vm-store names node alpha twice",
+        ),
+        (
+            "[\"alpha\", \"beta\"]",
+            "[]",
+            "E005 17:12 volume vm-store has no replica",
+        ),
+        (
+            "\"written\"",
+            "\"local\"",
+            "E008 18:16 this version does not implement write_policy = \"local\"",
+        ),
+        (
+            "write_policy = \"written\"",
+            "min_copies = 3",
+            "E013 18:14 `min_copies` of volume vm-store asks for 3 of 2 replicas",
+        ),
+        (
+            "write_policy = \"written\"",
+            "cache = \"buffered\"",
+            "E008 18:9 this version does not implement cache = \"buffered\"",
+        ),
+        (
+            "write_policy",
+            "write_polcy",
+            "E002 18:1 unknown key `write_polcy` in [volume.vm-store]",
+        ),
+        (
+            "nbd = [{ name = \"vm-store\" }]",
+            "nbd = { name = \"vm-store\" }",
+            "E003 19:7 `nbd` of [volume.vm-store] must be an array of tables, as in [{ name = \
+             \"vm-store\" }]",
+        ),
+        (
+            "name = \"vm-store\"",
+            "name = \"scratch\"",
+            "E009 24:1 two exports of one node are named \"scratch\"",
+        ),
+        (
+            "\"10.0.0.0/24\"",
+            "\"10.0.0.9/24\"",
+            "E005 26:10 `allow` cannot hold \"10.0.0.9/24\": bits are set beyond the prefix",
+        ),
+        (
+            "read_only = true",
+            "tls = \"require\"",
+            "E008 25:1 this version does not implement `tls` in [volume.scratch] nbd",
+        ),
+        (
+            "[volume.scratch]",
+            "[volume.-x]",
+            "E006 20:9 \"-x\" cannot be the name of a volume",
+        ),
+    ] {
+        assert_eq!(changed(from, to)[0], expected, "{from} -> {to}");
+    }
+}
+
+#[test]
+fn what_one_key_lacks_does_not_hide_another() {
+    let source =
+        "[cluster]\nnam = \"x\"\n[node.a]\nnbd = 1\n[volume.v]\nsize = \"1\"\nbaking = 2\n";
+    assert_eq!(
+        findings(source),
+        [
+            "E002 2:1 unknown key `nam` in [cluster]",
+            "E003 4:7 `nbd` of [node.a] must be a string",
+            "E005 6:9 `size` of [volume.v]: the unit is missing",
+            "E002 7:1 unknown key `baking` in [volume.v]",
+        ]
+    );
+}
+
+#[test]
+fn a_listener_off_loopback_is_a_warning_once_it_is_named_insecure() {
+    let to = "\"10.0.0.1:10809\"\ninsecure = [\"nbd\"]";
+    assert_eq!(
+        changed("\"127.0.0.1:10809\"", to),
+        ["W002 8:12 nbd of node alpha has neither TLS nor a password"]
+    );
+}
+
+#[test]
+fn two_volumes_of_one_node_cannot_share_a_backing() {
+    assert_eq!(
+        changed("\"memory\"", "\"/var/lib/pollux/beta/vm-store.img\""),
+        ["E009 22:11 volumes vm-store and scratch have the same backing"]
+    );
+    // On different nodes the same relative path is two files.
+    assert_eq!(
+        changed(
+            "replicas = [\"beta\"]",
+            "replicas = [\"beta\"]\nallocation = \"full\""
+        ),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_socket_path_over_107_bytes_is_refused() {
+    let long = |bytes: usize| format!("\"/{}\"", "d".repeat(bytes - "/pollux.sock".len() - 1));
+    assert_eq!(
+        changed("\"/var/lib/pollux/alpha\"", &long(107)),
+        Vec::<String>::new()
+    );
+    let found = changed("\"/var/lib/pollux/alpha\"", &long(108));
+    assert!(found[0].starts_with("E005 6:12 the path of the socket `pollux.sock` is too long"));
+    let found = changed("\"nbd.sock\"", &format!("\"{}\"", "s".repeat(100)));
+    assert!(found[0].starts_with("E005 13:14 the path of the socket `nbd_socket` is too long"));
+}
+
+#[test]
+fn all_syntax_errors_are_found_and_nothing_else() {
+    let found = findings("[cluster]\nname = \"lab\nquorum = off\nx = 1\n[volume.v]\nsize = \n");
+    assert!(
+        found.iter().all(|found| found.starts_with("E001 ")),
+        "{found:?}"
+    );
+    let lines: Vec<&str> = found.iter().map(|found| &found[5..6]).collect();
+    assert_eq!(lines, ["2", "3", "6"], "{found:?}");
+}
+
+#[test]
+fn columns_count_characters() {
+    let found = findings("[cluster]\nname = \"lab\"\n\"ü\" = 1\n[node.a]\nx = 1\n");
+    assert_eq!(found[0], "E002 3:1 unknown key `ü` in [cluster]");
+    let found = findings("cluster = { \"ü\" = 1, name = 2 }\n[node.a]\n");
+    assert_eq!(found[1], "E003 1:29 `name` of [cluster] must be a string");
+}
+
+#[test]
+fn an_empty_file_says_what_must_stand_in_it() {
+    assert_eq!(
+        findings(""),
+        [
+            "E004 1:1 the table [cluster] is missing",
+            "E004 1:1 the file names no node"
+        ]
+    );
+}
+
+#[test]
+fn no_prefix_of_a_file_and_no_broken_byte_stops_the_reader() {
+    for end in 0..=GOOD.len() {
+        let loaded = read(&GOOD[..end]);
+        loaded.render(false);
+    }
+    for at in 0..GOOD.len() {
+        for replacement in ["\"", "[", "=", "\u{1}", "ü", "\n"] {
+            let mut source = GOOD.to_owned();
+            source.replace_range(at..=at, replacement);
+            let loaded = read(&source);
+            for found in &loaded.diagnostics {
+                found.position(&source);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_node_is_the_named_one_the_only_one_or_the_host() {
+    let two = read(GOOD).config;
+    let name = |node: &Node| node.name.value.clone();
+    assert_eq!(
+        select_node(&two, Some("beta"), "alpha").map(name).unwrap(),
+        "beta"
+    );
+    assert_eq!(select_node(&two, None, "alpha").map(name).unwrap(), "alpha");
+    assert_eq!(
+        select_node(&two, None, "beta.example.org")
+            .map(name)
+            .unwrap(),
+        "beta"
+    );
+    let unknown = select_node(&two, None, "gamma").unwrap_err();
+    assert_eq!((unknown.exit.number(), &*unknown.code), (2, "E102"));
+    let slip = select_node(&two, Some("bta"), "alpha").unwrap_err();
+    assert_eq!(slip.exit.number(), 2);
+    assert_eq!(slip.hint.as_deref(), Some("did you mean --node beta?"));
+    let mut one = two.clone();
+    one.nodes.truncate(1);
+    assert_eq!(select_node(&one, None, "gamma").map(name).unwrap(), "alpha");
+}

@@ -57,7 +57,7 @@ async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<E
         .transpose()?;
 
     let spec = loaded.config.node_spec(node);
-    let engine = start(spec.clone())?;
+    let (engine, stop) = start_engine(start, spec.clone(), &mut signals).await?;
     let insecure = insecure_words(node);
     info!(code = "I100", "{}", start_line(&spec, node, &*engine));
 
@@ -72,7 +72,10 @@ async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<E
     tokio::spawn(watch::log_changes(engine.clone()));
     notify::send("READY=1\nSTATUS=running");
 
-    let name = signals.next().await;
+    let name = match stop {
+        Some(name) => name,
+        None => signals.next().await,
+    };
     info!(
         code = "I110",
         "{name}: draining all volumes; a second signal ends at once"
@@ -83,7 +86,38 @@ async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<E
     serving.abort();
     // Its end removes the socket; how it ended is known.
     let _ = serving.await;
+    if let Err(failure) = &drained {
+        // Reactors may hang in what could not be drained; nobody waits for them now.
+        error!(code = &*failure.code, "{}", failure.text);
+        std::process::exit(i32::from(failure.exit.number()));
+    }
     drained
+}
+
+/// Starts the engine; a signal that comes meanwhile is returned beside it, a second one ends the
+/// process at once.
+async fn start_engine(
+    start: StartNode,
+    spec: NodeSpec,
+    signals: &mut Signals,
+) -> Result<(Arc<dyn Node>, Option<&'static str>), Failure> {
+    let mut starting = tokio::task::spawn_blocking(move || start(spec));
+    let mut stop = None;
+    loop {
+        tokio::select! {
+            started = &mut starting => {
+                let engine = started.map_err(|_| explain::engine_gone("(all)"))??;
+                return Ok((engine, stop));
+            }
+            name = signals.next() => match stop {
+                None => stop = Some(name),
+                Some(_) => {
+                    error!(code = "E109", "{name} again: ending without start");
+                    std::process::exit(i32::from(Exit::Failed.number()));
+                }
+            }
+        }
+    }
 }
 
 async fn drain(engine: &Arc<dyn Node>, signals: &mut Signals) -> Result<Exit, Failure> {
@@ -100,10 +134,7 @@ async fn drain(engine: &Arc<dyn Node>, signals: &mut Signals) -> Result<Exit, Fa
             Ok(Err(_)) => Err(explain::engine_gone("(all)")),
             Err(_) => Err(explain::drain_timed_out(DRAIN_MAX)),
         },
-        name = signals.next() => {
-            error!(code = "E109", "{name} again: ending without drain");
-            Err(explain::drain_cut_short())
-        }
+        _ = signals.next() => Err(explain::drain_cut_short()),
     }
 }
 

@@ -1,1 +1,147 @@
+use super::*;
+use crate::api::body::{Client, Generation, Io, Reason, Role, STATUS_SCHEMA};
 
+fn replica(node: &str, disk_state: DiskState, link_state: LinkState) -> Replica {
+    let node = node.to_owned();
+    Replica {
+        node,
+        disk_state,
+        link_state,
+        out_of_sync_bytes: 0,
+        resync: None,
+    }
+}
+
+fn resyncing() -> StatusReport {
+    let mut beta = replica("beta", DiskState::Inconsistent, LinkState::ResyncSource);
+    beta.out_of_sync_bytes = 19_542_101_196;
+    beta.resync = Some(Resync {
+        done_ratio: 0.4149,
+        rate_bytes_per_second: 429_916_160,
+        eta_seconds: Some(45),
+        paused: false,
+    });
+    let volume = VolumeEntry {
+        name: "vm-store".into(),
+        size_bytes: 100 << 30,
+        role: Role::Primary,
+        state: State::Degraded,
+        reason: Some(Reason {
+            code: "W104".into(),
+            text: "beta lost its link 2 min 14 s ago (connection reset)\nand is resyncing".into(),
+        }),
+        generation: Some(Generation {
+            branch: "0123456789abcdef".repeat(2),
+            term: 3,
+        }),
+        replicas: vec![
+            replica("alpha", DiskState::UpToDate, LinkState::SelfNode),
+            beta,
+        ],
+        clients: vec![Client {
+            export: "vm-store".into(),
+            address: "10.0.0.40:51000".into(),
+            since: "2026-11-20T14:02:46Z".into(),
+        }],
+        notes: vec!["quorum is off: the operator decides who is primary".into()],
+        io: Io {
+            reads: 1_200,
+            read_bytes: 38 << 20,
+            writes: 1,
+            flushes: 1,
+            ..Io::default()
+        },
+    };
+    StatusReport {
+        schema: STATUS_SCHEMA.into(),
+        generated_at: "2026-11-20T14:04:46.250Z".into(),
+        node: "alpha".into(),
+        io_backend: "io_uring (kernel 6.18)".into(),
+        insecure: vec!["nbd".into()],
+        volumes: vec![volume],
+    }
+}
+
+#[test]
+fn details_show_state_reason_and_next_step() {
+    let expected = "\
+\u{20}volume  vm-store            100 GiB
+  state  DEGRADED            1 of 2 copies current
+    why  beta lost its link 2 min 14 s ago (connection reset)
+         and is resyncing [W104]
+ action  none needed.  Faster: pollux resync set vm-store --rate max
+   role  primary on alpha
+history  branch 0123456789abcdef0123456789abcdef, term 3
+   note  quorum is off: the operator decides who is primary
+
+         NODE     DATA          LINK           BEHIND
+         alpha *  up_to_date    -              -
+         beta     inconsistent  resync_source  18.2 GiB
+
+ resync  alpha → beta  [############..................] 41 %   18.2 GiB left, 410 MiB/s, 45 s to go (14:05:31)
+ client  10.0.0.40:51000  export vm-store  since 2026-11-20 14:02:46 (2 min 0 s)
+     io  1200 reads (38 MiB)   1 write (0 B)   1 flush   0 errors
+";
+    assert_eq!(details_in(&resyncing(), &TimeZone::UTC), expected);
+}
+
+#[test]
+fn the_overview_explains_what_is_not_healthy() {
+    let expected = "\
+node alpha: io_uring (kernel 6.18)
+note: nbd listens beyond loopback without TLS
+
+VOLUME    STATE     ROLE     SIZE     COPIES  BEHIND    CLIENTS
+vm-store  DEGRADED  primary  100 GiB  1 of 2  18.2 GiB  1
+
+vm-store: beta lost its link 2 min 14 s ago (connection reset)
+and is resyncing [W104]
+  next: none needed.  Faster: pollux resync set vm-store --rate max
+";
+    assert_eq!(overview(&resyncing()), expected);
+}
+
+#[test]
+fn progress_never_says_100_before_the_end_and_unknown_times_are_not_shown() {
+    assert_eq!(bar(1.0), "[#############################.] 99 %");
+    assert_eq!(bar(-1.0), "[..............................] 0 %");
+    assert!(bar(f64::NAN).ends_with(" %"));
+    let mut report = resyncing();
+    let resync = report.volumes[0].replicas[1].resync.as_mut().unwrap();
+    resync.rate_bytes_per_second = 0;
+    assert!(details_in(&report, &TimeZone::UTC).contains("18.2 GiB left, estimating\n"));
+    let resync = report.volumes[0].replicas[1].resync.as_mut().unwrap();
+    (resync.rate_bytes_per_second, resync.eta_seconds) = (1 << 20, Some(u64::MAX));
+    assert!(details_in(&report, &TimeZone::UTC).contains(" h to go\n"));
+    let resync = report.volumes[0].replicas[1].resync.as_mut().unwrap();
+    resync.paused = true;
+    assert!(details_in(&report, &TimeZone::UTC).contains("left, paused by an operator\n"));
+}
+
+#[test]
+fn a_verify_says_what_differs_and_what_to_do() {
+    let mut report = VerifyReport {
+        schema: crate::api::body::VERIFY_SCHEMA.into(),
+        volume: "vm-store".into(),
+        running: false,
+        compared_bytes: 1 << 30,
+        total_bytes: 1 << 30,
+        different_bytes: 0,
+        different: Vec::new(),
+        failure: None,
+    };
+    assert_eq!(
+        verify(&report),
+        "1 GiB of vm-store compared, no differences\n"
+    );
+    report.different_bytes = 8192;
+    report.different = vec![crate::api::body::DifferentRange {
+        offset_bytes: 4096,
+        length_bytes: 8192,
+    }];
+    assert_eq!(
+        verify(&report),
+        "1 GiB of vm-store compared, 8 KiB differ\n  differs at 4096, 8192 bytes\n\
+         next: pollux resync start vm-store --from NODE\n"
+    );
+}

@@ -1,0 +1,7 @@
+//! The binary and the API against a node that does what the test says.
+
+mod api;
+mod cli;
+mod config;
+mod fake;
+mod serve;
