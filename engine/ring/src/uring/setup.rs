@@ -104,6 +104,8 @@ pub(super) fn open(config: &RingConfig, arena: &Arena) -> Result<Opened, String>
         ("NODROP", params.is_feature_nodrop()),
         ("FAST_POLL", params.is_feature_fast_poll()),
         ("SUBMIT_STABLE", params.is_feature_submit_stable()),
+        // Came with Linux 5.19, as did multishot accepts, which no probe tells of.
+        ("COOP_TASKRUN", features.coop_taskrun),
     ];
     if let Some((name, _)) = needed.iter().find(|(_, there)| !there) {
         return Err(format!(
