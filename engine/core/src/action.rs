@@ -44,6 +44,15 @@ pub enum Job {
         /// Inside one granule.
         range: ByteRange,
     },
+    /// Copy what a peer sent, whole, into the buffer of a client's read. Answer: `Done`.
+    Copy {
+        /// Payload of the peer's answer.
+        from: BufId,
+        /// Buffer of the read; both start at the same granule.
+        to: BufId,
+        /// Bytes to copy.
+        bytes: u64,
+    },
     /// Checksums of what the local disk holds. Answer: `Sums`.
     Sums {
         /// What, at most 1 MiB.

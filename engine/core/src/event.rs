@@ -191,6 +191,11 @@ pub enum Event {
         /// Which.
         link: LinkId,
     },
+    /// A peer without a connection was dialled or probed, and nobody answers there.
+    Unreachable {
+        /// Who.
+        peer: NodeIdx,
+    },
     /// A message arrived.
     Peer {
         /// On which connection.

@@ -57,11 +57,19 @@ impl Chain {
 
     /// Adds a reign; the oldest falls off when full.
     pub fn push(&mut self, entry: Entry) {
-        assert!(self.newest().is_none_or(|n| n.term < entry.term), "terms grow along a chain");
+        assert!(
+            self.newest().is_none_or(|n| n.term < entry.term),
+            "terms grow along a chain"
+        );
         if self.entries.len() == CHAIN_MAX {
             self.entries.remove(0);
         }
         self.entries.push(entry);
+    }
+
+    /// Forgets the newest reign: a forced promotion breaks with everybody who shares it.
+    pub fn pop(&mut self) -> Option<Entry> {
+        self.entries.pop()
     }
 }
 
@@ -97,7 +105,12 @@ mod tests {
 
     fn chain(terms: &[u64]) -> Chain {
         let mut chain = Chain::default();
-        terms.iter().for_each(|t| chain.push(Entry { branch: 1, term: Term(*t) }));
+        terms.iter().for_each(|t| {
+            chain.push(Entry {
+                branch: 1,
+                term: Term(*t),
+            })
+        });
         chain
     }
 
@@ -113,14 +126,19 @@ mod tests {
             (&[], &[], Verdict::Equal),
         ];
         for (mine, theirs, expected) in cases {
-            assert_eq!(judge(&chain(mine), &chain(theirs)), expected, "{mine:?} / {theirs:?}");
+            assert_eq!(
+                judge(&chain(mine), &chain(theirs)),
+                expected,
+                "{mine:?} / {theirs:?}"
+            );
         }
     }
 
     #[test]
     fn both_sides_reach_the_mirrored_verdict() {
-        let pool: Vec<Chain> =
-            [&[][..], &[1], &[1, 2], &[1, 3], &[2], &[1, 2, 3], &[4, 5]].map(chain).into();
+        let pool: Vec<Chain> = [&[][..], &[1], &[1, 2], &[1, 3], &[2], &[1, 2, 3], &[4, 5]]
+            .map(chain)
+            .into();
         for a in &pool {
             for b in &pool {
                 let mirrored = match judge(a, b) {

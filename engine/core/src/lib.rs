@@ -12,12 +12,21 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod activity_log;
+pub mod agree;
 pub mod bitmap;
 pub mod event;
 pub mod generation;
 pub mod message;
 pub mod meta;
+pub mod overlap;
+#[cfg(feature = "planted")]
+pub mod planted;
+pub mod promotion;
 pub mod record;
+pub mod session;
 pub mod time;
 pub mod units;
+pub mod verdict;
+pub mod volume;
 pub mod wire;

@@ -60,7 +60,10 @@ impl Extent {
 
     /// The activity-log extents touched: first, and one past the last.
     pub fn al_extents(self) -> (u64, u64) {
-        (self.start / GRANULES_PER_AL_EXTENT, (self.end - 1) / GRANULES_PER_AL_EXTENT + 1)
+        (
+            self.start / GRANULES_PER_AL_EXTENT,
+            (self.end - 1) / GRANULES_PER_AL_EXTENT + 1,
+        )
     }
 }
 
@@ -156,7 +159,9 @@ impl NodeSet {
 
     /// Members, lowest first.
     pub fn iter(self) -> impl Iterator<Item = NodeIdx> {
-        (0..NODES_MAX as u8).map(NodeIdx).filter(move |n| self.has(*n))
+        (0..NODES_MAX as u8)
+            .map(NodeIdx)
+            .filter(move |n| self.has(*n))
     }
 }
 
@@ -194,11 +199,28 @@ mod tests {
 
     #[test]
     fn an_unaligned_range_covers_more_than_it_contains() {
-        let range = ByteRange { offset: 4095, len: 4098 };
+        let range = ByteRange {
+            offset: 4095,
+            len: 4098,
+        };
         assert_eq!(range.cover(), Some(Extent::new(0, 3)));
         assert_eq!(range.inner(), Some(Extent::new(1, 2)));
-        assert_eq!(ByteRange { offset: 1, len: 4096 }.inner(), None);
-        assert_eq!(ByteRange { offset: u64::MAX, len: 2 }.cover(), None);
+        assert_eq!(
+            ByteRange {
+                offset: 1,
+                len: 4096
+            }
+            .inner(),
+            None
+        );
+        assert_eq!(
+            ByteRange {
+                offset: u64::MAX,
+                len: 2
+            }
+            .cover(),
+            None
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::meta::pages::{
 use crate::meta::superblock::{
     Backing, FEATURES_COMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
 };
-use crate::units::{AL_EXTENT, GRANULE, NODES_MAX, NodeIdx, Term};
+use crate::units::{AL_EXTENT, GRANULE, NODES_MAX, NodeIdx, NodeSet, Term};
 
 /// Blocks of the two superblock slots.
 pub const SUPERBLOCK_BLOCKS: u64 = 2;
@@ -194,7 +194,7 @@ impl Layout {
 
 /// Every block of a fresh, blank replica: superblock slots emptied, then all regions, then the
 /// two superblocks. Make what was written durable before the last [`FORMAT_COMMIT_BLOCKS`], and
-/// again after them: a format that did not end is then seen as never begun.
+/// again after them: a format that did not end is then never taken for one that did.
 pub fn format(
     params: &Params,
 ) -> Result<impl Iterator<Item = (u64, Box<MetaBlock>)> + use<>, ParamsError> {
@@ -251,6 +251,8 @@ fn fresh_superblock(params: &Params, regions: Vec<Region>) -> Superblock {
         clean: true,
         boot_id: params.boot_id,
         disk: Disk::Blank,
+        whole: true,
+        held: NodeSet::EMPTY,
         promised: Term(0),
         record: None,
         chain: Chain::default(),

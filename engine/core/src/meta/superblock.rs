@@ -10,7 +10,7 @@
 //!  112 activity-log slots      u32     320 backing size in bytes  u64
 //!  116 slice                   u32     328 backing identity  32 bytes
 //!  120 self node, node count  2×u8     360 volume name, zero padded 256 bytes
-//!  122 is clean, disk state   2×u8     616 chain entries u32, zero u32
+//!  122 is clean, disk state   2×u8     616 chain entries u32, whole, held 2×u8, zero u16
 //!  124 has record             u8       624 16 regions × 32 bytes
 //!  125 backing kind           u8      1136 64 chain entries × 24 bytes
 //!  126 name length, regions   2×u8    2672 zero
@@ -109,6 +109,10 @@ pub struct Superblock {
     pub boot_id: u128,
     /// State of the copy.
     pub disk: Disk,
+    /// It lost no stored write since it was last equal to S (invariants, "whole").
+    pub whole: bool,
+    /// Peers that stay out of S until an operator starts their resync.
+    pub held: NodeSet,
     /// Highest term promised (law T2).
     pub promised: Term,
     /// Newest record held.
@@ -168,6 +172,7 @@ pub fn encode_superblock(superblock: &Superblock, block: u64, counter: u64) -> B
         put(bytes, 320, &sb.backing.size.to_le_bytes());
         put(bytes, BACKING_AT, &sb.backing.identity);
         put(bytes, NAME_AT, name);
+        put(bytes, CHAIN_LEN_AT + 4, &[u8::from(sb.whole), sb.held.0]);
         put_chain(bytes, &sb.chain);
         for (index, region) in sb.regions.iter().enumerate() {
             put_region(bytes, REGIONS_AT + REGION_LEN * index, region);
@@ -215,6 +220,8 @@ pub(super) fn decode_superblock(bytes: &MetaBlock) -> Result<Superblock, Field> 
         clean: flag(clean)?,
         boot_id: get_u128(bytes, 136),
         disk: disk_state(disk)?,
+        whole: flag(bytes[CHAIN_LEN_AT + 4])?,
+        held: NodeSet(bytes[CHAIN_LEN_AT + 5]),
         promised: term(get_u64(bytes, 152))?,
         record: if flag(has_record)? {
             Some(get_record(bytes)?)

@@ -26,6 +26,7 @@ fn a_superblock_is_these_bytes() {
     superblock.volume_id = 0xaabb;
     superblock.clean = false;
     superblock.disk = Disk::UpToDate;
+    superblock.held = NodeSet(4);
     superblock.promised = Term(0x301);
     superblock.record = Some(Record {
         term: Term(0x201),
@@ -51,7 +52,7 @@ fn a_superblock_is_these_bytes() {
         (0, "504f4c4c55584d440100000001"),
         (17, "0102030405060708090a0b0c0d0e0f01"),
         (40, "06"),
-        (48, "aa527f0e"),
+        (48, "c0191a88"),
         (80, "bbaa"),
         (96, "409c"),
         (105, "10000001000000f801"),
@@ -66,8 +67,7 @@ fn a_superblock_is_these_bytes() {
             328,
             "090909090909090909090909090909090909090909090909090909090909090970672d64617461",
         ),
-        (616, "02"),
-        (624, "0200000001"),
+        (616, "02000000010400000200000001"),
         (640, "02"),
         (648, "02"),
         (656, "0300000001"),

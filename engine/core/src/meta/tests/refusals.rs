@@ -162,6 +162,7 @@ fn a_whole_record_that_contradicts_itself_is_refused() {
         (112, &[0, 0], Field::Geometry),
         (122, &[2], Field::Flag),
         (124, &[2], Field::Flag),
+        (620, &[2], Field::Flag),
         (123, &[5], Field::Disk),
         (125, &[0], Field::BackingKind),
         (152, &[8], Field::Term),
@@ -340,6 +341,10 @@ fn peek_tells_ours_from_foreign_damaged_and_nothing() {
     assert_eq!(peek(&a, &b), ours);
     assert_eq!(peek(&a, &zeros), ours);
     assert_eq!(peek(&torn, &b), ours);
+    assert!(matches!(
+        peek(&zeros, &b),
+        Peek::Damaged(LoadError::Damaged { .. })
+    ));
     assert_eq!(peek(&noise, &b), ours);
     assert_eq!(peek(&noise, &noise), Peek::Foreign);
     assert_eq!(peek(&zeros, &noise), Peek::Foreign);

@@ -180,16 +180,25 @@ pub(super) fn superblocks() -> impl Strategy<Value = Superblock> {
         (0u64..1 << 50, 0u64..8),
         records(),
         chains(),
-        any::<[u128; 8]>(),
+        any::<([u128; 8], bool, u8)>(),
     )
         .prop_map(
-            move |((compatible, volume_id, clean, boot_id), disk, term, record, chain, known)| {
+            move |(
+                (compatible, volume_id, clean, boot_id),
+                disk,
+                term,
+                record,
+                chain,
+                (known, whole, held),
+            )| {
                 Superblock {
                     features_compatible: compatible,
                     volume_id,
                     clean,
                     boot_id,
                     disk,
+                    whole,
+                    held: NodeSet(held),
                     promised: Term(term.0 << 8 | term.1),
                     record,
                     chain,

@@ -1,0 +1,152 @@
+//! What two hellos mean together: [`agree`], pure and mirrored on both sides.
+
+use crate::generation::{Verdict, judge};
+use crate::message::{Disk, Hello, Refusal};
+use crate::record::Record;
+use crate::session::Plan;
+use crate::units::NodeIdx;
+
+/// Feature bits this build knows.
+pub const FEATURES_KNOWN: u64 = 0;
+
+/// The newest of two records.
+pub fn newest(a: Option<Record>, b: Option<Record>) -> Option<Record> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.is_newer_than(&a) { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Judges two hellos. `me` and `peer` are the indexes behind `mine` and `theirs`.
+///
+/// First identity (law F20: each refusal names its cause), then data. Only a node that reigns
+/// (it is the primary of its newest record) may be a source, because only it may change S (T4).
+pub fn agree(me: NodeIdx, mine: &Hello, peer: NodeIdx, theirs: &Hello) -> Result<Plan, Refusal> {
+    identity(mine, theirs)?;
+    match (mine.volume_id, theirs.volume_id) {
+        (0, 0) => return Ok(Plan::Idle),
+        (_, 0) if theirs.disk != Disk::Blank => return Err(Refusal::VolumeId),
+        (0, _) if mine.disk != Disk::Blank => return Err(Refusal::VolumeId),
+        (_, 0) if mine.disk == Disk::UpToDate => return Ok(Plan::Adopt),
+        (0, _) if theirs.disk == Disk::UpToDate => return Ok(Plan::Adopted),
+        (_, 0) | (0, _) => return Ok(Plan::Idle),
+        (a, b) if a != b => return Err(Refusal::VolumeId),
+        _ => {}
+    }
+    data(me, mine, peer, theirs)
+}
+
+fn identity(mine: &Hello, theirs: &Hello) -> Result<(), Refusal> {
+    let checks = [
+        (
+            mine.protocol_min <= theirs.protocol_max && theirs.protocol_min <= mine.protocol_max,
+            Refusal::Protocol,
+        ),
+        (
+            theirs.features_required & !mine.features_offered == 0
+                && mine.features_required & !theirs.features_offered == 0,
+            Refusal::Feature,
+        ),
+        (mine.cluster == theirs.cluster, Refusal::Cluster),
+        (
+            mine.volume == theirs.volume
+                && mine.slice == theirs.slice
+                && mine.from == theirs.to
+                && mine.to == theirs.from,
+            Refusal::Volume,
+        ),
+        (
+            mine.size_granules == theirs.size_granules
+                && mine.granule_bytes == theirs.granule_bytes,
+            Refusal::Size,
+        ),
+        (
+            mine.config_digest == theirs.config_digest,
+            Refusal::ConfigDigest,
+        ),
+    ];
+    checks
+        .iter()
+        .find(|(ok, _)| !ok)
+        .map_or(Ok(()), |(_, why)| Err(*why))
+}
+
+fn data(me: NodeIdx, mine: &Hello, peer: NodeIdx, theirs: &Hello) -> Result<Plan, Refusal> {
+    let reigns = |hello: &Hello, node| hello.record.is_some_and(|r| r.primary == node);
+    let i_may_source = mine.disk == Disk::UpToDate && reigns(mine, me);
+    let they_may_source = theirs.disk == Disk::UpToDate && reigns(theirs, peer);
+    let verdict = judge(&mine.chain, &theirs.chain);
+    match (mine.disk, theirs.disk) {
+        (Disk::Blank, _) | (_, Disk::Blank) => return Ok(Plan::Idle),
+        (Disk::Inconsistent, Disk::Inconsistent) => return Ok(Plan::Idle),
+        // An unfinished target holds no history worth comparing: its chain is what it was before.
+        (_, Disk::Inconsistent) => {
+            return Ok(if i_may_source {
+                Plan::Source
+            } else {
+                Plan::Idle
+            });
+        }
+        (Disk::Inconsistent, _) => {
+            return Ok(if they_may_source {
+                Plan::Target
+            } else {
+                Plan::Idle
+            });
+        }
+        _ => {}
+    }
+    match verdict {
+        Verdict::Diverged => return Err(Refusal::Diverged),
+        Verdict::Unrelated => return Err(Refusal::Unrelated),
+        _ => {}
+    }
+    let record = newest(mine.record, theirs.record);
+    let both = |set: crate::units::NodeSet| set.has(me) && set.has(peer);
+    let members = record.is_some_and(|r| both(r.in_sync));
+    if mine.disk == Disk::Failed || theirs.disk == Disk::Failed {
+        return Ok(with_failed_disk(mine, theirs, record, me, peer));
+    }
+    // A member of the newest S missed nothing that was acknowledged, even if it has not yet
+    // written the newest reign down.
+    if members && mine.disk == Disk::UpToDate && theirs.disk == Disk::UpToDate {
+        return Ok(Plan::Equal);
+    }
+    match verdict {
+        Verdict::Behind if mine.is_primary => Err(Refusal::TwoPrimaries),
+        Verdict::Ahead if theirs.is_primary => Err(Refusal::TwoPrimaries),
+        Verdict::Ahead if i_may_source => Ok(Plan::Source),
+        Verdict::Behind if they_may_source => Ok(Plan::Target),
+        Verdict::Equal if i_may_source && record.is_some_and(|r| r.in_sync.has(me)) => {
+            Ok(Plan::Source)
+        }
+        Verdict::Equal if they_may_source && record.is_some_and(|r| r.in_sync.has(peer)) => {
+            Ok(Plan::Target)
+        }
+        _ => Ok(Plan::Idle),
+    }
+}
+
+/// A primary whose own disk failed goes on through the members that are left (F5).
+fn with_failed_disk(
+    mine: &Hello,
+    theirs: &Hello,
+    record: Option<Record>,
+    me: NodeIdx,
+    peer: NodeIdx,
+) -> Plan {
+    let serves = |failed: &Hello, other: &Hello, other_node| {
+        failed.disk == Disk::Failed
+            && failed.is_primary
+            && other.disk == Disk::UpToDate
+            && record.is_some_and(|r| r.in_sync.has(other_node))
+    };
+    if serves(mine, theirs, peer) || serves(theirs, mine, me) {
+        Plan::Equal
+    } else {
+        Plan::Idle
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Faults planted on purpose, to prove that the simulator would find them.
+//!
+//! Compiled only with the feature `planted`; without it every question is the constant `false`.
+
+/// One planted fault. The name says what goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // each name is its own sentence
+pub enum Bug {
+    AckBeforePeer,
+    NoNewTermOnShrink,
+    AckBeforeRecordDurable,
+    ClearDirtyOnSend,
+    NoMarkOnLinkLoss,
+    SkipLogRecovery,
+    TargetNotInconsistent,
+    FlushOnlyLocal,
+    LogClosesEarly,
+    WriteBeforeLogDurable,
+    TrimNotMirrored,
+    IgnoreBadChecksum,
+    LateAckCounts,
+    OverlapIgnored,
+    BlankNotAllDirty,
+    JoinBeforeDurable,
+    PromoteAnyone,
+    ReadDoesNotWait,
+    FailedFlushForgotten,
+    ClosedSessionDispatches,
+    OneSuperblockSlot,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 21] = [
+        Bug::AckBeforePeer,
+        Bug::NoNewTermOnShrink,
+        Bug::AckBeforeRecordDurable,
+        Bug::ClearDirtyOnSend,
+        Bug::NoMarkOnLinkLoss,
+        Bug::SkipLogRecovery,
+        Bug::TargetNotInconsistent,
+        Bug::FlushOnlyLocal,
+        Bug::LogClosesEarly,
+        Bug::WriteBeforeLogDurable,
+        Bug::TrimNotMirrored,
+        Bug::IgnoreBadChecksum,
+        Bug::LateAckCounts,
+        Bug::OverlapIgnored,
+        Bug::BlankNotAllDirty,
+        Bug::JoinBeforeDurable,
+        Bug::PromoteAnyone,
+        Bug::ReadDoesNotWait,
+        Bug::FailedFlushForgotten,
+        Bug::ClosedSessionDispatches,
+        Bug::OneSuperblockSlot,
+    ];
+}

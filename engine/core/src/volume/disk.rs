@@ -1,0 +1,228 @@
+//! Ends of disk operations and jobs, and what a failing disk means (F4, F5, F6, F12).
+
+use crate::action::{Action, Notice, Outcome};
+use crate::event::{DiskError, DiskResult, JobOutcome, Token};
+use crate::message::{Disk, Message, Status};
+use crate::units::{BufId, NodeSet};
+
+use super::ops::{Kind, Phase, Purpose, parts};
+use super::{Volume, planted};
+
+impl Volume {
+    pub(super) fn disk_done(
+        &mut self,
+        token: Token,
+        result: DiskResult,
+        buf: Option<BufId>,
+        is_zero: bool,
+    ) {
+        let Some((purpose, generation, slot)) = parts(token) else {
+            return;
+        };
+        match purpose {
+            Purpose::Disk => {}
+            Purpose::Round => return self.round_flushed(generation, result),
+            Purpose::MemberFlush => return self.member_flushed(generation, slot, result),
+            Purpose::ResyncFlush => return self.resync_flushed(slot, result),
+            Purpose::StopFlush => return self.stop_flushed(result),
+            _ => return,
+        }
+        let Some(op) = self.ops.find(generation, slot) else {
+            // A late answer of a disk that was given up: its buffer must not leak.
+            if let Some(buf) = buf {
+                self.actions.push(Action::Release { buf });
+            }
+            return;
+        };
+        let kind = op.kind;
+        match kind {
+            Kind::Read { .. } => self.read_done(slot, result),
+            Kind::Write { .. } | Kind::Zero { .. } => self.local_leg_done(slot, result),
+            Kind::MemberData { .. } | Kind::MemberZero { .. } => {
+                self.member_write_done(slot, result);
+            }
+            Kind::Serve { id } => self.serve_read(slot, id, result, buf, is_zero),
+            Kind::ServeRead { id } => self.serve_read_done(slot, id, result, buf),
+            Kind::Store { id, .. } => self.stored(slot, id, result),
+            _ => {}
+        }
+    }
+
+    #[inline]
+    fn local_leg_done(&mut self, slot: u32, result: DiskResult) {
+        let status = result.map_or_else(Status::from, |()| Status::Ok);
+        match result {
+            Ok(()) => self.leg_done(slot, self.me, status),
+            Err(error) => {
+                // First the state of the disk, then the leg: so the verdict sees both.
+                let is_last = self.is_last_member();
+                self.leg_done_quietly(slot, status);
+                self.local_failed(error, is_last);
+                self.evaluate(slot);
+            }
+        }
+    }
+
+    fn leg_done_quietly(&mut self, slot: u32, status: Status) {
+        let op = self.ops.get_mut(slot);
+        op.pending = op.pending.without(self.me);
+        op.failed = op.failed.with(self.me);
+        op.no_space |= status == Status::NoSpace;
+    }
+
+    /// No other member could take over.
+    fn is_last_member(&self) -> bool {
+        let others = self.in_sync().without(self.me);
+        !others
+            .iter()
+            .any(|n| self.peers.find(n).is_some_and(|p| p.takes_data()))
+    }
+
+    /// This node's disk did not do it. One failed write or flush fails the replica (DESIGN D11),
+    /// except that the last copy being full is only said (`operation.md` 5).
+    pub(super) fn local_failed(&mut self, error: DiskError, is_last: bool) {
+        if error == DiskError::NoSpace && is_last {
+            if !std::mem::replace(&mut self.is_full, true) {
+                self.notice(Notice::DiskFull);
+            }
+            return;
+        }
+        if self.disk() == Disk::Failed {
+            return;
+        }
+        self.durable.sb.disk = Disk::Failed;
+        self.durable.touch();
+        self.notice(Notice::DiskFailed);
+        self.tell_state();
+        // What is still with the disk will not count, whenever it comes back (F13).
+        for slot in self.ops.slots() {
+            let op = self.ops.get_mut(slot);
+            if op.phase == Phase::Out && op.is_mutation() && op.pending.has(self.me) {
+                op.pending = op.pending.without(self.me);
+                op.failed = op.failed.with(self.me);
+            }
+        }
+        self.round_lost(self.me);
+        self.settle_membership();
+        self.reconsider_all();
+    }
+
+    fn start_read_from(&self) -> bool {
+        self.is_disk_usable() && matches!(self.disk(), Disk::UpToDate)
+    }
+
+    pub(super) fn start_read(&mut self, slot: u32) {
+        let Kind::Read { buf, .. } = self.ops.get(slot).kind else {
+            unreachable!("a read has a buffer");
+        };
+        if !self.start_read_from() {
+            return self.read_remotely(slot);
+        }
+        let token = self.ops.token(Purpose::Disk, slot);
+        let op = self.ops.get_mut(slot);
+        (op.phase, op.pending) = (Phase::Out, NodeSet::only(self.me));
+        let (extent, into) = (op.extent, crate::action::ReadInto::Buf(buf));
+        self.actions.push(Action::DiskRead {
+            token,
+            extent,
+            into,
+        });
+    }
+
+    #[inline]
+    fn read_done(&mut self, slot: u32, result: DiskResult) {
+        if result.is_err() {
+            let extent = self.ops.get(slot).extent;
+            self.notice(Notice::ReadError { extent });
+            return self.read_remotely(slot);
+        }
+        self.answer(slot, Outcome::Ok);
+        self.end(slot);
+    }
+
+    pub(super) fn job_done(&mut self, token: Token, outcome: JobOutcome) {
+        let found = parts(token).filter(|(purpose, ..)| *purpose == Purpose::Job);
+        let found =
+            found.filter(|(_, generation, slot)| self.ops.find(*generation, *slot).is_some());
+        let Some((.., slot)) = found else {
+            if let JobOutcome::Buffer(buf) = outcome {
+                self.actions.push(Action::Release { buf });
+            }
+            return;
+        };
+        match self.ops.get(slot).kind {
+            Kind::Write { .. } | Kind::Zero { .. } => self.merged(slot, outcome),
+            Kind::Read { .. } => self.remote_copied(slot),
+            Kind::Serve { id } => self.serve_sums(slot, id, outcome),
+            Kind::ServeSums { id } => self.sums_served(slot, id, outcome),
+            Kind::Pull { id } => self.pull_with_sums(slot, id, outcome),
+            Kind::Compare { peer, .. } => self.compared_here(slot, peer, outcome),
+            _ => {}
+        }
+    }
+
+    /// The bytes of an unaligned request are whole granules now.
+    fn merged(&mut self, slot: u32, outcome: JobOutcome) {
+        if let JobOutcome::Buffer(buf) = outcome {
+            let op = self.ops.get_mut(slot);
+            (op.piece_buf, op.piece_buf_owned) = (Some(buf), true);
+        }
+        let op = self.ops.get(slot);
+        let aborted = op.aborted || op.answered;
+        let failed = matches!(outcome, JobOutcome::Failed(_));
+        if aborted || failed {
+            if let Some(buf) = op.piece_buf.filter(|_| op.piece_buf_owned) {
+                self.actions.push(Action::Release { buf });
+            }
+            let outcome = if aborted {
+                Outcome::Aborted
+            } else {
+                Outcome::Io
+            };
+            return self.fail_before_dispatch(slot, outcome);
+        }
+        self.warm(slot);
+    }
+
+    /// Says role and disk state to everybody who listens.
+    pub(super) fn tell_state(&mut self) {
+        let (is_primary, disk) = (self.role.is_serving(), self.disk());
+        for peer in self.peers.iter().filter(|p| p.is_connected()) {
+            let Some(link) = peer.session.link() else {
+                continue;
+            };
+            let message = Message::State { is_primary, disk };
+            self.actions.push(Action::Send {
+                link,
+                message,
+                payload: None,
+            });
+        }
+    }
+
+    /// Metadata is gone: nobody gets a confirmation any more, as if this node had crashed.
+    pub(super) fn fail_everything(&mut self) {
+        for slot in self.ops.slots() {
+            let op = *self.ops.get(slot);
+            if !op.is_client() || op.answered {
+                continue;
+            }
+            if matches!(op.phase, Phase::Ordered | Phase::Log | Phase::Dispatch) {
+                self.wait_log.retain(|s| *s != slot);
+                self.wait_dispatch.retain(|s| *s != slot);
+                self.flush.forget(slot);
+                self.fail_before_dispatch(slot, Outcome::Io);
+            } else {
+                self.answer(slot, Outcome::Io);
+            }
+        }
+        for node in self.peers.nodes() {
+            self.drop_link(node);
+        }
+        self.ops.attention = true;
+    }
+
+    pub(super) fn may_forget_failed_flush(&self) -> bool {
+        planted!(self, FailedFlushForgotten)
+    }
+}

@@ -1,0 +1,635 @@
+//! A session's beginning and end: hello, judgement, exchange of what may differ, loss.
+
+use crate::action::{Action, Answer, CommandError, Notice};
+use crate::activity_log::NEVER;
+use crate::agree::{FEATURES_KNOWN, agree};
+use crate::event::{CommandId, LinkId, Payload};
+use crate::generation::{Verdict, judge};
+use crate::message::{Disk, Hello, Message, PROTOCOL_MAX, PROTOCOL_MIN, RUNS_MAX, Refusal, Status};
+use crate::session::{Plan, Session, SessionEvent};
+use crate::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NodeIdx, Seq};
+
+use super::adopt::Adopting;
+use super::member::Frame;
+use super::ops::{Kind, Phase};
+use super::peer::Gate;
+use super::{Volume, planted};
+
+/// Messages of runs said in one turn.
+const RUNS_PER_TURN: usize = 4;
+/// With more dirty runs than this the rest is said in whole 4 MiB extents.
+const FINE_RUNS_MAX: u64 = 16 * RUNS_MAX as u64;
+
+impl Volume {
+    pub(super) fn link_up(&mut self, node: NodeIdx, link: LinkId) {
+        let refusal = match self.peers.find(node).map(|p| p.session) {
+            None => Some(Refusal::Volume),
+            Some(Session::Standalone(why)) => Some(why),
+            Some(_) if !self.role.takes_links() || self.durable.has_failed => {
+                Some(Refusal::Leaving)
+            }
+            Some(_) => None,
+        };
+        if let Some(why) = refusal {
+            let message = Message::Refuse(why);
+            self.actions.push(Action::Send {
+                link,
+                message,
+                payload: None,
+            });
+            return self.actions.push(Action::Drop { link });
+        }
+        // The old session is closed before the new one is used (law R10, F16).
+        if self.peers.get(node).session.link().is_some() {
+            self.drop_link(node);
+        }
+        self.step(node, SessionEvent::LinkUp(link));
+        let peer = self.peers.get_mut(node);
+        (peer.hello, peer.hello_owed, peer.unreachable) = (None, true, false);
+        self.ops.attention = true;
+    }
+
+    pub(super) fn link_down(&mut self, link: LinkId) {
+        if let Some(node) = self.peers.by_link(link) {
+            self.session_lost(node, SessionEvent::LinkDown, true);
+        }
+    }
+
+    pub(super) fn unreachable(&mut self, node: NodeIdx) {
+        if let Some(peer) = self.peers.find_mut(node) {
+            peer.unreachable = peer.session.link().is_none();
+            self.ops.attention = true;
+        }
+    }
+
+    fn step(&mut self, node: NodeIdx, event: SessionEvent) {
+        let now = self.now;
+        let peer = self.peers.get_mut(node);
+        match peer.session.next(event) {
+            Ok(next) => (peer.session, peer.since) = (next, now),
+            Err(misplaced) => unreachable!("session of {node:?}: {misplaced:?}"),
+        }
+    }
+
+    /// Facts changed under a session: the next handshake judges them anew.
+    pub(super) fn drop_link(&mut self, node: NodeIdx) {
+        if let Some(link) = self.peers.get(node).session.link() {
+            self.actions.push(Action::Drop { link });
+            self.session_lost(node, SessionEvent::LinkDown, false);
+        }
+    }
+
+    /// Sessions that have not agreed yet were begun on facts that change now.
+    pub(super) fn drop_unagreed(&mut self) {
+        for node in self.peers.nodes() {
+            let session = self.peers.get(node).session;
+            let sent = !self.peers.get(node).hello_owed;
+            if sent && matches!(session, Session::Handshake(_) | Session::Exchange(..)) {
+                self.drop_link(node);
+            }
+        }
+    }
+
+    /// Everything that leaned on this session falls back to what is durable: in-flight writes
+    /// are marked on both sides, and nothing said on the old link counts any more.
+    fn session_lost(&mut self, node: NodeIdx, event: SessionEvent, vanished: bool) {
+        let peer = self.peers.get_mut(node);
+        let (was, Some(link)) = (peer.session, peer.session.link()) else {
+            return self.step(node, event);
+        };
+        let was_in_sync = matches!(was, Session::InSync(_));
+        peer.vanished_in_sync = was_in_sync && vanished;
+        (peer.hello, peer.is_primary, peer.hello_owed) = (None, false, false);
+        (peer.operations_out, peer.bytes_out, peer.record_pending) = (0, 0, false);
+        (peer.runs_from, peer.runs_received, peer.gate) = (None, false, Gate::Open);
+        (peer.said, peer.adoption_owed) = (None, false);
+        (peer.source, peer.target) = Default::default();
+        let forget_marks = planted!(self, NoMarkOnLinkLoss);
+        let peer = self.peers.get_mut(node);
+        for (_, extent) in peer.unstable.drain(..) {
+            if !forget_marks {
+                peer.dirty.set(extent);
+            }
+        }
+        self.joining = self.joining.without(node);
+        self.step(node, event);
+        for slot in self.ops.slots() {
+            let op = self.ops.get_mut(slot);
+            if op.phase == Phase::Out && op.is_mutation() && op.pending.has(node) {
+                op.pending = op.pending.without(node);
+                let piece = op.piece;
+                if !forget_marks {
+                    self.peers.get_mut(node).dirty.set(piece);
+                }
+            }
+        }
+        self.drop_member_ops(link);
+        if !self.role.is_serving() {
+            self.log.retouch(NEVER);
+        }
+        self.round_lost(node);
+        self.remote_reads_lost(node);
+        self.verify_lost(node);
+        if !matches!(was, Session::Handshake(_)) {
+            self.notice(Notice::PeerLost(node));
+        }
+        self.settle_membership();
+        self.reconsider_all();
+    }
+
+    pub(super) fn peer_message(
+        &mut self,
+        link: LinkId,
+        message: Message,
+        payload: Option<Payload>,
+    ) {
+        let Some(node) = self.peers.by_link(link) else {
+            // A late word of a session that is over (law R10).
+            self.release(payload.map(|p| p.buf));
+            if planted!(self, LateAckCounts)
+                && let Message::Ack { seq, status } = message
+                && let Some(node) = self.peers.nodes().next()
+            {
+                self.ack(node, seq, status);
+            }
+            return;
+        };
+        if payload.is_some_and(|p| !p.is_intact) && !planted!(self, IgnoreBadChecksum) {
+            self.release(payload.map(|p| p.buf));
+            return self.breach(node);
+        }
+        match message {
+            Message::Ack { seq, status } => self.ack(node, seq, status),
+            Message::Data {
+                stamp,
+                extent,
+                durable,
+            } => {
+                let Some(buf) = self.payload_or_breach(node, payload) else {
+                    return;
+                };
+                let (kind, buf) = (Kind::MemberData { buf }, Some(buf));
+                self.member_frame(
+                    node,
+                    Frame {
+                        link,
+                        stamp,
+                        extent,
+                        kind,
+                        buf,
+                        durable,
+                    },
+                );
+            }
+            Message::ResyncData { id, extent } => {
+                let Some(buf) = self.payload_or_breach(node, payload) else {
+                    return;
+                };
+                self.resync_data(node, id, extent, Some(buf));
+            }
+            Message::ReadReply { id, status } => {
+                self.read_reply(node, id, status, payload.map(|p| p.buf));
+            }
+            other => {
+                self.release(payload.map(|p| p.buf));
+                self.word(node, link, other);
+            }
+        }
+    }
+
+    /// Messages without payload.
+    fn word(&mut self, node: NodeIdx, link: LinkId, message: Message) {
+        if let Message::Hello(hello) = message {
+            return self.hello(node, hello);
+        }
+        if let Message::Refuse(why) = message {
+            return self.refused_by_peer(node, why);
+        }
+        if matches!(self.peers.get(node).session, Session::Handshake(_)) {
+            return self.breach(node);
+        }
+        match message {
+            Message::Zero {
+                stamp,
+                extent,
+                zeroing,
+                durable,
+            } => {
+                let kind = Kind::MemberZero { zeroing };
+                self.member_frame(
+                    node,
+                    Frame {
+                        link,
+                        stamp,
+                        extent,
+                        kind,
+                        buf: None,
+                        durable,
+                    },
+                );
+            }
+            Message::Flush { round, .. } => self.member_flush(link, round),
+            Message::FlushAck { round, status } => self.round_answer(node, round, status),
+            Message::Progress { stamp } => self.member_progress(node, &stamp),
+            Message::Runs { runs, last } => self.runs(node, &runs, last),
+            Message::State { is_primary, disk } => self.peer_state(node, is_primary, disk),
+            Message::Record { record, chain } => self.record_told(node, record, chain),
+            Message::RecordAck { term, step } => self.record_acked(node, term, step),
+            Message::Adopt { volume_id } => self.adopt(node, volume_id),
+            Message::AdoptAck => self.drop_link(node),
+            Message::ResyncOffer { dirty, by_checksum } => {
+                self.resync_offer(node, dirty, by_checksum);
+            }
+            Message::MapRequest { from } => self.map_request(node, from),
+            Message::Map { runs, last } => self.map(node, runs, last),
+            Message::ResyncRequest { id, extent, sums } => {
+                self.resync_request(node, id, extent, sums);
+            }
+            Message::ResyncZero { id, extent } => self.resync_data(node, id, extent, None),
+            Message::ResyncEqual { id } => self.resync_equal(node, id, true),
+            Message::ResyncFailed { id } => self.resync_equal(node, id, false),
+            Message::ResyncAck { id, status } => self.resync_ack(node, id, status),
+            Message::ResyncPause { paused } => self.peers.get_mut(node).source.is_paused = paused,
+            Message::ReadRequest { id, extent } => self.serve_for(node, id, extent, false),
+            Message::SumRequest { id, extent } => self.serve_for(node, id, extent, true),
+            Message::SumReply { id, status, sums } => self.sums_told(node, id, status, sums),
+            Message::Hello(_)
+            | Message::Refuse(_)
+            | Message::Ack { .. }
+            | Message::Data { .. }
+            | Message::ResyncData { .. }
+            | Message::ReadReply { .. } => unreachable!("handled before"),
+        }
+        self.ops.attention = true;
+    }
+
+    fn ack(&mut self, node: NodeIdx, seq: Seq, status: Status) {
+        let Some(slot) = self.ops.by_seq(seq) else {
+            return;
+        };
+        let op = self.ops.get(slot);
+        if !op.pending.has(node) {
+            return;
+        }
+        let bytes = if op.piece_buf.is_some() {
+            op.piece.bytes()
+        } else {
+            0
+        };
+        self.peers.get_mut(node).return_credit(bytes);
+        self.ops.attention |= !self.wait_dispatch.is_empty();
+        self.leg_done(slot, node, status);
+        match status {
+            Status::Ok => {}
+            // It serves another reign, or takes no part: only a handshake can tell.
+            Status::Refused => self.drop_link(node),
+            Status::Io | Status::NoSpace => self.peer_disk_failed(node),
+        }
+    }
+
+    /// Says hello once no record is on its way: the facts it states must stay facts.
+    pub(super) fn settle_hello(&mut self, node: NodeIdx) {
+        let peer = self.peers.get(node);
+        let Session::Handshake(link) = peer.session else {
+            return;
+        };
+        let is_ready = self.durable.change.is_none()
+            && self.adopting.is_none()
+            && self.durable.is_settled()
+            && self.role.is_settled();
+        if !peer.hello_owed || !is_ready {
+            return;
+        }
+        let hello = Box::new(self.my_hello(node));
+        let message = Message::Hello(hello.clone());
+        self.actions.push(Action::Send {
+            link,
+            message,
+            payload: None,
+        });
+        let peer = self.peers.get_mut(node);
+        (peer.hello_owed, peer.said) = (false, Some(hello));
+        self.settle_judgement(node);
+    }
+
+    fn my_hello(&self, node: NodeIdx) -> Hello {
+        let (sb, setup) = (&self.durable.sb, &self.setup);
+        Hello {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            features_required: 0,
+            features_offered: FEATURES_KNOWN,
+            cluster: setup.cluster.clone(),
+            volume: setup.volume.clone(),
+            from: setup.names[usize::from(self.me.0)].clone(),
+            to: setup.names[usize::from(node.0)].clone(),
+            volume_id: sb.volume_id,
+            slice: sb.slice,
+            size_granules: self.size,
+            granule_bytes: GRANULE as u32,
+            config_digest: setup.config_digest,
+            incarnation: sb.incarnation,
+            chain: sb.chain.clone(),
+            record: self.record(),
+            disk: sb.disk,
+            is_primary: self.role.is_serving(),
+            is_whole: sb.whole,
+            activity_log_slots: sb.activity_log_slots,
+            credit_operations: setup.peer_requests_max as u32,
+            credit_bytes: setup.peer_bytes_max,
+        }
+    }
+
+    fn hello(&mut self, node: NodeIdx, hello: Box<Hello>) {
+        let peer = self.peers.get_mut(node);
+        if !matches!(peer.session, Session::Handshake(_)) || peer.hello.is_some() {
+            return self.breach(node);
+        }
+        peer.hello = Some(hello);
+        self.settle_judgement(node);
+    }
+
+    /// Both hellos are there: what do they mean together?
+    fn settle_judgement(&mut self, node: NodeIdx) {
+        let peer = self.peers.get(node);
+        let (false, Some(mine), Some(theirs)) = (peer.hello_owed, &peer.said, &peer.hello) else {
+            return;
+        };
+        let plan = match agree(self.me, mine, node, theirs) {
+            Ok(plan) => plan,
+            Err(why) => return self.refuse(node, why),
+        };
+        let is_behind = judge(&mine.chain, &theirs.chain) == Verdict::Behind;
+        let (record, chain) = (theirs.record, theirs.chain.clone());
+        let (incarnation, is_primary, disk) = (theirs.incarnation, theirs.is_primary, theirs.disk);
+        let is_newer = match (record, self.record()) {
+            (Some(theirs), Some(mine)) => theirs.is_newer_than(&mine),
+            (theirs, _) => theirs.is_some(),
+        };
+        self.step(node, SessionEvent::Agreed(plan));
+        let peer = self.peers.get_mut(node);
+        (peer.is_primary, peer.disk, peer.vanished_in_sync) = (is_primary, disk, false);
+        (peer.last_refusal, peer.gate) = (None, Gate::Open);
+        (peer.seen, peer.durable, peer.flushed_here) = (Seq(0), Seq(0), false);
+        let says_runs = matches!(plan, Plan::Equal | Plan::Target);
+        peer.runs_from = Some(if says_runs { 0 } else { self.size });
+        match plan {
+            // We missed nothing; only the newest reign is not written down here yet.
+            Plan::Equal if is_newer => {
+                let sb = &mut self.durable.sb;
+                if is_behind {
+                    sb.chain = chain;
+                }
+                sb.record = record;
+                let version = self.durable.touch();
+                let from = None;
+                self.adopting = record.map(|record| Adopting {
+                    version,
+                    record,
+                    from,
+                });
+                self.peers.get_mut(node).gate = Gate::Superblock(version);
+            }
+            Plan::Source => self.prepare_source(node, incarnation),
+            Plan::Target if self.disk() == Disk::UpToDate => {
+                self.durable.sb.disk = Disk::Outdated;
+                self.durable.touch();
+            }
+            Plan::Adopt => {
+                let volume_id = self.durable.sb.volume_id;
+                self.say(node, Message::Adopt { volume_id });
+            }
+            _ => {}
+        }
+        self.notice(Notice::PeerConnected(node));
+        self.ops.attention = true;
+    }
+
+    /// Law S11: a replica we never synced lacks everything, durably, before anything is cleared.
+    fn prepare_source(&mut self, node: NodeIdx, incarnation: u128) {
+        let known = &mut self.durable.sb.known[usize::from(node.0)];
+        if *known == incarnation {
+            return;
+        }
+        if planted!(self, BlankNotAllDirty) {
+            self.durable.sb.known[usize::from(node.0)] = incarnation;
+            return;
+        }
+        let peer = self.peers.get_mut(node);
+        peer.dirty.set_all();
+        peer.gate = Gate::AllDirty;
+        self.pages.wants_all = true;
+    }
+
+    pub(super) fn say(&mut self, node: NodeIdx, message: Message) {
+        if let Some(link) = self.peers.get(node).session.link() {
+            self.actions.push(Action::Send {
+                link,
+                message,
+                payload: None,
+            });
+        }
+    }
+
+    /// Says why, and stops talking: for good where only an operator can help.
+    pub(super) fn refuse(&mut self, node: NodeIdx, why: Refusal) {
+        self.say(node, Message::Refuse(why));
+        self.notice(Notice::PeerRefused {
+            peer: node,
+            why,
+            by_us: true,
+        });
+        if let Some(link) = self.peers.get(node).session.link() {
+            self.actions.push(Action::Drop { link });
+        }
+        self.peers.get_mut(node).last_refusal = Some(why);
+        self.session_lost(node, SessionEvent::Refused(why, is_final(why)), false);
+    }
+
+    fn refused_by_peer(&mut self, node: NodeIdx, why: Refusal) {
+        self.notice(Notice::PeerRefused {
+            peer: node,
+            why,
+            by_us: false,
+        });
+        if let Some(link) = self.peers.get(node).session.link() {
+            self.actions.push(Action::Drop { link });
+        }
+        self.peers.get_mut(node).last_refusal = Some(why);
+        // A node that leaves in order was in sync until it left.
+        let vanished = why == Refusal::Leaving;
+        self.session_lost(node, SessionEvent::Refused(why, is_final(why)), vanished);
+    }
+
+    /// The peer says what may differ between us.
+    fn runs(&mut self, node: NodeIdx, runs: &[Extent], last: bool) {
+        let is_exchange = matches!(self.peers.get(node).session, Session::Exchange(..));
+        if !is_exchange || runs.iter().any(|r| r.end > self.size) {
+            return self.breach(node);
+        }
+        let peer = self.peers.get_mut(node);
+        for run in runs {
+            peer.dirty.set(*run);
+        }
+        peer.runs_received |= last;
+    }
+
+    /// Says our runs once the gate is open; ends the exchange when both sides said all.
+    pub(super) fn settle_exchange(&mut self, node: NodeIdx) {
+        let Session::Exchange(_, plan) = self.peers.get(node).session else {
+            return;
+        };
+        if !self.is_gate_open(node) {
+            return;
+        }
+        for _ in 0..RUNS_PER_TURN {
+            let Some(from) = self.peers.get(node).runs_from else {
+                break;
+            };
+            let (runs, next) = self.collect_runs(node, from);
+            let last = next.is_none();
+            self.peers.get_mut(node).runs_from = next;
+            self.say(node, Message::Runs { runs, last });
+        }
+        let peer = self.peers.get(node);
+        if peer.runs_from.is_some() || !peer.runs_received {
+            return;
+        }
+        if matches!(plan, Plan::Adopt | Plan::Adopted) {
+            return;
+        }
+        let clean = peer.dirty.is_empty();
+        self.step(node, SessionEvent::Exchanged { clean });
+        match self.peers.get(node).session {
+            Session::InSync(_) => self.durable.sb.whole = true,
+            Session::Source(_) => self.offer_resync(node),
+            _ => {}
+        }
+        self.ops.attention = true;
+    }
+
+    fn is_gate_open(&mut self, node: NodeIdx) -> bool {
+        match self.peers.get(node).gate {
+            Gate::Open => true,
+            Gate::Superblock(version) => self.durable.is_durable(version),
+            Gate::AllDirty => {
+                if self.are_bits_durable(node) {
+                    let incarnation = self.peers.get(node).hello.as_ref().map(|h| h.incarnation);
+                    if let Some(incarnation) = incarnation {
+                        self.durable.sb.known[usize::from(node.0)] = incarnation;
+                        let version = self.durable.touch();
+                        self.peers.get_mut(node).gate = Gate::Superblock(version);
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    /// The next message of runs from `from` on, and where to go on.
+    fn collect_runs(&self, node: NodeIdx, from: u64) -> (Vec<Extent>, Option<u64>) {
+        let dirty = &self.peers.get(node).dirty;
+        let coarse = dirty.count_granules() > FINE_RUNS_MAX * 64;
+        let mut runs = Vec::new();
+        let mut next = from;
+        while runs.len() < RUNS_MAX {
+            let Some(mut run) = dirty.next_run(next, u64::MAX - next) else {
+                return (runs, None);
+            };
+            if coarse {
+                run.start -= run.start % GRANULES_PER_AL_EXTENT;
+                run.end = run
+                    .end
+                    .next_multiple_of(GRANULES_PER_AL_EXTENT)
+                    .min(self.size);
+                run.start = run.start.max(next);
+            }
+            next = run.end;
+            runs.push(run);
+        }
+        let more = next < self.size && dirty.next_run(next, 1).is_some();
+        (runs, more.then_some(next))
+    }
+
+    /// We are blank and take the identity of a founded volume.
+    fn adopt(&mut self, node: NodeIdx, volume_id: u128) {
+        let session = self.peers.get(node).session;
+        if !matches!(session, Session::Exchange(_, Plan::Adopted)) || volume_id == 0 {
+            return self.breach(node);
+        }
+        self.durable.sb.volume_id = volume_id;
+        self.durable.sb.disk = Disk::Inconsistent;
+        let version = self.durable.touch();
+        let peer = self.peers.get_mut(node);
+        peer.gate = Gate::Superblock(version);
+        peer.runs_from = None;
+        peer.adoption_owed = true;
+    }
+
+    /// Members of S that differ: the one that reigns, if it is whole, drops the other from S, and
+    /// the next handshake makes it a sync target.
+    pub(super) fn settle_waiting(&mut self, node: NodeIdx) {
+        let peer = self.peers.get(node);
+        let may_source = self.reigns()
+            && self.durable.sb.whole
+            && self.disk() == Disk::UpToDate
+            && self.durable.change.is_none()
+            && self.role.may_change_set();
+        let is_member = self.in_sync().has(node) && self.in_sync().has(self.me);
+        let differs = matches!(peer.session, Session::Waiting(_)) && !peer.dirty.is_empty();
+        if may_source && is_member && differs && peer.disk == Disk::UpToDate {
+            self.propose(self.in_sync().without(node));
+        }
+    }
+
+    pub(super) fn settle_adoption(&mut self, node: NodeIdx) {
+        if self.peers.get(node).adoption_owed && self.is_gate_open(node) {
+            self.peers.get_mut(node).adoption_owed = false;
+            self.say(node, Message::AdoptAck);
+        }
+    }
+
+    pub(super) fn connect(&mut self, id: CommandId, node: NodeIdx) {
+        let Some(peer) = self.peers.find(node) else {
+            return self.reply(id, Err(CommandError::NoSuchPeer));
+        };
+        let answer = match peer.session {
+            Session::Standalone(_) => Answer::Ok,
+            _ => Answer::Already,
+        };
+        self.step(node, SessionEvent::Connect);
+        self.reply(id, Ok(answer));
+    }
+
+    pub(super) fn disconnect(&mut self, id: CommandId, node: NodeIdx) {
+        let Some(peer) = self.peers.find(node) else {
+            return self.reply(id, Err(CommandError::NoSuchPeer));
+        };
+        if matches!(peer.session, Session::Standalone(_)) {
+            return self.reply(id, Ok(Answer::Already));
+        }
+        if let Some(link) = peer.session.link() {
+            let message = Message::Refuse(Refusal::Operator);
+            self.actions.push(Action::Send {
+                link,
+                message,
+                payload: None,
+            });
+            self.actions.push(Action::Drop { link });
+        }
+        self.session_lost(node, SessionEvent::Disconnect, false);
+        self.reply(id, Ok(Answer::Ok));
+    }
+
+    pub(super) fn reply(&mut self, id: CommandId, result: Result<Answer, CommandError>) {
+        self.actions.push(Action::Answer { id, result });
+    }
+}
+
+/// Does this refusal need an operator, or may the next try fare better?
+fn is_final(why: Refusal) -> bool {
+    matches!(
+        why,
+        Refusal::Diverged | Refusal::Unrelated | Refusal::TwoPrimaries
+    )
+}

@@ -1,0 +1,369 @@
+//! One slice of one volume on one node: everything that happens to it, in one place in time.
+//!
+//! ```text
+//!            ┌ client.rs    admit · order · warm · stamp · fan out · acknowledge
+//!            ├ member.rs    what a primary sends us: order · warm · write · confirm
+//!  handle ───┼ link.rs      handshake, exchange, loss       (session.rs, agree.rs: pure)
+//!            ├ source.rs / target.rs   pulled resync        ├ flush.rs   rounds, epochs
+//!            ├ role.rs      promote, demote, stop, found    ├ record.rs  S, superblock
+//!            └ log.rs       activity log and bitmap pages   └ disk.rs    completions, failures
+//! ```
+//!
+//! What it does not do: touch bytes, sockets, clocks. See `action.rs` for who owns a buffer.
+
+mod adopt;
+mod client;
+mod disk;
+mod flush;
+mod link;
+mod log;
+mod member;
+mod ops;
+mod peer;
+mod record;
+mod remote;
+mod role;
+mod source;
+mod status;
+mod target;
+mod timers;
+mod verify;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::action::{ACTIONS_PER_TURN, Action, Notice, Outcome};
+use crate::activity_log::ActivityLog;
+use crate::event::{Command, Event, ReqId, SessionId};
+use crate::message::Disk;
+use crate::meta::Loaded;
+use crate::overlap::Overlap;
+#[cfg(feature = "planted")]
+use crate::planted::Bug;
+use crate::time::Instant;
+use crate::units::{NodeIdx, NodeSet, Seq};
+use crate::verdict::Policy;
+
+use adopt::Adopting;
+use flush::{Flushing, MemberFlushes};
+use log::PageWrites;
+use ops::Ops;
+use peer::Peers;
+use record::Durable;
+use role::Role;
+use verify::Verifying;
+
+pub use status::{PeerStatus, RoleStatus, Status};
+
+/// What a volume is told when it is attached. Fixed for its life.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// This node's index.
+    pub node: NodeIdx,
+    /// Names of all nodes with a replica, by index.
+    pub names: Vec<String>,
+    /// Cluster name.
+    pub cluster: String,
+    /// Volume name.
+    pub volume: String,
+    /// Digest of the volume's part of the configuration.
+    pub config_digest: u64,
+    /// When a write is acknowledged.
+    pub policy: Policy,
+    /// Fewest members of S with which writes are acknowledged (law R4).
+    pub min_copies: u32,
+    /// Age of an unanswered request after which a member leaves S (law L4).
+    pub member_timeout: Duration,
+    /// A write that the disk calls done may be lost with power.
+    pub has_volatile_cache: bool,
+    /// The backing is memory: blank after every restart.
+    pub is_memory: bool,
+    /// Boot id of this machine.
+    pub boot_id: u128,
+    /// Fresh randomness: branch ids and volume ids are made of it.
+    pub entropy: u128,
+    /// Client requests admitted at once.
+    pub requests_max: usize,
+    /// Writes of a primary accepted at once; granted to it as credit.
+    pub peer_requests_max: usize,
+    /// Payload bytes of a primary accepted at once; granted to it as credit.
+    pub peer_bytes_max: u64,
+    /// The planted fault, if any.
+    #[cfg(feature = "planted")]
+    pub bug: Option<Bug>,
+}
+
+/// The replica of one volume on this node.
+pub struct Volume {
+    setup: Setup,
+    me: NodeIdx,
+    now: Instant,
+    size: u64,
+    /// Superblock as it should be, and how much of it is durable.
+    durable: Durable,
+    role: Role,
+    ops: Ops,
+    overlap: Overlap,
+    log: ActivityLog,
+    pages: PageWrites,
+    peers: Peers,
+    flush: Flushing,
+    /// Flushes under way for a primary.
+    flushes: MemberFlushes,
+    /// A record told by a primary, until it is durable here.
+    adopting: Option<Adopting>,
+    verify: Verifying,
+    /// Peers that are about to join S: their confirmation is needed already (law T4).
+    joining: NodeSet,
+    /// Sessions being closed, until nothing of them runs.
+    closing: Vec<SessionId>,
+    /// Newest seq given out; seqs stay dense while this process reigns.
+    seq: Seq,
+    /// Everything up to here is confirmed by all of S.
+    stable: Seq,
+    /// Everything up to here is durable on all of S and on connected sync targets.
+    durable_seq: Seq,
+    /// Operations whose range was granted in this turn.
+    granted: Vec<u32>,
+    /// Operations that wait for room in the activity log, in order of arrival.
+    wait_log: VecDeque<u32>,
+    /// Operations that wait for credit, a record or the seq window, in order of arrival.
+    wait_dispatch: VecDeque<u32>,
+    /// Actions of this turn, and those that did not fit into the last ones.
+    actions: Vec<Action>,
+    backlog: VecDeque<Action>,
+    resync_paused: bool,
+    resync_rate: u64,
+    /// The last copy said it is full; cleared by the next write that succeeds.
+    is_full: bool,
+    tick_at: Option<Instant>,
+    aged_at: Instant,
+}
+
+/// Confirmation windows are this much larger than the tables, so that one slow operation does
+/// not hold up the rest.
+const SEQ_WINDOW_FACTOR: usize = 4;
+/// Operations of our own that hold ranges: resync, verify, reads for peers.
+const INTERNAL_OPS: usize = 256;
+
+impl Volume {
+    /// A volume on what was found on disk. Feed `Event::Start` first.
+    pub fn attach(setup: Setup, loaded: Loaded) -> Volume {
+        let slots = setup.requests_max + setup.peer_requests_max + INTERNAL_OPS;
+        let recovered: Vec<_> = loaded.activity_log.iter().flatten().copied().collect();
+        let log_slots = loaded.superblock.activity_log_slots as usize;
+        let size = loaded.superblock.size_granules;
+        let me = setup.node;
+        let pages = PageWrites::new(loaded.activity_log_writer, loaded.bitmaps.len());
+        let mut volume = Volume {
+            me,
+            now: Instant::default(),
+            size,
+            durable: Durable::new(loaded.superblock, loaded.superblock_writer),
+            role: Role::Secondary,
+            ops: Ops::new(slots, setup.requests_max, slots * SEQ_WINDOW_FACTOR),
+            overlap: Overlap::new(slots),
+            log: ActivityLog::new(&recovered[..log_slots]),
+            pages,
+            peers: Peers::new(me, &setup.names, loaded.bitmaps),
+            flush: Flushing::default(),
+            flushes: MemberFlushes::default(),
+            adopting: None,
+            verify: Verifying::default(),
+            joining: NodeSet::EMPTY,
+            closing: Vec::new(),
+            seq: Seq(0),
+            stable: Seq(0),
+            durable_seq: Seq(0),
+            granted: Vec::with_capacity(slots),
+            wait_log: VecDeque::with_capacity(slots),
+            wait_dispatch: VecDeque::with_capacity(slots),
+            actions: Vec::with_capacity(ACTIONS_PER_TURN),
+            backlog: VecDeque::with_capacity(slots),
+            resync_paused: false,
+            resync_rate: 0,
+            is_full: false,
+            tick_at: None,
+            aged_at: Instant::default(),
+            setup,
+        };
+        volume.recover();
+        volume
+    }
+
+    /// Takes one event and says what follows.
+    pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
+        self.now = self.now.max(now);
+        self.actions = std::mem::take(out);
+        let first = self.actions.len();
+        self.take(event);
+        self.settle();
+        let emitted = self.actions.len() - first;
+        if emitted > ACTIONS_PER_TURN || !self.backlog.is_empty() {
+            self.backlog.extend(self.actions.drain(first..));
+            let now = self.backlog.len().min(ACTIONS_PER_TURN);
+            self.actions.extend(self.backlog.drain(..now));
+        }
+        *out = std::mem::take(&mut self.actions);
+    }
+
+    /// When `Event::Tick` is due at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if !self.backlog.is_empty() {
+            Some(self.now)
+        } else {
+            self.deadline()
+        }
+    }
+
+    /// Client requests that would be admitted now.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.ops.client_room()
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Submit { session, req, op } => self.submit(session, req, op),
+            Event::DiskDone {
+                token,
+                result,
+                buf,
+                is_zero,
+            } => {
+                self.disk_done(token, result, buf, is_zero);
+            }
+            Event::Peer {
+                link,
+                message,
+                payload,
+            } => self.peer_message(link, message, payload),
+            Event::MetaDone { token, result } => self.meta_done(token, result),
+            Event::JobDone { token, outcome } => self.job_done(token, outcome),
+            Event::Abort { session, req } => self.abort(session, req),
+            Event::CloseSession { session } => self.close_session(session),
+            Event::Start => self.start_up(),
+            Event::Tick => self.tick(),
+            Event::LinkUp { peer, link } => self.link_up(peer, link),
+            Event::LinkDown { link } => self.link_down(link),
+            Event::Unreachable { peer } => self.unreachable(peer),
+            Event::Record(choice) => self.record_choice(choice),
+            Event::Command { id, command } => match command {
+                Command::Promote { force, wait } => self.promote(id, force, wait),
+                Command::Demote => self.demote(id),
+                Command::Stop => self.stop(id),
+                Command::Connect(peer) => self.connect(id, peer),
+                Command::Disconnect(peer) => self.disconnect(id, peer),
+                Command::ResyncStart { from } => self.resync_start(id, from),
+                Command::ResyncPause => self.resync_pause(id, true),
+                Command::ResyncResume => self.resync_pause(id, false),
+                Command::ResyncRate(rate) => self.set_resync_rate(id, rate),
+                Command::Verify => self.start_verify(id),
+            },
+        }
+    }
+
+    /// Lets everything go on whose condition may have come true in this turn.
+    fn settle(&mut self) {
+        self.start_granted();
+        while std::mem::take(&mut self.ops.attention) {
+            self.settle_round_of_conditions();
+            self.start_granted();
+        }
+        if self.tick_at.is_none() {
+            self.arm_tick();
+        }
+    }
+
+    /// Each step looks at its own condition, does what it allows, and asks for another look if
+    /// that may let something else go on. Writes of metadata come last, so that they carry all.
+    fn settle_round_of_conditions(&mut self) {
+        if self.durable.has_failed {
+            return;
+        }
+        self.settle_adopting();
+        self.settle_record();
+        self.settle_membership();
+        for node in self.peers.nodes() {
+            self.settle_hello(node);
+            self.settle_adoption(node);
+            self.settle_exchange(node);
+            self.settle_waiting(node);
+            self.settle_target(node);
+            self.settle_join(node);
+        }
+        self.settle_role();
+        self.settle_verify();
+        self.begin_round();
+        self.dispatch_waiting();
+        self.settle_log();
+        self.write_superblock();
+    }
+
+    /// What waited for credit, a record or the seq window, in order of arrival.
+    fn dispatch_waiting(&mut self) {
+        while let Some(slot) = self.wait_dispatch.front().copied() {
+            let is_client = self.ops.get(slot).is_client();
+            let may_go = match is_client {
+                true => self.may_dispatch(slot),
+                false => self.may_write_as_member(slot),
+            };
+            if !may_go {
+                return;
+            }
+            self.wait_dispatch.pop_front();
+            match is_client {
+                true => self.fan_out(slot),
+                false => self.warm(slot),
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.actions.push(Action::Notice(notice));
+    }
+
+    fn complete(&mut self, session: SessionId, req: ReqId, outcome: Outcome) {
+        self.actions.push(Action::Complete {
+            session,
+            req,
+            outcome,
+        });
+    }
+
+    /// Several replicas are configured: there is a log, bitmaps and sessions.
+    fn is_mirrored(&self) -> bool {
+        self.setup.names.len() > 1
+    }
+
+    fn disk(&self) -> Disk {
+        self.durable.sb.disk
+    }
+
+    /// This node's disk may be written and read.
+    #[inline]
+    fn is_disk_usable(&self) -> bool {
+        self.durable.sb.disk != Disk::Failed && !self.durable.has_failed
+    }
+
+    #[cfg(feature = "planted")]
+    #[inline]
+    fn planted(&self, bug: Bug) -> bool {
+        self.setup.bug == Some(bug)
+    }
+}
+
+/// `if planted!(self, Name)`: is this fault planted? Constant `false` without the feature.
+macro_rules! planted {
+    ($volume:expr, $bug:ident) => {{
+        #[cfg(feature = "planted")]
+        let is = $volume.planted($crate::planted::Bug::$bug);
+        #[cfg(not(feature = "planted"))]
+        let is = false;
+        is
+    }};
+}
+use planted;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! What we know of each peer beside the state of its session.
+
+use std::collections::VecDeque;
+
+use crate::bitmap::Bitmap;
+use crate::event::LinkId;
+use crate::message::{Disk, Hello, Refusal};
+use crate::meta::{PageWriter, PeerBitmap};
+use crate::session::Session;
+use crate::time::Instant;
+use crate::units::{Extent, NodeIdx, Seq};
+
+/// One other node.
+pub(super) struct Peer {
+    pub node: NodeIdx,
+    pub session: Session,
+    /// Its hello of this session.
+    pub hello: Option<Box<Hello>>,
+    /// Our own hello of this session: the facts that were judged.
+    pub said: Option<Box<Hello>>,
+    /// State of its copy as last heard in this session.
+    pub disk: Disk,
+    /// It serves clients, as last heard in this session.
+    pub is_primary: bool,
+    /// What it lacks, as far as we know.
+    pub dirty: Bitmap,
+    pub writer: PageWriter,
+    /// We wait with our hello until a record under way is settled.
+    pub hello_owed: bool,
+    /// Exchange: where our runs go on; `None` once all are said.
+    pub runs_from: Option<u64>,
+    pub runs_received: bool,
+    /// Exchange: what must be durable here before it ends.
+    pub gate: Gate,
+    /// It waits for our word that its identity is durable here.
+    pub adoption_owed: bool,
+    /// We made our disk durable for it in this session.
+    pub flushed_here: bool,
+    /// Law T9: it was in S with us, in an unbroken session of this process, until it vanished.
+    pub vanished_in_sync: bool,
+    /// A dial or probe failed since the link went down.
+    pub unreachable: bool,
+    /// When the session entered its state; handshakes have a deadline (law L3).
+    pub since: Instant,
+    /// Why it was last refused.
+    pub last_refusal: Option<Refusal>,
+    /// Credit that it granted and we used.
+    pub operations_out: u32,
+    pub bytes_out: u64,
+    /// Writes of it above its `stable` mark: may differ there after it vanished.
+    pub unstable: VecDeque<(Seq, Extent)>,
+    /// Newest seq it stamped.
+    pub seen: Seq,
+    /// Everything up to here is durable on all of S, as it said.
+    pub durable: Seq,
+    pub source: super::source::Source,
+    pub target: super::target::Target,
+    /// A record was sent and not yet acknowledged.
+    pub record_pending: bool,
+}
+
+/// What an exchange still needs on our own disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Nothing.
+    Open,
+    /// The superblock of this version.
+    Superblock(u64),
+    /// Every bitmap page of the peer, then the superblock with its incarnation (law S11).
+    AllDirty,
+}
+
+/// All of them, by node index.
+pub(super) struct Peers {
+    peers: Vec<Option<Peer>>,
+}
+
+impl Peers {
+    pub fn new(me: NodeIdx, names: &[String], bitmaps: Vec<PeerBitmap>) -> Peers {
+        let mut peers: Vec<Option<Peer>> = names.iter().map(|_| None).collect();
+        for PeerBitmap {
+            peer,
+            bitmap,
+            writer,
+        } in bitmaps
+        {
+            assert!(
+                peer != me && usize::from(peer.0) < names.len(),
+                "{peer:?} is another node"
+            );
+            peers[usize::from(peer.0)] = Some(Peer::new(peer, bitmap, writer));
+        }
+        Peers { peers }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().flatten()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.peers.iter_mut().flatten()
+    }
+
+    pub fn find(&self, node: NodeIdx) -> Option<&Peer> {
+        self.peers.get(usize::from(node.0))?.as_ref()
+    }
+
+    pub fn find_mut(&mut self, node: NodeIdx) -> Option<&mut Peer> {
+        self.peers.get_mut(usize::from(node.0))?.as_mut()
+    }
+
+    /// The peer, which the caller knows to exist.
+    pub fn get(&self, node: NodeIdx) -> &Peer {
+        self.find(node).expect("the node is a peer of this volume")
+    }
+
+    /// The peer, which the caller knows to exist.
+    pub fn get_mut(&mut self, node: NodeIdx) -> &mut Peer {
+        self.find_mut(node)
+            .expect("the node is a peer of this volume")
+    }
+
+    /// Who speaks on `link`. Others are late words of a session that is over (law R10).
+    pub fn by_link(&self, link: LinkId) -> Option<NodeIdx> {
+        self.iter()
+            .find(|p| p.session.link() == Some(link))
+            .map(|p| p.node)
+    }
+
+    /// Indexes of all peers: for loops that need the whole volume meanwhile.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeIdx> + use<> {
+        let known: crate::units::NodeSet = self
+            .iter()
+            .fold(Default::default(), |set, p| set.with(p.node));
+        (0..crate::units::NODES_MAX as u8)
+            .map(NodeIdx)
+            .filter(move |n| known.has(*n))
+    }
+}
+
+impl Peer {
+    fn new(node: NodeIdx, dirty: Bitmap, writer: PageWriter) -> Peer {
+        Peer {
+            node,
+            session: Session::Connecting,
+            hello: None,
+            said: None,
+            disk: Disk::Blank,
+            is_primary: false,
+            dirty,
+            writer,
+            hello_owed: false,
+            runs_from: None,
+            runs_received: false,
+            gate: Gate::Open,
+            adoption_owed: false,
+            flushed_here: false,
+            vanished_in_sync: false,
+            unreachable: false,
+            since: Instant(0),
+            last_refusal: None,
+            operations_out: 0,
+            bytes_out: 0,
+            unstable: VecDeque::new(),
+            seen: Seq(0),
+            durable: Seq(0),
+            source: Default::default(),
+            target: Default::default(),
+            record_pending: false,
+        }
+    }
+
+    /// Its hello fits and its session goes on: its words of role and disk can be used.
+    pub fn is_connected(&self) -> bool {
+        !matches!(
+            self.session,
+            Session::Standalone(_) | Session::Connecting | Session::Handshake(_)
+        )
+    }
+
+    /// Application writes are sent to it.
+    #[inline]
+    pub fn takes_data(&self) -> bool {
+        self.session.data_link().is_some() && self.disk != Disk::Failed
+    }
+
+    /// Room for one more write of `bytes` within what it granted. A write larger than the whole
+    /// grant goes alone.
+    pub fn has_credit(&self, bytes: u64) -> bool {
+        let Some(hello) = &self.hello else {
+            return false;
+        };
+        self.operations_out < hello.credit_operations
+            && (self.bytes_out == 0 || self.bytes_out + bytes <= hello.credit_bytes)
+    }
+
+    /// A write was sent.
+    pub fn use_credit(&mut self, bytes: u64) {
+        self.operations_out += 1;
+        self.bytes_out += bytes;
+    }
+
+    /// A write was answered.
+    pub fn return_credit(&mut self, bytes: u64) {
+        self.operations_out = self.operations_out.saturating_sub(1);
+        self.bytes_out = self.bytes_out.saturating_sub(bytes);
+    }
+}

@@ -1,0 +1,356 @@
+//! The superblock as it should be, and changes of the record (laws T3, T4, T9).
+//!
+//! ```text
+//!  change sb ─► version n ─► MetaWrite (group commit) ─► durable ≥ n ─► what waited goes on
+//!  change S  ─► ProposeRecord ─► Chosen ─► sb.record, sb.chain ─► durable ─► effective
+//! ```
+
+use crate::action::{Action, Notice};
+use crate::event::DiskError;
+use crate::generation::Entry;
+use crate::message::{Disk, Message};
+use crate::meta::{PageWriter, Superblock, encode_superblock};
+use crate::record::{Choice, Record};
+use crate::time::Instant;
+use crate::units::{NodeIdx, NodeSet, Term};
+
+use super::ops::{Purpose, token};
+use super::timers::RETRY;
+use super::{Volume, planted};
+
+/// The superblock in memory, and how much of it is on disk.
+pub(super) struct Durable {
+    /// As it should be.
+    pub sb: Superblock,
+    writer: PageWriter,
+    version: u64,
+    writing: Option<u64>,
+    durable: u64,
+    /// A metadata write failed: nothing can be promised any more.
+    pub has_failed: bool,
+    /// The record in force: the newest one that is durable here.
+    pub record: Option<Record>,
+    /// A change of S under way.
+    pub change: Option<Change>,
+    /// The control store could not be asked; ask again then.
+    pub retry_at: Option<Instant>,
+}
+
+/// A record on its way to be in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    pub record: Record,
+    /// A new reign: its entry joins the chain with the record.
+    pub extends_chain: bool,
+    /// What else becomes true with it, in the same superblock write.
+    pub becoming: Becoming,
+    /// The superblock version that carries it, once chosen.
+    pub version: Option<u64>,
+}
+
+/// What a promotion makes of the copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Becoming {
+    /// Nothing new.
+    Member,
+    /// The first reign of a volume with this identity.
+    Founder(u128),
+    /// Good by an operator's word: the newest reign it shares with others is cut off, so that
+    /// they compare as diverged (law T10).
+    Forced,
+}
+
+impl Durable {
+    pub fn new(sb: Superblock, writer: PageWriter) -> Durable {
+        Durable {
+            record: sb.record,
+            retry_at: None,
+            sb,
+            writer,
+            version: 0,
+            writing: None,
+            durable: 0,
+            has_failed: false,
+            change: None,
+        }
+    }
+
+    /// The superblock was changed; answers the version that will carry it.
+    pub fn touch(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    /// The version that carries everything changed so far.
+    pub fn newest_version(&self) -> u64 {
+        self.version
+    }
+
+    /// Everything up to `version` is on disk.
+    pub fn is_durable(&self, version: u64) -> bool {
+        self.durable >= version
+    }
+
+    /// The superblock on disk says what memory says.
+    pub fn is_settled(&self) -> bool {
+        self.durable == self.version
+    }
+}
+
+impl Volume {
+    /// The record in force here.
+    pub(super) fn record(&self) -> Option<Record> {
+        self.durable.record
+    }
+
+    /// The in-sync set of the record in force here.
+    pub(super) fn in_sync(&self) -> NodeSet {
+        self.record().map_or(NodeSet::EMPTY, |r| r.in_sync)
+    }
+
+    /// Members whose confirmation a write needs now: S, and while S changes, old and new S (T4).
+    #[inline]
+    pub(super) fn required(&self) -> NodeSet {
+        let mut required = self.in_sync();
+        if let Some(change) = self.durable.change {
+            if planted!(self, AckBeforeRecordDurable) {
+                return change.record.in_sync;
+            }
+            required = NodeSet(required.0 | change.record.in_sync.0);
+        }
+        NodeSet(required.0 | self.joining.0)
+    }
+
+    /// This node is the primary of its newest record: only it may change S (law T4).
+    pub(super) fn reigns(&self) -> bool {
+        self.record().is_some_and(|r| r.primary == self.me)
+    }
+
+    /// The highest term seen anywhere.
+    pub(super) fn highest_term(&self) -> Term {
+        let known = self
+            .peers
+            .iter()
+            .filter_map(|p| p.hello.as_ref()?.record)
+            .map(|r| r.term);
+        let own = self.record().map_or(Term(0), |r| r.term);
+        known.fold(own.max(self.durable.sb.promised), Term::max)
+    }
+
+    pub(super) fn write_superblock(&mut self) {
+        let durable = &mut self.durable;
+        if durable.writing.is_some() || durable.is_settled() || durable.has_failed {
+            return;
+        }
+        durable.writing = Some(durable.version);
+        let (block, counter) = durable.writer.next_block(0);
+        let block = if planted!(self, OneSuperblockSlot) {
+            0
+        } else {
+            block
+        };
+        let bytes = encode_superblock(&self.durable.sb, block, counter);
+        let token = token(Purpose::Superblock, 0, 0);
+        self.actions.push(Action::MetaWrite {
+            token,
+            block,
+            bytes,
+        });
+    }
+
+    pub(super) fn superblock_done(&mut self) {
+        let durable = &mut self.durable;
+        durable.durable = durable
+            .writing
+            .take()
+            .expect("one superblock write is under way");
+        self.ops.attention = true;
+    }
+
+    /// Metadata cannot be written: nothing may be promised, so nothing is (as a crash).
+    pub(super) fn metadata_failed(&mut self, _error: DiskError) {
+        if std::mem::replace(&mut self.durable.has_failed, true) {
+            return;
+        }
+        self.notice(Notice::MetaFailed);
+        self.fail_everything();
+    }
+
+    /// Starts a change of S to `in_sync`. A shrink takes a new term (law T9, quorum off).
+    pub(super) fn propose(&mut self, in_sync: NodeSet) {
+        let Some(now) = self.record() else { return };
+        assert!(self.durable.change.is_none(), "one change of S at a time");
+        assert!(!in_sync.is_empty(), "S is never empty");
+        let shrinks = !in_sync.contains(now.in_sync);
+        let mut record = Record {
+            in_sync,
+            step: now.step + 1,
+            ..now
+        };
+        let extends_chain = shrinks && !planted!(self, NoNewTermOnShrink);
+        if extends_chain {
+            record.term = Term::above(self.highest_term(), self.me);
+            record.step = 0;
+            record.primary = self.me;
+        }
+        self.propose_record(record, extends_chain, Becoming::Member);
+    }
+
+    pub(super) fn propose_record(
+        &mut self,
+        record: Record,
+        extends_chain: bool,
+        becoming: Becoming,
+    ) {
+        self.drop_unagreed();
+        self.durable.change = Some(Change {
+            record,
+            extends_chain,
+            becoming,
+            version: None,
+        });
+        self.actions.push(Action::ProposeRecord(record));
+        self.ops.attention = true;
+    }
+
+    /// The control store answered.
+    pub(super) fn record_choice(&mut self, choice: Choice) {
+        self.ops.attention = true;
+        let Some(mut change) = self.durable.change else {
+            return;
+        };
+        if change.version.is_some() {
+            return;
+        }
+        match choice {
+            Choice::Chosen => {
+                change.version = Some(self.write_down(&change));
+                self.durable.change = Some(change);
+            }
+            // Not chosen until read back: ask again at the next tick.
+            Choice::Unknown => self.durable.retry_at = Some(self.now.after(RETRY)),
+            // Somebody else reigns: whatever needed this record is over.
+            Choice::Conflict(_) => {
+                self.durable.change = None;
+                self.record_refused();
+            }
+        }
+    }
+
+    /// The next tick asks the store again.
+    pub(super) fn retry_record(&mut self) {
+        if self.durable.retry_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        self.durable.retry_at = None;
+        if let Some(Change {
+            record,
+            version: None,
+            ..
+        }) = self.durable.change
+        {
+            self.actions.push(Action::ProposeRecord(record));
+        }
+    }
+
+    fn write_down(&mut self, change: &Change) -> u64 {
+        let record = change.record;
+        let sb = &mut self.durable.sb;
+        match change.becoming {
+            Becoming::Member => {}
+            Becoming::Founder(volume_id) => {
+                (sb.volume_id, sb.disk, sb.whole) = (volume_id, Disk::UpToDate, true);
+            }
+            Becoming::Forced => {
+                (sb.disk, sb.whole) = (Disk::UpToDate, true);
+                sb.chain.pop();
+            }
+        }
+        sb.record = Some(record);
+        sb.promised = sb.promised.max(record.term);
+        if change.extends_chain {
+            sb.chain.push(Entry {
+                branch: record.branch,
+                term: record.term,
+            });
+        }
+        // Alone in S this copy is what the volume is.
+        sb.whole |= record.in_sync == NodeSet::only(self.me);
+        self.durable.touch()
+    }
+
+    /// Ends a change whose record became durable: it is in force now.
+    pub(super) fn settle_record(&mut self) {
+        let Some(change) = self.durable.change else {
+            return;
+        };
+        let Some(version) = change.version else {
+            return;
+        };
+        if !self.durable.is_durable(version) {
+            return;
+        }
+        self.durable.change = None;
+        self.durable.record = Some(change.record);
+        self.notice(Notice::InSync {
+            record: change.record,
+        });
+        self.tell_record(change.record.in_sync.without(self.me));
+        self.record_in_force();
+        self.reconsider_all();
+    }
+
+    /// Says the record to members that are connected; they write it down and confirm nothing of
+    /// a newer term before.
+    pub(super) fn tell_record(&mut self, members: NodeSet) {
+        let Some(record) = self.record() else { return };
+        let chain = self.durable.sb.chain.clone();
+        for node in members.iter() {
+            let Some(link) = self.peers.find(node).and_then(|p| p.session.data_link()) else {
+                continue;
+            };
+            self.peers.get_mut(node).record_pending = true;
+            let message = Message::Record {
+                record,
+                chain: chain.clone(),
+            };
+            self.actions.push(Action::Send {
+                link,
+                message,
+                payload: None,
+            });
+        }
+    }
+
+    /// S must shrink by everybody who cannot confirm any more.
+    pub(super) fn settle_membership(&mut self) {
+        if self.durable.change.is_some() || !self.is_serving_record() {
+            return;
+        }
+        let now = self.in_sync();
+        let mut next = now;
+        for node in now.iter() {
+            let is_lost = match node == self.me {
+                true => !self.is_disk_usable(),
+                false => !self.is_member_alive(node),
+            };
+            if is_lost {
+                next = next.without(node);
+            }
+        }
+        // The last member never leaves (law R1).
+        if next != now && !next.is_empty() {
+            self.propose(next);
+        }
+    }
+
+    /// This node acknowledges writes under its record, so a lost member must leave S.
+    fn is_serving_record(&self) -> bool {
+        self.reigns() && self.role.is_serving() && !self.durable.has_failed
+    }
+
+    fn is_member_alive(&self, node: NodeIdx) -> bool {
+        let peer = self.peers.get(node);
+        peer.session.data_link().is_some() && peer.disk != Disk::Failed
+    }
+}

@@ -1,0 +1,197 @@
+//! Reads through another member: by a primary whose own disk failed or misread (law R6, F6),
+//! and the answers to such reads and to a verify's questions.
+
+use crate::action::{Action, Job, Outcome, ReadInto};
+use crate::event::{DiskResult, JobOutcome};
+use crate::message::{Disk, Message, RESYNC_PIECE_GRANULES, Status};
+use crate::session::Session;
+use crate::units::{BufId, Extent, NodeIdx, NodeSet, PIECE_MAX};
+
+use super::Volume;
+use super::ops::{Kind, Phase, Purpose};
+
+impl Volume {
+    /// Asks a member of S for what this node cannot read; nobody left is an error (law B12).
+    pub(super) fn read_remotely(&mut self, slot: u32) {
+        let others = self.in_sync().without(self.me);
+        let found = others.iter().find_map(|node| {
+            let peer = self.peers.find(node)?;
+            let Session::InSync(link) = peer.session else {
+                return None;
+            };
+            let tried = self.ops.get(slot).failed.has(node);
+            (peer.disk == Disk::UpToDate && !tried).then_some((node, link))
+        });
+        let Some((node, link)) = found else {
+            self.answer(slot, Outcome::Io);
+            return self.end(slot);
+        };
+        let op = self.ops.get_mut(slot);
+        (op.phase, op.link) = (Phase::Out, link);
+        op.pending = NodeSet::only(node);
+        let (id, extent) = (u64::from(op.generation) << 32 | u64::from(slot), op.extent);
+        self.say(node, Message::ReadRequest { id, extent });
+    }
+
+    pub(super) fn read_reply(
+        &mut self,
+        node: NodeIdx,
+        id: u64,
+        status: Status,
+        buf: Option<BufId>,
+    ) {
+        let (generation, slot) = ((id >> 32) as u32, id as u32);
+        let op = self
+            .ops
+            .find(generation, slot)
+            .filter(|op| op.pending.has(node));
+        let Some(Kind::Read { buf: to, .. }) = op.map(|op| op.kind) else {
+            return self.release(buf);
+        };
+        match buf {
+            Some(from) if status == Status::Ok => {
+                let bytes = self.ops.get(slot).extent.bytes();
+                let op = self.ops.get_mut(slot);
+                (op.piece_buf, op.piece_buf_owned) = (Some(from), true);
+                let token = self.ops.token(Purpose::Job, slot);
+                self.actions.push(Action::Job {
+                    token,
+                    job: Job::Copy { from, to, bytes },
+                });
+            }
+            _ => {
+                self.release(buf);
+                let op = self.ops.get_mut(slot);
+                op.failed = op.failed.with(node);
+                self.read_remotely(slot);
+            }
+        }
+    }
+
+    /// The bytes lie in the client's buffer.
+    pub(super) fn remote_copied(&mut self, slot: u32) {
+        let from = self.ops.get(slot).piece_buf;
+        self.release(from);
+        self.answer(slot, Outcome::Ok);
+        self.end(slot);
+    }
+
+    pub(super) fn remote_reads_lost(&mut self, node: NodeIdx) {
+        for slot in self.ops.slots() {
+            let op = self.ops.get_mut(slot);
+            let waits = matches!(op.kind, Kind::Read { .. })
+                && op.phase == Phase::Out
+                && op.pending.has(node)
+                && op.piece_buf.is_none();
+            if waits {
+                op.failed = op.failed.with(node);
+                self.read_remotely(slot);
+            }
+        }
+    }
+
+    /// A primary asks for bytes, or for their checksums.
+    pub(super) fn serve_for(&mut self, node: NodeIdx, id: u64, extent: Extent, sums: bool) {
+        let session = self.peers.get(node).session;
+        let Some(link) = session.link() else { return };
+        let most = if sums {
+            RESYNC_PIECE_GRANULES
+        } else {
+            PIECE_MAX / crate::units::GRANULE
+        };
+        if extent.end > self.size || extent.granules() > most {
+            return self.breach(node);
+        }
+        let is_member = matches!(session, Session::InSync(_)) && self.disk() == Disk::UpToDate;
+        let kind = if sums {
+            Kind::ServeSums { id }
+        } else {
+            Kind::ServeRead { id }
+        };
+        let slot = match is_member && self.is_disk_usable() {
+            true => self.take_internal(kind, extent, link),
+            false => None,
+        };
+        match slot {
+            Some(slot) => self.order(slot, false),
+            None if sums => {
+                self.say(
+                    node,
+                    Message::SumReply {
+                        id,
+                        status: Status::Refused,
+                        sums: vec![],
+                    },
+                );
+            }
+            None => self.say(
+                node,
+                Message::ReadReply {
+                    id,
+                    status: Status::Refused,
+                },
+            ),
+        }
+    }
+
+    pub(super) fn start_serving_read(&mut self, slot: u32) {
+        let token = self.ops.token(Purpose::Disk, slot);
+        let extent = self.ops.get(slot).extent;
+        self.ops.get_mut(slot).phase = Phase::Out;
+        self.actions.push(Action::DiskRead {
+            token,
+            extent,
+            into: ReadInto::Alloc,
+        });
+    }
+
+    pub(super) fn serve_read_done(
+        &mut self,
+        slot: u32,
+        id: u64,
+        result: DiskResult,
+        buf: Option<BufId>,
+    ) {
+        let link = self.ops.get(slot).link;
+        if self.peers.by_link(link).is_some() {
+            let status = result.map_or_else(Status::from, |()| Status::Ok);
+            let payload = buf.filter(|_| result.is_ok());
+            let message = Message::ReadReply { id, status };
+            self.actions.push(Action::Send {
+                link,
+                message,
+                payload,
+            });
+        }
+        self.release(buf);
+        self.end(slot);
+    }
+
+    /// Sums of what lies here: for a verify, or before a pull.
+    pub(super) fn start_sums(&mut self, slot: u32) {
+        let token = self.ops.token(Purpose::Job, slot);
+        let extent = self.ops.get(slot).extent;
+        self.ops.get_mut(slot).phase = Phase::Job;
+        self.actions.push(Action::Job {
+            token,
+            job: Job::Sums { extent },
+        });
+    }
+
+    pub(super) fn sums_served(&mut self, slot: u32, id: u64, outcome: JobOutcome) {
+        let link = self.ops.get(slot).link;
+        if self.peers.by_link(link).is_some() {
+            let (status, sums) = match outcome {
+                JobOutcome::Sums(sums) => (Status::Ok, sums),
+                _ => (Status::Io, Vec::new()),
+            };
+            let message = Message::SumReply { id, status, sums };
+            self.actions.push(Action::Send {
+                link,
+                message,
+                payload: None,
+            });
+        }
+        self.end(slot);
+    }
+}

@@ -1,0 +1,592 @@
+//! Roles: founding, promotion, demotion, stop.
+//!
+//! ```text
+//!  Wait ─► may_promote ─► Promise durable ─► members write the record down ─► Commit ─► Primary
+//!  Primary ─► Demoting: drain, flush round, close the log ─► Secondary
+//!  any ─► Stopping: as demote, then flush, mark clean ─► Stopped
+//! ```
+//!
+//! Members first, the candidate last: if it dies in between, they are ahead by an empty reign
+//! of which it was a member, never diverged.
+
+use std::time::Duration;
+
+use crate::action::{Action, Answer, CommandError, Notice, Outcome};
+use crate::event::{CommandId, DiskResult};
+use crate::generation::{Chain, Entry, Verdict, judge};
+use crate::message::{Disk, Message, Refusal};
+use crate::promotion::{Other, Plan, Reach, View, may_promote};
+use crate::record::Record;
+use crate::session::Session;
+use crate::time::Instant;
+use crate::units::{NodeIdx, NodeSet, Term};
+
+use super::ops::{Purpose, token};
+use super::record::Becoming;
+use super::timers::DRAIN;
+use super::{Volume, planted};
+
+/// What this node does for the volume.
+pub(super) enum Role {
+    Secondary,
+    Promoting(Promotion),
+    Primary,
+    Demoting(Drain),
+    Stopping(Drain),
+    Stopped,
+}
+
+pub(super) struct Promotion {
+    /// Who asked; nobody if the volume promotes itself.
+    id: Option<CommandId>,
+    force: bool,
+    deadline: Instant,
+    phase: Phase,
+}
+
+#[derive(Clone)]
+enum Phase {
+    /// Until each peer answered or is gone.
+    Wait,
+    /// The term is promised durably at this superblock version.
+    Promise {
+        plan: Plan,
+        term: Term,
+        version: u64,
+    },
+    /// Members write the record down.
+    Offer {
+        plan: Plan,
+        record: Record,
+        waiting: NodeSet,
+    },
+    /// The record is being chosen and written down here.
+    Commit { is_founding: bool },
+}
+
+pub(super) struct Drain {
+    id: Option<CommandId>,
+    deadline: Instant,
+    phase: DrainPhase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DrainPhase {
+    /// Requests run out.
+    Requests,
+    /// Everything becomes durable, by this round.
+    Round(u64),
+    /// Log slots close, their bits durable first.
+    Log,
+    /// Stop only: the disk's last flush.
+    Flush,
+    /// Stop only: the clean mark, by this superblock version.
+    Mark(u64),
+}
+
+impl Role {
+    /// Takes requests of clients.
+    #[inline]
+    pub fn is_admitting(&self) -> bool {
+        matches!(self, Role::Primary)
+    }
+
+    /// Plain primary.
+    pub fn is_primary(&self) -> bool {
+        matches!(self, Role::Primary)
+    }
+
+    /// Requests admitted as primary may still run.
+    pub fn is_serving(&self) -> bool {
+        matches!(
+            self,
+            Role::Primary
+                | Role::Demoting(_)
+                | Role::Stopping(Drain {
+                    phase: DrainPhase::Requests | DrainPhase::Round(_) | DrainPhase::Log,
+                    ..
+                })
+        )
+    }
+
+    /// What a request gets that is not admitted.
+    pub fn refusal(&self) -> Outcome {
+        match self {
+            Role::Stopping(_) | Role::Stopped => Outcome::Stopping,
+            _ => Outcome::NotPrimary,
+        }
+    }
+
+    /// Waits for requests to end.
+    pub fn waits_for_drain(&self) -> bool {
+        matches!(self, Role::Demoting(_) | Role::Stopping(_))
+    }
+
+    /// Not in the middle of a promotion: what a hello says stays so.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Role::Promoting(promotion) => matches!(promotion.phase, Phase::Wait),
+            _ => true,
+        }
+    }
+
+    /// Nothing is on its way.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self, Role::Secondary | Role::Primary | Role::Stopped)
+    }
+
+    /// Sessions may begin.
+    pub fn takes_links(&self) -> bool {
+        !matches!(self, Role::Stopping(_) | Role::Stopped)
+    }
+
+    /// S may grow now.
+    pub fn may_change_set(&self) -> bool {
+        matches!(self, Role::Primary | Role::Secondary)
+    }
+}
+
+/// One round of SplitMix64 over both halves: fresh ids from the entropy given at attach.
+fn mix(entropy: u128, salt: u64) -> u128 {
+    let round = |x: u64| {
+        let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
+    };
+    let low = round((entropy as u64).wrapping_add(salt.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    let high = round(((entropy >> 64) as u64).wrapping_add(low));
+    (u128::from(high) << 64 | u128::from(low)).max(1)
+}
+
+impl Volume {
+    /// Attach: says that this replica is in use, in this boot.
+    pub(super) fn start_up(&mut self) {
+        let volatile = self.setup.has_volatile_cache;
+        let sb = &mut self.durable.sb;
+        let survived = sb.clean || sb.boot_id == self.setup.boot_id || !volatile;
+        sb.whole &= survived;
+        sb.clean = false;
+        sb.boot_id = self.setup.boot_id;
+        self.durable.touch();
+        self.ops.attention = true;
+        if !self.is_mirrored() {
+            let deadline = self.now.after(DRAIN);
+            let (id, force, phase) = (None, false, Phase::Wait);
+            self.role = Role::Promoting(Promotion {
+                id,
+                force,
+                deadline,
+                phase,
+            });
+        }
+    }
+
+    pub(super) fn promote(&mut self, id: CommandId, force: bool, wait: Duration) {
+        let refusal = match &self.role {
+            Role::Primary => return self.reply(id, Ok(Answer::Already)),
+            Role::Secondary if self.durable.has_failed => CommandError::MetaFailed,
+            Role::Secondary => {
+                let deadline = self.now.after(wait);
+                let (id, phase) = (Some(id), Phase::Wait);
+                self.role = Role::Promoting(Promotion {
+                    id,
+                    force,
+                    deadline,
+                    phase,
+                });
+                self.ops.attention = true;
+                return;
+            }
+            Role::Promoting(_) | Role::Demoting(_) => CommandError::InProgress,
+            Role::Stopping(_) | Role::Stopped => CommandError::Stopping,
+        };
+        self.reply(id, Err(refusal));
+    }
+
+    pub(super) fn settle_role(&mut self) {
+        match &self.role {
+            Role::Promoting(_) => self.settle_promotion(),
+            Role::Demoting(_) | Role::Stopping(_) => self.settle_drain(),
+            _ => {}
+        }
+    }
+
+    fn settle_promotion(&mut self) {
+        let Role::Promoting(promotion) = &self.role else {
+            return;
+        };
+        let (force, is_due) = (promotion.force, self.now >= promotion.deadline);
+        match promotion.phase.clone() {
+            Phase::Wait => {
+                if is_due || self.has_everybody_answered() {
+                    self.decide_promotion(force);
+                }
+            }
+            Phase::Promise {
+                plan,
+                term,
+                version,
+            } => {
+                if self.durable.is_durable(version) {
+                    self.offer_record(plan, term);
+                }
+            }
+            Phase::Offer {
+                plan,
+                record,
+                waiting,
+            } => {
+                let alive = waiting.iter().filter(|n| self.is_with_us(*n));
+                let lost = waiting.count() as usize != alive.count();
+                if lost {
+                    // A member vanished; what it may have written down stays part of our past.
+                    let entry = Entry {
+                        branch: record.branch,
+                        term: record.term,
+                    };
+                    self.durable.sb.chain.push(entry);
+                    self.decide_promotion(force);
+                } else if waiting.is_empty() {
+                    self.commit(plan, record);
+                }
+            }
+            Phase::Commit { .. } => {}
+        }
+    }
+
+    fn is_with_us(&self, node: NodeIdx) -> bool {
+        matches!(self.peers.get(node).session, Session::InSync(_))
+    }
+
+    fn has_everybody_answered(&self) -> bool {
+        self.durable.change.is_none()
+            && self.adopting.is_none()
+            && self.peers.iter().all(|peer| match peer.session {
+                Session::Handshake(_) | Session::Exchange(..) => false,
+                Session::Connecting => peer.unreachable || peer.last_refusal.is_some(),
+                _ => true,
+            })
+    }
+
+    fn view(&self) -> View {
+        let other = |node: NodeIdx| {
+            let peer = self.peers.get(node);
+            let reach = match peer.session {
+                Session::Standalone(Refusal::Operator) => Reach::Gone,
+                Session::Standalone(_) => Reach::Split,
+                Session::Connecting if peer.unreachable => Reach::Gone,
+                Session::Connecting | Session::Handshake(_) => Reach::Silent,
+                _ => self.reach(node),
+            };
+            Other {
+                node,
+                reach,
+                vanished_in_sync: peer.vanished_in_sync,
+            }
+        };
+        View {
+            me: self.me,
+            is_founded: self.durable.sb.volume_id != 0,
+            disk: self.disk(),
+            is_whole: self.durable.sb.whole,
+            record: self.record(),
+            others: self.peers.nodes().map(other).collect(),
+        }
+    }
+
+    fn reach(&self, node: NodeIdx) -> Reach {
+        let peer = self.peers.get(node);
+        let Some(hello) = &peer.hello else {
+            return Reach::Silent;
+        };
+        let is_in_sync = matches!(peer.session, Session::InSync(_));
+        let verdict = judge(&self.durable.sb.chain, &hello.chain);
+        Reach::Answered {
+            disk: peer.disk,
+            is_primary: peer.is_primary,
+            is_whole: hello.is_whole,
+            is_ahead: !is_in_sync && verdict == Verdict::Behind,
+            is_in_sync,
+        }
+    }
+
+    fn decide_promotion(&mut self, force: bool) {
+        let mut plan = may_promote(&self.view(), force);
+        if planted!(self, PromoteAnyone) && matches!(plan, Err(CommandError::MayHaveGoneOn(_))) {
+            plan = Ok(Plan::Continue {
+                with: NodeSet::EMPTY,
+            });
+        }
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => return self.promotion_ended(Err(error)),
+        };
+        self.drop_unagreed();
+        let term = Term::above(self.highest_term(), self.me);
+        self.durable.sb.promised = term;
+        let version = self.durable.touch();
+        self.set_phase(Phase::Promise {
+            plan,
+            term,
+            version,
+        });
+    }
+
+    fn set_phase(&mut self, phase: Phase) {
+        if let Role::Promoting(promotion) = &mut self.role {
+            promotion.phase = phase;
+        }
+        self.ops.attention = true;
+    }
+
+    fn offer_record(&mut self, plan: Plan, term: Term) {
+        let branch = match (plan, self.durable.sb.record) {
+            (Plan::Continue { .. }, Some(record)) => record.branch,
+            _ => mix(self.setup.entropy, term.0),
+        };
+        let with = match plan {
+            Plan::Continue { with } => with
+                .iter()
+                .filter(|n| self.is_with_us(*n))
+                .fold(NodeSet::EMPTY, NodeSet::with),
+            _ => NodeSet::EMPTY,
+        };
+        let in_sync = with.with(self.me);
+        let record = Record {
+            term,
+            step: 0,
+            primary: self.me,
+            in_sync,
+            branch,
+        };
+        let mut chain: Chain = self.durable.sb.chain.clone();
+        chain.push(Entry { branch, term });
+        for node in with.iter() {
+            self.say(
+                node,
+                Message::Record {
+                    record,
+                    chain: chain.clone(),
+                },
+            );
+        }
+        self.set_phase(Phase::Offer {
+            plan,
+            record,
+            waiting: with,
+        });
+    }
+
+    /// A member wrote the offered record down.
+    pub(super) fn offer_acked(&mut self, node: NodeIdx, term: Term, step: u32) {
+        if let Role::Promoting(Promotion {
+            phase: Phase::Offer {
+                record, waiting, ..
+            },
+            ..
+        }) = &mut self.role
+            && (record.term, record.step) == (term, step)
+        {
+            *waiting = waiting.without(node);
+        }
+    }
+
+    fn commit(&mut self, plan: Plan, record: Record) {
+        let becoming = match plan {
+            Plan::Found => Becoming::Founder(mix(self.setup.entropy, record.term.0 ^ u64::MAX)),
+            Plan::Force => Becoming::Forced,
+            Plan::Continue { .. } => Becoming::Member,
+        };
+        let is_founding = plan == Plan::Found;
+        self.set_phase(Phase::Commit { is_founding });
+        self.propose_record(record, true, becoming);
+    }
+
+    /// The store chose somebody else, or S changed under us: nothing was promised to clients.
+    pub(super) fn record_refused(&mut self) {
+        if matches!(self.role, Role::Promoting(_)) {
+            self.promotion_ended(Err(CommandError::TimedOut));
+        }
+    }
+
+    fn promotion_ended(&mut self, result: Result<Answer, CommandError>) {
+        let Role::Promoting(promotion) = std::mem::replace(&mut self.role, Role::Secondary) else {
+            return;
+        };
+        if let Some(id) = promotion.id {
+            self.reply(id, result);
+        }
+        self.ops.attention = true;
+    }
+
+    /// A record came into force: a candidate serves now; whoever is not in S begins anew.
+    pub(super) fn record_in_force(&mut self) {
+        if let Role::Promoting(Promotion {
+            phase: Phase::Commit { is_founding },
+            ..
+        }) = self.role
+        {
+            let record = self.record().expect("a promotion has a record");
+            if is_founding {
+                self.notice(Notice::Founded {
+                    branch: record.branch,
+                });
+            }
+            self.promotion_ended(Ok(Answer::Ok));
+            self.role = Role::Primary;
+            self.log.retouch(self.flush.started);
+            self.notice(Notice::Promoted { term: record.term });
+            self.tell_state();
+        }
+        let in_sync = self.in_sync();
+        for node in self.peers.nodes() {
+            let peer = self.peers.get(node);
+            let belongs = in_sync.has(node) || matches!(peer.session, Session::Source(_));
+            if peer.is_connected() && !belongs && peer.disk != Disk::Failed {
+                self.drop_link(node);
+            } else if in_sync.has(node) && matches!(peer.session, Session::InSync(_)) {
+                self.peers.get_mut(node).unstable.clear();
+            }
+        }
+    }
+
+    pub(super) fn demote(&mut self, id: CommandId) {
+        match self.role {
+            Role::Primary => {
+                let drain = Drain {
+                    id: Some(id),
+                    deadline: self.now.after(DRAIN),
+                    phase: DrainPhase::Requests,
+                };
+                self.role = Role::Demoting(drain);
+                self.ops.attention = true;
+            }
+            Role::Secondary => self.reply(id, Ok(Answer::Already)),
+            Role::Promoting(_) | Role::Demoting(_) => {
+                self.reply(id, Err(CommandError::InProgress));
+            }
+            Role::Stopping(_) | Role::Stopped => self.reply(id, Err(CommandError::Stopping)),
+        }
+    }
+
+    pub(super) fn stop(&mut self, id: CommandId) {
+        match self.role {
+            Role::Stopping(_) => return self.reply(id, Err(CommandError::InProgress)),
+            Role::Stopped => return self.reply(id, Ok(Answer::Already)),
+            Role::Promoting(_) => self.promotion_ended(Err(CommandError::Stopping)),
+            Role::Demoting(Drain {
+                id: Some(first), ..
+            }) => {
+                self.reply(first, Err(CommandError::Stopping));
+            }
+            _ => {}
+        }
+        let phase = match self.role.is_serving() {
+            true => DrainPhase::Requests,
+            false => DrainPhase::Flush,
+        };
+        let deadline = self.now.after(DRAIN);
+        self.role = Role::Stopping(Drain {
+            id: Some(id),
+            deadline,
+            phase,
+        });
+        if phase == DrainPhase::Flush {
+            self.leave();
+        }
+        self.ops.attention = true;
+    }
+
+    fn settle_drain(&mut self) {
+        let (Role::Demoting(drain) | Role::Stopping(drain)) = &self.role else {
+            return;
+        };
+        let (phase, is_due) = (drain.phase, self.now >= drain.deadline);
+        match phase {
+            DrainPhase::Requests => {
+                let busy = self.ops.each().any(|(_, op)| op.is_client());
+                if !busy || is_due {
+                    self.flush.wanted = true;
+                    self.set_drain(DrainPhase::Round(self.flush.started + 1));
+                }
+            }
+            DrainPhase::Round(round) => {
+                if self.flush.completed >= round || is_due || !self.is_disk_usable() {
+                    self.set_drain(DrainPhase::Log);
+                } else if self.flush.started < round {
+                    self.flush.wanted = true;
+                }
+            }
+            DrainPhase::Log => {
+                if self.is_mirrored() && !is_due && self.is_disk_usable() {
+                    self.pages.wants_all = true;
+                    while self.close_idle() > 0 {}
+                    self.log.want_all();
+                }
+                if !self.is_mirrored() || self.is_log_closed() || is_due || !self.is_disk_usable() {
+                    self.drained();
+                }
+            }
+            DrainPhase::Flush => {}
+            DrainPhase::Mark(version) => {
+                let bits = self.peers.nodes().all(|n| self.are_bits_durable(n));
+                if (self.durable.is_durable(version) && bits) || is_due {
+                    self.stopped();
+                }
+            }
+        }
+    }
+
+    fn set_drain(&mut self, next: DrainPhase) {
+        if let Role::Demoting(drain) | Role::Stopping(drain) = &mut self.role {
+            drain.phase = next;
+        }
+        self.ops.attention = true;
+    }
+
+    fn drained(&mut self) {
+        if matches!(self.role, Role::Stopping(_)) {
+            self.set_drain(DrainPhase::Flush);
+            return self.leave();
+        }
+        let Role::Demoting(drain) = std::mem::replace(&mut self.role, Role::Secondary) else {
+            return;
+        };
+        self.notice(Notice::Demoted);
+        self.tell_state();
+        if let Some(id) = drain.id {
+            self.reply(id, Ok(Answer::Ok));
+        }
+        self.ops.attention = true;
+    }
+
+    /// Stop: says good-bye, then makes the disk durable.
+    fn leave(&mut self) {
+        for node in self.peers.nodes() {
+            self.say(node, Message::Refuse(Refusal::Leaving));
+            self.drop_link(node);
+        }
+        self.pages.wants_all = true;
+        let token = token(Purpose::StopFlush, 0, 0);
+        self.actions.push(Action::DiskFlush { token });
+    }
+
+    pub(super) fn stop_flushed(&mut self, result: DiskResult) {
+        self.ops.attention = true;
+        let is_quiet = self.ops.each().next().is_none();
+        if result.is_ok() && is_quiet && !self.durable.has_failed {
+            self.durable.sb.clean = true;
+        }
+        let version = self.durable.touch();
+        self.set_drain(DrainPhase::Mark(version));
+    }
+
+    fn stopped(&mut self) {
+        let Role::Stopping(drain) = std::mem::replace(&mut self.role, Role::Stopped) else {
+            return;
+        };
+        if let Some(id) = drain.id {
+            self.reply(id, Ok(Answer::Ok));
+        }
+    }
+}

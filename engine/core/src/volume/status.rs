@@ -1,0 +1,180 @@
+//! What a volume says of itself. Read-only, for people and checkers.
+
+use crate::action::VerifyFigures;
+use crate::generation::Chain;
+use crate::message::{Disk, Refusal};
+use crate::record::Record;
+use crate::session::Session;
+use crate::units::{NodeIdx, NodeSet, Seq};
+
+use super::Volume;
+use super::role::Role;
+
+/// A volume as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What this node does for it.
+    pub role: RoleStatus,
+    /// State of this node's copy.
+    pub disk: Disk,
+    /// It lost no stored write.
+    pub is_whole: bool,
+    /// Metadata could not be written: nothing is promised any more.
+    pub has_meta_failed: bool,
+    /// The last copy is full.
+    pub is_full: bool,
+    /// Identity, 0 before founding.
+    pub volume_id: u128,
+    /// Record in force here.
+    pub record: Option<Record>,
+    /// Reigns whose data this copy holds.
+    pub chain: Chain,
+    /// Members of S.
+    pub in_sync: NodeSet,
+    /// Newest seq stamped here.
+    pub seq: Seq,
+    /// Everything up to here is confirmed by all of S.
+    pub stable: Seq,
+    /// Every other configured node.
+    pub peers: Vec<PeerStatus>,
+    /// A verify runs.
+    pub is_verifying: bool,
+    /// What the newest verify found so far.
+    pub verify: VerifyFigures,
+    /// An operator paused resync on this node.
+    pub is_resync_paused: bool,
+}
+
+/// Role as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleStatus {
+    /// Does not serve.
+    Secondary,
+    /// On its way to serve.
+    Promoting,
+    /// Serves clients.
+    Primary,
+    /// On its way to serve no more.
+    Demoting,
+    /// On its way to stop.
+    Stopping,
+    /// Stopped; nothing follows.
+    Stopped,
+}
+
+/// One other node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Who.
+    pub node: NodeIdx,
+    /// State of the session.
+    pub session: Session,
+    /// State of its copy, as last heard in this session; `None` without one.
+    pub disk: Option<Disk>,
+    /// It serves clients.
+    pub is_primary: bool,
+    /// Granules it lacks, as far as this node knows; on a target: granules still to pull.
+    pub out_of_sync: u64,
+    /// Granules moved in this session's resync.
+    pub moved: u64,
+    /// Why it was last refused, by either side.
+    pub last_refusal: Option<Refusal>,
+    /// Waits for an operator after a verify.
+    pub is_held: bool,
+    /// Its operator paused the resync.
+    pub is_paused: bool,
+}
+
+impl Volume {
+    /// What this volume says of itself now.
+    pub fn status(&self) -> Status {
+        let sb = &self.durable.sb;
+        let (is_verifying, verify) = self.verify.state();
+        Status {
+            role: match self.role {
+                Role::Secondary => RoleStatus::Secondary,
+                Role::Promoting(_) => RoleStatus::Promoting,
+                Role::Primary => RoleStatus::Primary,
+                Role::Demoting(_) => RoleStatus::Demoting,
+                Role::Stopping(_) => RoleStatus::Stopping,
+                Role::Stopped => RoleStatus::Stopped,
+            },
+            disk: sb.disk,
+            is_whole: sb.whole,
+            has_meta_failed: self.durable.has_failed,
+            is_full: self.is_full,
+            volume_id: sb.volume_id,
+            record: self.record(),
+            chain: sb.chain.clone(),
+            in_sync: self.in_sync(),
+            seq: self.seq,
+            stable: self.stable,
+            peers: self
+                .peers
+                .nodes()
+                .map(|node| self.peer_status(node))
+                .collect(),
+            is_verifying,
+            verify: verify.clone(),
+            is_resync_paused: self.resync_paused,
+        }
+    }
+
+    fn peer_status(&self, node: NodeIdx) -> PeerStatus {
+        let peer = self.peers.get(node);
+        let (out_of_sync, moved) = match peer.session {
+            Session::Target(_) => {
+                let progress = peer.target.progress;
+                (
+                    progress.total.saturating_sub(progress.moved),
+                    progress.moved,
+                )
+            }
+            _ => (peer.dirty.count_granules(), peer.source.moved),
+        };
+        PeerStatus {
+            node,
+            session: peer.session,
+            disk: peer.is_connected().then_some(peer.disk),
+            is_primary: peer.is_connected() && peer.is_primary,
+            out_of_sync,
+            moved,
+            last_refusal: peer.last_refusal,
+            is_held: self.durable.sb.held.has(node),
+            is_paused: peer.source.is_paused,
+        }
+    }
+
+    /// What `peer` lacks, as this node knows: for checkers.
+    #[cfg(feature = "inspect")]
+    pub fn dirty(&self, peer: NodeIdx) -> &crate::bitmap::Bitmap {
+        &self.peers.get(peer).dirty
+    }
+
+    /// Open runs of the activity log in memory: for checkers.
+    #[cfg(feature = "inspect")]
+    pub fn open_extents(&self) -> Vec<crate::units::Extent> {
+        let size = self.size;
+        self.log
+            .open()
+            .filter_map(|r| crate::activity_log::granules_of(r, size))
+            .collect()
+    }
+
+    /// Extents written for a primary that are not known to be stable: for checkers.
+    #[cfg(feature = "inspect")]
+    pub fn unstable(&self, peer: NodeIdx) -> Vec<crate::units::Extent> {
+        self.peers
+            .get(peer)
+            .unstable
+            .iter()
+            .map(|(_, extent)| *extent)
+            .collect()
+    }
+
+    /// Operations in the table: for checkers.
+    #[cfg(feature = "inspect")]
+    pub fn operations(&self) -> usize {
+        self.ops.each().count()
+    }
+}

@@ -1,0 +1,117 @@
+//! Deadlines: one coarse tick while anything can time out (laws L3, L4).
+
+use std::time::Duration;
+
+use crate::message::Refusal;
+use crate::session::Session;
+use crate::time::Instant;
+use crate::units::NodeSet;
+
+use super::Volume;
+use super::ops::Phase;
+
+/// Between two asks of a control store that could not be asked.
+pub(super) const RETRY: Duration = Duration::from_millis(200);
+/// Longest drain of a demotion or stop; then it is a crash and nothing worse (law O4).
+pub(super) const DRAIN: Duration = Duration::from_secs(10);
+/// Longest handshake and exchange without a word of progress.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest epoch: after this the next round begins by itself.
+const EPOCH: Duration = Duration::from_secs(1);
+/// While requests or sessions can time out.
+const TICK: Duration = Duration::from_millis(100);
+/// While only the log ages.
+const SLOW_TICK: Duration = Duration::from_secs(2);
+
+impl Volume {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.tick_at
+    }
+
+    pub(super) fn tick(&mut self) {
+        if self.tick_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        self.tick_at = None;
+        self.ops.attention = true;
+        self.retry_record();
+        self.flush.note_time(self.now);
+        if self
+            .flush
+            .dirty_since
+            .is_some_and(|since| self.now.since(since) >= EPOCH)
+        {
+            self.flush.wanted = true;
+        }
+        self.time_out_sessions();
+        self.time_out_legs();
+        self.age_log();
+    }
+
+    /// Arms the tick if something can time out and none is armed.
+    pub(super) fn arm_tick(&mut self) {
+        if self.tick_at.is_some() || (!self.is_mirrored() && self.role.is_primary()) {
+            return;
+        }
+        let is_moving = self.ops.each().next().is_some()
+            || self.peers.iter().any(|p| {
+                !matches!(
+                    p.session,
+                    Session::Standalone(_) | Session::Connecting | Session::InSync(_)
+                )
+            })
+            || !self.role.is_quiet()
+            || self.flush.has_work()
+            || self.durable.retry_at.is_some();
+        if is_moving {
+            self.tick_at = Some(self.now.after(TICK));
+        } else if !self.log.is_empty() {
+            self.tick_at = Some(self.now.after(SLOW_TICK));
+        }
+    }
+
+    fn time_out_sessions(&mut self) {
+        for node in self.peers.nodes() {
+            let peer = self.peers.get(node);
+            let is_young = matches!(peer.session, Session::Handshake(_) | Session::Exchange(..));
+            if is_young && self.now.since(peer.since) > HANDSHAKE {
+                self.refuse(node, Refusal::Breach);
+            }
+        }
+    }
+
+    /// A hung member leaves S (law L4): its link is dropped; a hung disk of ours is given up.
+    fn time_out_legs(&mut self) {
+        let limit = self.setup.member_timeout;
+        let mut late = NodeSet::EMPTY;
+        for (_, op) in self.ops.each() {
+            if op.phase != Phase::Out || !op.is_mutation() || self.now.since(op.since) < limit {
+                continue;
+            }
+            late = NodeSet(late.0 | op.pending.0);
+        }
+        late = NodeSet(late.0 | self.flush.late(self.now, limit).0);
+        for node in late.iter() {
+            if node != self.me {
+                self.drop_link(node);
+            } else if self
+                .in_sync()
+                .without(self.me)
+                .iter()
+                .any(|n| self.peers.get(n).takes_data())
+            {
+                self.local_failed(crate::event::DiskError::Io, false);
+            }
+        }
+    }
+
+    /// Slots nobody used for a while close by themselves: a crash then has less to reconcile.
+    fn age_log(&mut self) {
+        if self.is_mirrored() && !self.log.is_empty() && self.now >= self.aged_at.after(SLOW_TICK) {
+            self.aged_at = self.now;
+            if self.close_idle() > 0 {
+                self.log.want_all();
+            }
+        }
+    }
+}
