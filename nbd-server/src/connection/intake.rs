@@ -1,0 +1,441 @@
+//! From received bytes to requests at the volume.
+
+use engine_core::event::ReqId;
+use engine_core::message::Zeroing;
+use engine_core::units::ByteRange;
+use engine_ring::{BufId, Class, Errno};
+use nbd_proto::{Command, Cookie, Item, NbdError, Parsed};
+
+use super::NbdConnection;
+use super::ending::Life;
+use super::host::Host;
+use super::status;
+use super::table::{Kind, Reply, Request};
+
+/// Receive buffer of a connection that is idle or reads only.
+pub(super) const RECEIVE_MIN: u32 = 8 << 10;
+/// Receive buffer of a connection that fills the smaller one.
+pub(super) const RECEIVE_MAX: u32 = 256 << 10;
+/// Payload of which so much is still missing is received straight into its own buffer; less is
+/// received with the headers around it and copied once.
+const DIRECT_MIN: u32 = 16 << 10;
+/// Longest single receive into a payload's buffer, so that progress shows.
+const DIRECT_MAX: u32 = 1 << 20;
+/// What is received for headers while a client sends large payloads: little is copied.
+const HEADER_RECEIVE: u32 = 4096;
+/// What a connection may hold before its share is looked at.
+const SHARE_MIN: usize = 1 << 20;
+
+/// The receiving half of a connection.
+#[derive(Debug)]
+pub(super) struct Intake {
+    buf: Option<BufId>,
+    capacity: u32,
+    /// Bytes `at..filled` of the buffer are not parsed yet.
+    at: u32,
+    filled: u32,
+    pub(super) flight: Flight,
+    /// The write whose payload is arriving.
+    pub(super) write: Option<u16>,
+    pub(super) stalled: Option<Stalled>,
+    /// The last receive filled the whole buffer.
+    wants_more: bool,
+    /// The last request was a large write.
+    wants_less: bool,
+    /// The receive in flight is being cancelled for a smaller buffer.
+    pub(super) is_shrinking: bool,
+    /// Bytes from negotiation that are not in the buffer yet.
+    early: Vec<u8>,
+}
+
+/// The receive in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flight {
+    None,
+    /// Into the receive buffer, so many bytes at most.
+    Buffer(u32),
+    /// So many bytes into the buffer of the write that is arriving.
+    Payload,
+}
+
+/// What must go on before anything else is parsed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stalled {
+    /// No buffer for this command.
+    Command(Cookie, Command),
+    /// This write is complete, the volume has no room.
+    Write(u16),
+}
+
+impl Intake {
+    pub(super) fn new(early: Vec<u8>) -> Intake {
+        Intake {
+            buf: None,
+            capacity: 0,
+            at: 0,
+            filled: 0,
+            flight: Flight::None,
+            write: None,
+            stalled: None,
+            wants_more: false,
+            wants_less: false,
+            is_shrinking: false,
+            early,
+        }
+    }
+
+    /// It holds more than an idle connection needs.
+    pub(super) fn is_large(&self) -> bool {
+        self.capacity > RECEIVE_MIN
+    }
+
+    /// A receive buffer, larger if the last one was filled. `None` if there is no memory.
+    fn buffer(&mut self, host: &mut impl Host) -> Option<BufId> {
+        let wanted = if self.wants_more {
+            RECEIVE_MAX
+        } else {
+            RECEIVE_MIN
+        };
+        if self.capacity >= wanted {
+            return self.buf;
+        }
+        let Some(buf) = host.arena().alloc(Class::Net, wanted as usize) else {
+            return self.buf;
+        };
+        self.release(host);
+        (self.buf, self.capacity) = (Some(buf), wanted);
+        self.buf
+    }
+
+    /// Gives the receive buffer back; a receive in flight keeps its own reference.
+    pub(super) fn release(&mut self, host: &mut impl Host) {
+        (self.at, self.filled, self.capacity) = (0, 0, 0);
+        if let Some(buf) = self.buf.take() {
+            host.arena().release(buf);
+        }
+    }
+}
+
+impl NbdConnection {
+    /// Parses what came with the negotiation, once there is a buffer for it.
+    pub(super) fn take_early(&mut self, host: &mut impl Host) {
+        let count = self.intake.early.len();
+        if count == 0 {
+            return;
+        }
+        self.intake.wants_more = count > RECEIVE_MIN as usize;
+        let Some(buf) = self
+            .intake
+            .buffer(host)
+            .filter(|_| self.intake.capacity as usize >= count)
+        else {
+            self.is_starved = true;
+            return;
+        };
+        let early = std::mem::take(&mut self.intake.early);
+        host.arena()
+            .slice_mut(buf.slice(0, count as u32))
+            .copy_from_slice(&early);
+        (self.intake.at, self.intake.filled) = (0, count as u32);
+        self.take(host);
+    }
+
+    /// Pushes the next receive, unless one is in flight or what has come is not done with.
+    pub(super) fn receive(&mut self, host: &mut impl Host) {
+        let intake = &mut self.intake;
+        if self.life != Life::Serving
+            || intake.flight != Flight::None
+            || intake.stalled.is_some()
+            || intake.at < intake.filled
+            || !intake.early.is_empty()
+        {
+            return;
+        }
+        let left = self.transmission.payload_left();
+        if let Some(slot) = intake.write
+            && left >= DIRECT_MIN
+        {
+            let request = self.table.get(slot);
+            let buf = request
+                .buf
+                .expect("a write has a buffer from its header on");
+            let have = request.length as u32 - left;
+            host.receive(request.payload(buf, have, left.min(DIRECT_MAX)), true);
+            intake.flight = Flight::Payload;
+        } else {
+            let Some(buf) = intake.buffer(host) else {
+                self.is_starved = true;
+                return host.want_room();
+            };
+            let length = if intake.wants_less {
+                HEADER_RECEIVE
+            } else {
+                intake.capacity
+            };
+            host.receive(buf.slice(0, length), false);
+            intake.flight = Flight::Buffer(length);
+        }
+        if intake.write.is_some() {
+            self.moved = host.now();
+        }
+    }
+
+    pub(super) fn receive_ended(&mut self, host: &mut impl Host, result: Result<u32, Errno>) {
+        let flight = std::mem::replace(&mut self.intake.flight, Flight::None);
+        let was_shrinking = std::mem::take(&mut self.intake.is_shrinking);
+        if self.life != Life::Serving {
+            return;
+        }
+        match (flight, result) {
+            (Flight::Buffer(_), Err(Errno::CANCELED)) if was_shrinking => {
+                self.intake.wants_more = false;
+                self.intake.release(host);
+            }
+            (_, Ok(0) | Err(_)) => self.close(host),
+            (Flight::Buffer(length), Ok(count)) => {
+                self.moved = host.now();
+                self.intake.wants_more |= count == length && count == self.intake.capacity;
+                (self.intake.at, self.intake.filled) = (0, count);
+                self.take(host);
+            }
+            (Flight::Payload | Flight::None, Ok(count)) => {
+                self.moved = host.now();
+                self.transmission.payload_received(count);
+                self.end_payload(host);
+            }
+        }
+    }
+
+    /// Parses and submits until the bytes are used up or something must be waited for.
+    pub(super) fn take(&mut self, host: &mut impl Host) {
+        while self.life == Life::Serving
+            && (self.intake.at < self.intake.filled || self.intake.stalled.is_some())
+            && self.go_on(host)
+            && self.intake.at < self.intake.filled
+        {
+            let intake = &self.intake;
+            let buf = intake
+                .buf
+                .expect("bytes that are not parsed lie in the buffer");
+            let from = intake.at;
+            let bytes = host.arena().slice(buf.slice(from, intake.filled - from));
+            let Parsed { consumed, item } = match self.transmission.next(bytes) {
+                Ok(parsed) => parsed,
+                Err(fatal) => {
+                    self.log(format_args!("{fatal}"));
+                    return self.close(host);
+                }
+            };
+            self.intake.at += consumed as u32;
+            match item {
+                Item::Request { cookie, command } => self.admit(host, cookie, command),
+                Item::Payload => self.copy_payload(host, buf, from, consumed as u32),
+                Item::Reject {
+                    cookie, refused, ..
+                } => {
+                    self.reply_at_once(host, cookie, Reply::Error(refused.error, refused.text));
+                }
+                Item::Disconnect => return self.leave(host),
+                Item::More => {}
+            }
+        }
+    }
+
+    /// Whether the next item may be parsed; what was stalled goes first.
+    fn go_on(&mut self, host: &mut impl Host) -> bool {
+        if self.intake.write.is_some() {
+            return true;
+        }
+        if !self.busy.is_empty() || host.room() == 0 {
+            host.want_room();
+            return false;
+        }
+        if let Some(Stalled::Write(slot)) = self.intake.stalled {
+            self.intake.stalled = None;
+            self.submit(host, slot);
+            return self.go_on(host);
+        }
+        // A full table empties as replies are sent.
+        if self.table.is_full() {
+            return false;
+        }
+        if let Some(Stalled::Command(cookie, command)) = self.intake.stalled.take() {
+            self.admit(host, cookie, command);
+            return self.intake.stalled.is_none() && self.go_on(host);
+        }
+        true
+    }
+
+    /// Enters a request that passed the gate. The table has a slot and the volume has room.
+    fn admit(&mut self, host: &mut impl Host, cookie: Cookie, command: Command) {
+        self.intake.wants_less = false;
+        let (kind, offset, length) = match command {
+            Command::Read { offset, length, .. } => (Kind::Read, offset, u64::from(length)),
+            Command::Write {
+                offset,
+                length,
+                fua,
+            } => {
+                self.intake.wants_less = length >= DIRECT_MIN;
+                (Kind::Write { fua }, offset, u64::from(length))
+            }
+            Command::Flush => (Kind::Flush, 0, 0),
+            Command::Trim {
+                offset,
+                length,
+                fua,
+            } => (
+                Kind::Zero {
+                    zeroing: Zeroing::Trim,
+                    fua,
+                },
+                offset,
+                length,
+            ),
+            Command::WriteZeroes {
+                no_hole: true,
+                fast: true,
+                ..
+            } => {
+                let text = "zeroes that keep their blocks may take as long as a write";
+                return self.reply_at_once(
+                    host,
+                    cookie,
+                    Reply::Error(NbdError::NotSupported, text),
+                );
+            }
+            Command::WriteZeroes {
+                offset,
+                length,
+                fua,
+                no_hole,
+                ..
+            } => {
+                let zeroing = if no_hole {
+                    Zeroing::Allocate
+                } else {
+                    Zeroing::MayTrim
+                };
+                (Kind::Zero { zeroing, fua }, offset, length)
+            }
+            Command::BlockStatus {
+                offset,
+                length,
+                one,
+            } => (Kind::Status { one }, offset, length),
+            // Nothing is cached between disk and client; an empty request is done.
+            Command::Cache { .. } | Command::Nothing | Command::Disconnect => {
+                return self.reply_at_once(host, cookie, Reply::Ok);
+            }
+        };
+        let Ok(buf) = self.buffer_for(host, kind, offset, length) else {
+            self.intake.stalled = Some(Stalled::Command(cookie, command));
+            self.is_starved = true;
+            return host.want_room();
+        };
+        let reply = Reply::Pending;
+        let slot = self.table.insert(Request {
+            cookie,
+            kind,
+            offset,
+            length,
+            buf,
+            reply,
+        });
+        match kind {
+            Kind::Write { .. } => self.intake.write = Some(slot),
+            Kind::Status { .. } => {
+                host.query_extents(
+                    slot.into(),
+                    ByteRange {
+                        offset,
+                        len: length,
+                    },
+                );
+            }
+            _ => self.submit(host, slot),
+        }
+    }
+
+    /// The buffer a request needs, if it needs one. `Err` if there is none for it now.
+    fn buffer_for(
+        &mut self,
+        host: &mut impl Host,
+        kind: Kind,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<BufId>, ()> {
+        let (class, bytes) = match kind {
+            Kind::Read | Kind::Write { .. } => {
+                (Class::Client, Request::buffer_bytes(offset, length as u32))
+            }
+            Kind::Status { .. } => (Class::Net, status::buffer_bytes(length)),
+            Kind::Zero { .. } | Kind::Flush | Kind::Answer => return Ok(None),
+        };
+        let arena = host.arena();
+        let after = self.held + bytes.next_power_of_two();
+        if self.held > 0
+            && after > SHARE_MIN
+            && after > self.limits.payload_bytes_max.min(arena.available(class))
+        {
+            return Err(());
+        }
+        let buf = arena.alloc(class, bytes).ok_or(())?;
+        self.held += arena.capacity(buf);
+        Ok(Some(buf))
+    }
+
+    fn reply_at_once(&mut self, host: &mut impl Host, cookie: Cookie, reply: Reply) {
+        let slot = self.table.insert(Request {
+            cookie,
+            kind: Kind::Answer,
+            offset: 0,
+            length: 0,
+            buf: None,
+            reply: Reply::Pending,
+        });
+        self.answer(host, slot, reply);
+    }
+
+    /// Copies payload that came with its header to its place.
+    fn copy_payload(&mut self, host: &mut impl Host, from: BufId, at: u32, count: u32) {
+        let slot = self
+            .intake
+            .write
+            .expect("payload follows the header of a write");
+        let request = self.table.get(slot);
+        let buf = request
+            .buf
+            .expect("a write has a buffer from its header on");
+        let have = request.length as u32 - self.transmission.payload_left() - count;
+        host.arena()
+            .copy(from.slice(at, count), request.payload(buf, have, count));
+        self.end_payload(host);
+    }
+
+    /// Submits the write that was arriving if it is complete.
+    fn end_payload(&mut self, host: &mut impl Host) {
+        if self.transmission.payload_left() > 0 {
+            return;
+        }
+        let Some(slot) = self.intake.write.take() else {
+            return;
+        };
+        if host.room() > 0 {
+            self.submit(host, slot);
+        } else {
+            self.intake.stalled = Some(Stalled::Write(slot));
+            host.want_room();
+        }
+    }
+
+    /// Hands a request to the volume, which has room.
+    pub(super) fn submit(&mut self, host: &mut impl Host, slot: u16) {
+        let op = self
+            .table
+            .get(slot)
+            .op()
+            .expect("what is submitted is a request to the volume");
+        host.submit(ReqId(slot.into()), op);
+    }
+}

@@ -1,0 +1,277 @@
+//! Listening sockets, and clients until they have chosen an export.
+//!
+//! ```text
+//!  bind ─► accept loop ─► Admission: rate, half-open clients, per address ─► handshake task
+//!             │                                                              │ deadline
+//!             └─ stop: listener closed, socket file removed      GO ─► Volumes::attach
+//! ```
+//!
+//! A client counts as half-open until it is attached or gone. One that comes beyond a limit is
+//! closed at once; the rate delays, it does not refuse.
+
+mod admission;
+mod bind;
+mod handshake;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::log::{Level, Log};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use crate::Volumes;
+use crate::config::{Limits, NbdConfig};
+use crate::exports::Catalogue;
+use crate::network::WrongNetwork;
+use admission::{Admission, Complaints};
+use bind::SocketFile;
+use handshake::{Origin, Stream};
+
+/// The NBD listeners of a node. Dropped, they close; clients already attached are not touched.
+#[derive(Debug)]
+pub struct NbdServer {
+    address: Option<SocketAddr>,
+    socket: Option<PathBuf>,
+    stopping: watch::Sender<bool>,
+    loops: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Why no listener was started; none is open.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process listens on the TCP address.
+    #[error("nbd: {address} is in use by another process")]
+    AddressInUse {
+        /// As configured.
+        address: String,
+    },
+    /// The TCP address cannot be used.
+    #[error("nbd: {address} cannot be listened on")]
+    Address {
+        /// As configured.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process answers on the Unix socket.
+    #[error("nbd: {} is in use by another process", path.display())]
+    SocketInUse {
+        /// As configured.
+        path: PathBuf,
+    },
+    /// The Unix socket cannot be made.
+    #[error("nbd: {} cannot be listened on", path.display())]
+    Socket {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A name that clients could not ask for.
+    #[error("nbd: export name `{name}` cannot be used: {reason}")]
+    ExportName {
+        /// As configured.
+        name: String,
+        /// The rule it breaks.
+        reason: String,
+    },
+    /// Two exports have this name.
+    #[error("nbd: two exports are named `{name}`")]
+    ExportTwice {
+        /// As configured.
+        name: String,
+    },
+    /// An entry of `allow` is no network.
+    #[error("nbd: `allow` of export `{name}` is wrong")]
+    Allow {
+        /// Name of the export.
+        name: String,
+        /// Why.
+        #[source]
+        source: WrongNetwork,
+    },
+}
+
+/// What all handshakes of a server share.
+struct Shared {
+    catalogue: Catalogue,
+    limits: Limits,
+    log: Arc<dyn Log>,
+    complaints: Complaints,
+}
+
+impl NbdServer {
+    /// Opens the configured listeners and serves them on the current tokio runtime, which needs
+    /// its network and time drivers.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(
+        config: &NbdConfig,
+        volumes: Arc<dyn Volumes>,
+        log: Arc<dyn Log>,
+    ) -> Result<NbdServer, StartError> {
+        let shared = Arc::new(Shared {
+            catalogue: Catalogue::new(config, volumes)?,
+            limits: config.limits,
+            complaints: Complaints::default(),
+            log,
+        });
+        let tcp = config.address.as_deref().map(bind::tcp).transpose()?;
+        let unix = config.socket.as_deref();
+        let unix = unix
+            .map(|path| bind::unix(path, config.socket_mode))
+            .transpose()?;
+        let address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
+        let (stopping, stop) = watch::channel(false);
+        let mut loops = Vec::new();
+        if let Some(listener) = tcp {
+            let accept = Accept::new(&shared, stop.clone());
+            loops.push(tokio::spawn(accept.run(Listener::Tcp(listener))));
+        }
+        if let Some((listener, _file)) = unix {
+            let accept = Accept::new(&shared, stop);
+            loops.push(tokio::spawn(accept.run(Listener::Unix { listener, _file })));
+        }
+        Ok(NbdServer {
+            address,
+            socket: config.socket.clone(),
+            stopping,
+            loops: loops.into(),
+        })
+    }
+
+    /// Address of the TCP listener, with its real port.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Path of the Unix socket.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// Closes the listeners and waits until they are closed. Clients that are still negotiating
+    /// are told that the server shuts down; attached ones belong to the engine.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        for accepting in self.loops.lock().await.drain(..) {
+            // A loop ends by itself; were it cancelled, its listener is closed as well.
+            let _ = accepting.await;
+        }
+    }
+}
+
+impl Drop for NbdServer {
+    fn drop(&mut self) {
+        self.stopping.send_replace(true);
+    }
+}
+
+/// One listening socket.
+enum Listener {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        /// Removed with the listener.
+        _file: SocketFile,
+    },
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<(Stream, Origin)> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Origin::tcp(address)))
+            }
+            Listener::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                let pid = stream
+                    .peer_cred()
+                    .ok()
+                    .and_then(|credentials| credentials.pid());
+                Ok((Stream::Unix(stream), Origin::unix(pid)))
+            }
+        }
+    }
+}
+
+/// One accept loop.
+struct Accept {
+    shared: Arc<Shared>,
+    admission: Admission,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Accept {
+    fn new(shared: &Arc<Shared>, stopping: watch::Receiver<bool>) -> Accept {
+        let admission = Admission::new(&shared.limits);
+        Accept {
+            shared: shared.clone(),
+            admission,
+            stopping,
+        }
+    }
+
+    async fn run(mut self, listener: Listener) {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => {}
+            () = self.accept(&listener) => {}
+        }
+    }
+
+    async fn accept(&mut self, listener: &Listener) {
+        loop {
+            self.admission.wait().await;
+            match listener.accept().await {
+                Ok((stream, origin)) => self.admit(stream, origin),
+                Err(error) if is_of_the_client(&error) => {}
+                Err(error) => {
+                    self.shared
+                        .complain(Level::Error, &format!("cannot accept: {error}"));
+                    // Descriptors or memory are short: they come back only with time.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: Stream, origin: Origin) {
+        let Some(permit) = self.admission.enter(origin.ip) else {
+            let text = format!(
+                "client {} is turned away: too many negotiations",
+                origin.address
+            );
+            return self.shared.complain(Level::Warn, &text);
+        };
+        let (shared, stopping) = (self.shared.clone(), self.stopping.clone());
+        tokio::spawn(async move {
+            handshake::run(stream, origin, &shared, stopping).await;
+            drop(permit);
+        });
+    }
+}
+
+/// The client went away between its request and our accept.
+fn is_of_the_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
+
+impl Shared {
+    /// One line, unless there was one just now: strangers cannot fill the log.
+    fn complain(&self, level: Level, text: &str) {
+        self.complaints.line(&*self.log, level, text);
+    }
+}

@@ -1,0 +1,215 @@
+//! Who may begin a negotiation: a rate, a number, a number per address; and how loudly it is said.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use engine::log::{Level, Line, Log};
+use tokio::time::Instant;
+
+use crate::config::Limits;
+
+/// The limits of one listener.
+pub(super) struct Admission {
+    bucket: Bucket,
+    half_open_max: usize,
+    per_address_max: usize,
+    half_open: Arc<Mutex<HalfOpen>>,
+}
+
+/// A client's place among the half-open ones; given back when dropped.
+pub(super) struct Permit {
+    half_open: Arc<Mutex<HalfOpen>>,
+    ip: Option<IpAddr>,
+}
+
+#[derive(Default)]
+struct HalfOpen {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Admission {
+    pub(super) fn new(limits: &Limits) -> Admission {
+        Admission {
+            bucket: Bucket::new(limits.accepts_per_second),
+            half_open_max: limits.half_open_max,
+            per_address_max: limits.half_open_per_address_max,
+            half_open: Arc::default(),
+        }
+    }
+
+    /// Until the next connection may be accepted.
+    pub(super) async fn wait(&mut self) {
+        while let Some(delay) = self.bucket.take(Instant::now()) {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// A place for one more client; `None` if there are too many. Clients without an address
+    /// (Unix sockets) are counted in total only.
+    pub(super) fn enter(&self, ip: Option<IpAddr>) -> Option<Permit> {
+        let mut half_open = lock(&self.half_open);
+        if half_open.total >= self.half_open_max {
+            return None;
+        }
+        if let Some(ip) = ip {
+            let count = half_open.by_address.entry(ip).or_default();
+            if *count >= self.per_address_max {
+                return None;
+            }
+            *count += 1;
+        }
+        half_open.total += 1;
+        drop(half_open);
+        Some(Permit {
+            half_open: self.half_open.clone(),
+            ip,
+        })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut half_open = lock(&self.half_open);
+        half_open.total -= 1;
+        if let Some(ip) = self.ip
+            && let Some(count) = half_open.by_address.get_mut(&ip)
+        {
+            *count -= 1;
+            if *count == 0 {
+                half_open.by_address.remove(&ip);
+            }
+        }
+    }
+}
+
+/// A token bucket that holds one second's worth.
+struct Bucket {
+    per_second: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(per_second: u32) -> Bucket {
+        let per_second = f64::from(per_second.max(1));
+        Bucket {
+            per_second,
+            tokens: per_second,
+            at: Instant::now(),
+        }
+    }
+
+    /// Takes a token, or tells how long until there is one.
+    fn take(&mut self, now: Instant) -> Option<Duration> {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.tokens = (self.tokens + passed * self.per_second).min(self.per_second);
+        self.at = now;
+        if self.tokens >= 1.0 {
+            self.tokens -= 1.0;
+            return None;
+        }
+        Some(Duration::from_secs_f64(
+            (1.0 - self.tokens) / self.per_second,
+        ))
+    }
+}
+
+/// Log lines that strangers cause: at most one per second, the rest is counted.
+#[derive(Default)]
+pub(super) struct Complaints(Mutex<Told>);
+
+#[derive(Default)]
+struct Told {
+    at: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Complaints {
+    pub(super) fn line(&self, log: &dyn Log, level: Level, text: &str) {
+        let now = Instant::now();
+        let mut told = lock(&self.0);
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < Duration::from_secs(1);
+        if told.at.is_some_and(is_recent) {
+            told.unsaid += 1;
+            return;
+        }
+        told.at = Some(now);
+        let unsaid = std::mem::take(&mut told.unsaid);
+        drop(told);
+        let more = match unsaid {
+            0 => String::new(),
+            count => format!(" ({count} more lines of this kind were left out)"),
+        };
+        let text = format!("nbd: {text}{more}");
+        log.line(Line {
+            level,
+            code: "",
+            volume: None,
+            text: &text,
+        });
+    }
+}
+
+/// Counters stay usable whoever panicked while holding them.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(total: usize, per_address: usize) -> Admission {
+        let limits = Limits {
+            half_open_max: total,
+            half_open_per_address_max: per_address,
+            ..Limits::default()
+        };
+        Admission::new(&limits)
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_places() {
+        let admission = admission(3, 2);
+        let (near, far) = ("10.0.0.1".parse().ok(), "10.0.0.2".parse().ok());
+        let first = admission.enter(near);
+        let second = admission.enter(near);
+        assert!(first.is_some() && second.is_some());
+        assert!(admission.enter(near).is_none());
+        let third = admission.enter(far);
+        assert!(third.is_some());
+        assert!(admission.enter(far).is_none(), "three places in all");
+        drop(first);
+        assert!(admission.enter(near).is_some());
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_clients_that_are_gone() {
+        let admission = admission(4, 4);
+        drop(
+            (0..4)
+                .map(|_| admission.enter("::1".parse().ok()))
+                .collect::<Vec<_>>(),
+        );
+        let half_open = lock(&admission.half_open);
+        assert_eq!((half_open.total, half_open.by_address.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_rate_allows_a_burst_of_one_second_and_then_delays() {
+        let mut bucket = Bucket::new(10);
+        let start = bucket.at;
+        assert_eq!((0..10).filter_map(|_| bucket.take(start)).count(), 0);
+        assert_eq!(bucket.take(start), Some(Duration::from_millis(100)));
+        assert_eq!(bucket.take(start + Duration::from_millis(100)), None);
+        let later = start + Duration::from_secs(3600);
+        assert_eq!((0..10).filter_map(|_| bucket.take(later)).count(), 0);
+        assert!(
+            bucket.take(later).is_some(),
+            "an hour saves no more than a second"
+        );
+    }
+}
