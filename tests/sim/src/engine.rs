@@ -1,0 +1,304 @@
+//! The one place that knows the core's own interface.
+
+use std::collections::BTreeMap;
+
+use engine_core::action::{Action, META_BLOCK, MetaBlock};
+use engine_core::bitmap::{Bitmap, grain_for};
+use engine_core::event::Event;
+use engine_core::generation::Chain;
+use engine_core::message::Disk;
+use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params};
+use engine_core::record::Record;
+use engine_core::session::Session;
+use engine_core::time::Instant;
+use engine_core::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx};
+use engine_core::verdict::Policy;
+use engine_core::volume::{RoleStatus, Setup, Volume};
+
+use crate::world::MEMBER_TIMEOUT;
+
+#[cfg(feature = "planted")]
+pub use engine_core::planted::Bug;
+
+/// Without the feature `planted` there is no fault to plant.
+#[cfg(not(feature = "planted"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {}
+
+/// What one node's replica is.
+#[derive(Clone, Debug)]
+pub struct NodeSpec {
+    /// Index.
+    pub node: u8,
+    /// Configured nodes.
+    pub nodes: usize,
+    /// Size.
+    pub granules: u64,
+    /// Slots of the activity log.
+    pub log_slots: u32,
+    /// Client requests at once.
+    pub requests_max: usize,
+    /// Durable instead of written.
+    pub is_durable_policy: bool,
+    /// The disk forgets unflushed writes in a power cut.
+    pub has_volatile_cache: bool,
+    /// Boot of the machine.
+    pub boot_id: u128,
+    /// Life of the replica, for a format.
+    pub incarnation: u128,
+    /// Randomness for the process.
+    pub entropy: u128,
+}
+
+impl NodeSpec {
+    fn backing(&self) -> Backing {
+        Backing {
+            kind: BackingKind::File,
+            identity: [7; 32],
+            size: self.granules * GRANULE,
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        (0..self.nodes).map(|i| format!("node-{i}")).collect()
+    }
+
+    fn expect(&self) -> Expect {
+        Expect {
+            volume: "vm-store".into(),
+            slice: 0,
+            self_node: NodeIdx(self.node),
+            node_count: self.nodes as u8,
+            nodes_digest: 11,
+            size_granules: self.granules,
+            granule_bytes: GRANULE as u32,
+            backing: self.backing(),
+        }
+    }
+}
+
+/// Writes a replica accepts from a primary at once.
+pub const PEER_REQUESTS_MAX: usize = 64;
+
+/// A fresh replica's metadata.
+pub fn format(spec: &NodeSpec) -> BTreeMap<u64, Box<MetaBlock>> {
+    let params = Params {
+        volume: "vm-store".into(),
+        slice: 0,
+        incarnation: spec.incarnation,
+        self_node: NodeIdx(spec.node),
+        node_count: spec.nodes as u8,
+        nodes_digest: 11,
+        size_granules: spec.granules,
+        grain: grain_for(spec.granules),
+        activity_log_slots: spec.log_slots,
+        boot_id: spec.boot_id,
+        backing: spec.backing(),
+    };
+    meta::format(&params)
+        .expect("the parameters of a run are in range")
+        .collect()
+}
+
+fn load(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Loaded, String> {
+    let count = blocks.keys().next_back().map_or(0, |b| b + 1) as usize;
+    let mut area = vec![0; count * META_BLOCK];
+    for (block, bytes) in blocks {
+        let at = *block as usize * META_BLOCK;
+        area[at..at + META_BLOCK].copy_from_slice(&bytes[..]);
+    }
+    meta::load(&area, &spec.expect()).map_err(|e| format!("{e}: {e:?}"))
+}
+
+/// What an attach would find on a metadata area.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Newest record.
+    pub record: Option<Record>,
+    /// History.
+    pub chain: Chain,
+    /// State of the copy.
+    pub disk: Disk,
+    /// Founded, and as which volume.
+    pub volume_id: u128,
+    /// Detached in order.
+    pub is_clean: bool,
+    /// Boot that wrote it.
+    pub boot_id: u128,
+    /// This replica's life.
+    pub incarnation: u128,
+    /// Lives of the others it marked for; who comes with another lacks everything.
+    pub known: [u128; NODES_MAX],
+    dirty: Vec<(usize, Bitmap)>,
+    open: Vec<(u64, u64)>,
+}
+
+impl Found {
+    /// The granule is marked as lacking at `peer`.
+    pub fn is_dirty(&self, peer: usize, granule: u64) -> bool {
+        let at = Extent::new(granule, granule + 1);
+        self.dirty
+            .iter()
+            .any(|(p, bits)| *p == peer && bits.any(at))
+    }
+
+    /// The granule lies in an open activity-log extent.
+    pub fn is_open(&self, granule: u64) -> bool {
+        let extent = granule / GRANULES_PER_AL_EXTENT;
+        self.open
+            .iter()
+            .any(|(start, count)| (*start..start + count).contains(&extent))
+    }
+
+    /// Nothing is marked and nothing is open.
+    pub fn is_settled(&self) -> bool {
+        self.open.is_empty() && self.dirty.iter().all(|(_, bits)| bits.is_empty())
+    }
+}
+
+/// Reads a metadata area as an attach would.
+pub fn recover(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Found, String> {
+    let loaded = load(spec, blocks)?;
+    let open = loaded
+        .activity_log
+        .iter()
+        .flatten()
+        .filter(|slot| slot.count > 0)
+        .map(|slot| (u64::from(slot.start), u64::from(slot.count)))
+        .collect();
+    let superblock = loaded.superblock;
+    Ok(Found {
+        record: superblock.record,
+        chain: superblock.chain,
+        disk: superblock.disk,
+        volume_id: superblock.volume_id,
+        is_clean: superblock.clean,
+        boot_id: superblock.boot_id,
+        incarnation: superblock.incarnation,
+        known: superblock.known,
+        dirty: loaded
+            .bitmaps
+            .into_iter()
+            .map(|b| (usize::from(b.peer.0), b.bitmap))
+            .collect(),
+        open,
+    })
+}
+
+/// A running core.
+pub struct Engine(Volume);
+
+impl Engine {
+    /// Attaches to what the metadata says.
+    pub fn attach(
+        spec: &NodeSpec,
+        blocks: &BTreeMap<u64, Box<MetaBlock>>,
+        bug: Option<Bug>,
+    ) -> Result<Engine, String> {
+        let loaded = load(spec, blocks)?;
+        #[cfg(not(feature = "planted"))]
+        let _ = bug;
+        let setup = Setup {
+            node: NodeIdx(spec.node),
+            names: spec.names(),
+            cluster: "office".into(),
+            volume: "vm-store".into(),
+            config_digest: 5,
+            policy: if spec.is_durable_policy {
+                Policy::Durable
+            } else {
+                Policy::Written
+            },
+            min_copies: 1,
+            member_timeout: MEMBER_TIMEOUT,
+            has_volatile_cache: spec.has_volatile_cache,
+            is_memory: false,
+            boot_id: spec.boot_id,
+            entropy: spec.entropy,
+            requests_max: spec.requests_max,
+            peer_requests_max: PEER_REQUESTS_MAX,
+            peer_bytes_max: 64 << 20,
+            #[cfg(feature = "planted")]
+            bug,
+        };
+        Ok(Engine(Volume::attach(setup, loaded)))
+    }
+
+    /// One event.
+    pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
+        self.0.handle(now, event, out);
+    }
+
+    /// When a tick is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.0.next_deadline()
+    }
+
+    /// Serves clients.
+    pub fn is_primary(&self) -> bool {
+        matches!(self.0.status().role, RoleStatus::Primary)
+    }
+
+    /// State of the copy.
+    pub fn disk(&self) -> Disk {
+        self.0.status().disk
+    }
+
+    /// History of the data.
+    pub fn chain(&self) -> Chain {
+        self.0.status().chain.clone()
+    }
+
+    /// The record it acts by.
+    pub fn record(&self) -> Option<Record> {
+        self.0.status().record
+    }
+
+    /// The granule is marked as lacking at `peer`.
+    pub fn is_dirty(&self, peer: usize, granule: u64) -> bool {
+        let at = Extent::new(granule, granule + 1);
+        self.0.dirty(NodeIdx(peer as u8)).any(at)
+    }
+
+    /// Nothing is marked for this peer.
+    pub fn is_clean_for(&self, peer: usize) -> bool {
+        self.0.dirty(NodeIdx(peer as u8)).is_empty()
+    }
+
+    /// The granule lies in an open activity-log extent.
+    pub fn is_open(&self, granule: u64) -> bool {
+        self.0
+            .open_extents()
+            .iter()
+            .any(|open| (open.start..open.end).contains(&granule))
+    }
+
+    fn session(&self, peer: usize) -> Option<Session> {
+        let peers = self.0.status().peers;
+        peers
+            .iter()
+            .find(|p| usize::from(p.node.0) == peer)
+            .map(|p| p.session)
+    }
+
+    /// Every write goes to this peer, and every confirmation counts.
+    pub fn is_in_sync_with(&self, peer: usize) -> bool {
+        matches!(self.session(peer), Some(Session::InSync(_)))
+    }
+
+    /// It can be talked to.
+    pub fn is_connected(&self, peer: usize) -> bool {
+        let session = self.session(peer);
+        matches!(
+            session,
+            Some(
+                Session::InSync(_) | Session::Source(_) | Session::Target(_) | Session::Waiting(_)
+            )
+        )
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        format!("{:?}", self.0.status())
+    }
+}

@@ -1,0 +1,220 @@
+//! Command line of the simulator.
+//!
+//! ```text
+//! sim run [--seeds A..B] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
+//! sim replay (--seed S | FILE) [--step] [--bug NAME]
+//! sim plan --seed S
+//! sim small [--seed S] [--bug NAME]
+//! ```
+
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sim::campaign::campaign;
+use sim::engine::Bug;
+use sim::plan::Plan;
+use sim::run::run;
+use sim::shrink::shrink;
+use sim::small::{crash_everywhere, crash_in_recovery};
+use sim::swarm;
+use sim::world::format_time;
+
+const USAGE: &str = "usage:
+  sim run [--seeds A..B] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
+  sim replay (--seed S | FILE) [--step] [--bug NAME]
+  sim plan --seed S
+  sim small [--seed S] [--bug NAME]
+exit: 0 clean, 1 a law is broken, 2 usage";
+
+#[derive(Default)]
+struct Options {
+    seeds: Option<Range<u64>>,
+    minutes: Option<f64>,
+    failures: Option<usize>,
+    seed: Option<u64>,
+    file: Option<PathBuf>,
+    bug: Option<Bug>,
+    steps: bool,
+    keeps_long: bool,
+}
+
+fn range(text: &str) -> Option<Range<u64>> {
+    let (from, to) = text.split_once("..")?;
+    Some(from.parse().ok()?..to.parse().ok()?)
+}
+
+#[cfg(feature = "planted")]
+fn bug(name: &str) -> Option<Bug> {
+    Bug::ALL.into_iter().find(|b| format!("{b:?}") == name)
+}
+
+#[cfg(not(feature = "planted"))]
+fn bug(_name: &str) -> Option<Bug> {
+    eprintln!("build with --features planted to plant a bug");
+    None
+}
+
+fn options(words: &[String]) -> Option<Options> {
+    let mut options = Options::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--seeds" => options.seeds = Some(range(words.next()?)?),
+            "--minutes" => options.minutes = Some(words.next()?.parse().ok()?),
+            "--failures" => options.failures = Some(words.next()?.parse().ok()?),
+            "--seed" => options.seed = Some(words.next()?.parse().ok()?),
+            "--bug" => options.bug = Some(bug(words.next()?)?),
+            "--step" => options.steps = true,
+            "--no-shrink" => options.keeps_long = true,
+            file if !file.starts_with('-') => options.file = Some(file.into()),
+            _ => return None,
+        }
+    }
+    Some(options)
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let parsed = words
+        .split_first()
+        .and_then(|(verb, rest)| Some((verb, options(rest)?)));
+    match parsed {
+        Some((verb, options)) if verb == "run" => run_many(options),
+        Some((verb, options)) if verb == "replay" => replay(&options),
+        Some((verb, options)) if verb == "small" => small_worlds(&options),
+        Some((
+            verb,
+            Options {
+                seed: Some(seed), ..
+            },
+        )) if verb == "plan" => {
+            print!("{}", swarm::plan(seed).to_text());
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Panics of the core are failures of a seed, told once there.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
+
+fn run_many(options: Options) -> ExitCode {
+    quiet_panics();
+    let time = options.minutes.map(|m| Duration::from_secs_f64(m * 60.0));
+    let seeds = options
+        .seeds
+        .unwrap_or(0..if time.is_some() { u64::MAX } else { 1000 });
+    let (bug, failures) = (options.bug, options.failures.unwrap_or(5));
+    let figures = campaign(seeds, bug, time, failures, |seed, failure| {
+        println!(
+            "seed {seed}: law {} at {}: {}",
+            failure.law,
+            format_time(failure.at),
+            failure.text
+        );
+        println!("  step through it: scripts/sim --seed {seed} --step");
+        if !options.keeps_long {
+            store(
+                &shrink(&swarm::plan(seed), bug, Duration::from_secs(20)),
+                seed,
+            );
+        }
+    });
+    print!("{}", figures.table());
+    println!("{}", figures.summary());
+    if figures.failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Keeps a shrunk plan among the seeds that every test run repeats.
+fn store(plan: &Plan, seed: u64) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("seeds")
+        .join(format!("{seed}.plan"));
+    match std::fs::write(&path, plan.to_text()) {
+        Ok(()) => println!("  shrunk to {} steps: {}", plan.steps.len(), path.display()),
+        Err(error) => println!(
+            "  shrunk plan cannot be kept at {}: {error}",
+            path.display()
+        ),
+    }
+}
+
+fn small_worlds(options: &Options) -> ExitCode {
+    quiet_panics();
+    let seed = options.seed.unwrap_or(1);
+    let mut all = vec![crash_everywhere(seed, 16, options.bug)];
+    for first in [3, 8, 15, 25, 40] {
+        all.push(crash_in_recovery(seed, first, options.bug));
+    }
+    for tried in &all {
+        println!("{} runs, {} events", tried.runs, tried.events);
+    }
+    let failures = all.iter().flat_map(|t| &t.failures);
+    let mut code = ExitCode::SUCCESS;
+    for (plan, report) in failures {
+        println!("{:?}\n{}", report.failure, plan.to_text());
+        code = ExitCode::FAILURE;
+    }
+    code
+}
+
+fn replay(options: &Options) -> ExitCode {
+    if !options.steps {
+        quiet_panics();
+    }
+    let plan = match (options.seed, &options.file) {
+        (Some(seed), None) => swarm::plan(seed),
+        (None, Some(file)) => {
+            match std::fs::read_to_string(file)
+                .map_err(|e| e.to_string())
+                .and_then(|t| Plan::parse(&t))
+            {
+                Ok(plan) => plan,
+                Err(why) => {
+                    eprintln!("{}: {why}", file.display());
+                    return ExitCode::from(2);
+                }
+            }
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let report = run(&plan, options.bug, options.steps);
+    for (what, count) in &report.coverage {
+        println!("  {count:>10}  {what}");
+    }
+    match report.failure {
+        None => {
+            println!(
+                "seed {}: every law held, {} events",
+                plan.seed, report.events
+            );
+            ExitCode::SUCCESS
+        }
+        Some(failure) => {
+            println!(
+                "seed {}: law {} at {}: {}",
+                plan.seed,
+                failure.law,
+                format_time(failure.at),
+                failure.text
+            );
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! A plan: what is done to the world and when. Drawn from a seed, stored as text, shrunk by
+//! leaving steps out.
+//!
+//! ```text
+//! seed 4711
+//! set granules 4096
+//! at 1500000 write 0 72 8 0
+//! at 2000000 kill 1 30000000
+//! ```
+
+use std::fmt::Write as _;
+
+/// What a run is made of, drawn from its seed and kept as numbers so that a text can hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Nodes with a replica.
+    pub nodes: u64,
+    /// Size of the volume.
+    pub granules: u64,
+    /// Hot spots that clients use.
+    pub spots: u64,
+    /// Granules of each hot spot.
+    pub spot_granules: u64,
+    /// Acknowledge once durable instead of once stored.
+    pub is_durable_policy: u64,
+    /// Bit *i*: the disk of node *i* forgets unflushed writes in a power cut.
+    pub volatile_nodes: u64,
+    /// Activity-log slots.
+    pub log_slots: u64,
+    /// Client requests the core takes at once.
+    pub requests_max: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Actions of a batch are carried out in random order.
+    pub is_shuffled: u64,
+    /// A promotion while the other node may serve is part of the plan (law T9).
+    pub is_bold: u64,
+    /// Connections may be doubled: one attempt in this many.
+    pub double_one_in: u64,
+    /// Sample every so many events as if the process died there (law S1).
+    pub sample_every: u64,
+}
+
+/// Order and names of the settings in a text.
+macro_rules! settings {
+    ($($name:ident),* $(,)?) => {
+        impl Settings {
+            /// Name and value of each.
+            pub fn list(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),*]
+            }
+
+            fn slot(&mut self, name: &str) -> Option<&mut u64> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+settings!(
+    nodes,
+    granules,
+    spots,
+    spot_granules,
+    is_durable_policy,
+    volatile_nodes,
+    log_slots,
+    requests_max,
+    sessions,
+    is_shuffled,
+    is_bold,
+    double_one_in,
+    sample_every,
+);
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            nodes: 2,
+            granules: 4096,
+            spots: 4,
+            spot_granules: 8,
+            is_durable_policy: 0,
+            volatile_nodes: 3,
+            log_slots: 64,
+            requests_max: 32,
+            sessions: 3,
+            is_shuffled: 1,
+            is_bold: 0,
+            double_one_in: 0,
+            sample_every: 40,
+        }
+    }
+}
+
+/// Declares [`Step`] with its name in texts and its numbers.
+macro_rules! steps {
+    ($($(#[$doc:meta])* $variant:ident $word:literal ($($field:ident),*);)*) => {
+        /// One thing done to the world. Blocks are numbered within the volume, times are
+        /// nanoseconds.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)] // the fields are named as what they hold
+        pub enum Step {
+            $($(#[$doc])* $variant { $($field: u64),* },)*
+        }
+
+        impl Step {
+            /// Its name and numbers.
+            pub fn words(&self) -> (&'static str, Vec<u64>) {
+                match *self {
+                    $(Step::$variant { $($field),* } => ($word, vec![$($field),*]),)*
+                }
+            }
+
+            fn from_words(word: &str, numbers: &[u64]) -> Option<Step> {
+                let mut numbers = numbers.iter().copied();
+                let step = match word {
+                    $($word => Step::$variant { $($field: numbers.next()?),* },)*
+                    _ => return None,
+                };
+                numbers.next().is_none().then_some(step)
+            }
+        }
+    };
+}
+steps! {
+    /// A client reads.
+    Read "read" (slot, first, count);
+    /// A client writes.
+    Write "write" (slot, first, count, fua);
+    /// A client makes zeros; `how`: 0 trim, 1 may trim, 2 allocate.
+    Zero "zero" (slot, first, count, how, fua);
+    /// A client flushes.
+    Flush "flush" (slot);
+    /// A client gives up a request.
+    Abort "abort" (slot);
+    /// A client leaves with requests in flight.
+    Close "close" (slot);
+    /// A client asks past the end.
+    Beyond "beyond" (slot);
+    /// kill -9, started again later.
+    Kill "kill" (node, down);
+    /// kill -9 right after the node handled so many events, in the middle of the actions.
+    KillAtEvent "kill_at_event" (node, events, down);
+    /// Power cut at that event; bit *i* of `keep`: the *i*-th block not durable is kept.
+    CutPowerAtEvent "cut_power_at_event" (node, events, keep, down);
+    /// Power cut of one node.
+    CutPower "cut_power" (node, down);
+    /// Power cut of all nodes.
+    CutAllPower "cut_all_power" (down);
+    /// Nothing passes between two nodes for a while.
+    CutWire "cut_wire" (a, b, span);
+    /// Everything between two nodes is late.
+    StallWire "stall_wire" (a, b, span);
+    /// Everything between two nodes is slow.
+    SlowWire "slow_wire" (a, b, factor, span);
+    /// Bytes are damaged between two nodes: one message in so many.
+    DamageWire "damage_wire" (a, b, one_in, span);
+    /// The process does nothing for a while (SIGSTOP).
+    Pause "pause" (node, span);
+    /// Every write of the data disk fails from now on.
+    WriteErrors "write_errors" (node);
+    /// The next flush fails, later ones "succeed".
+    FlushError "flush_error" (node);
+    /// Reads fail for a while.
+    ReadErrors "read_errors" (node, span);
+    /// The disk is full for a while.
+    Full "full" (node, span);
+    /// Nothing completes on the data disk for a while.
+    Hang "hang" (node, span);
+    /// The data disk is slower.
+    Slow "slow" (node, factor, span);
+    /// Metadata cannot be written from now on.
+    MetaErrors "meta_errors" (node);
+    /// Metadata writes do not complete for a while.
+    MetaHang "meta_hang" (node, span);
+    /// Plain promote where law T9 has to say no.
+    PromoteNaively "promote_naively" (node);
+    /// Plain promote of a node that is cut off from a live primary.
+    PromoteBoldly "promote_boldly" (node);
+    /// Hand the primary role over.
+    Switch "switch" ();
+    /// Drop a peer and keep it down for a while.
+    Disconnect "disconnect" (node, peer, span);
+    /// Pause resync for a while.
+    PauseResync "pause_resync" (node, span);
+    /// Compare the copies.
+    Verify "verify" ();
+    /// Format a secondary anew.
+    Replace "replace" (node);
+    /// Limit resync to bytes per second.
+    ResyncRate "resync_rate" (node, rate);
+    /// SIGTERM, started again later.
+    Stop "stop" (node, down);
+}
+
+/// A run, wholly described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Decides latencies, orders and outcomes.
+    pub seed: u64,
+    /// The world.
+    pub settings: Settings,
+    /// When and what, in order of time.
+    pub steps: Vec<(u64, Step)>,
+}
+
+impl Plan {
+    /// As text, to keep and replay.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("seed {}\n", self.seed);
+        for (name, value) in self.settings.list() {
+            let _ = writeln!(text, "set {name} {value}");
+        }
+        for (at, step) in &self.steps {
+            let (word, numbers) = step.words();
+            let _ = write!(text, "at {at} {word}");
+            numbers.iter().for_each(|n| {
+                let _ = write!(text, " {n}");
+            });
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Reads a text; the error names the line.
+    pub fn parse(text: &str) -> Result<Plan, String> {
+        let mut plan = Plan {
+            seed: 0,
+            settings: Settings::default(),
+            steps: Vec::new(),
+        };
+        for (index, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or("").trim();
+            if !line.is_empty() {
+                plan.line(line)
+                    .ok_or_else(|| format!("line {}: {line}", index + 1))?;
+            }
+        }
+        plan.steps.sort_by_key(|(at, _)| *at);
+        Ok(plan)
+    }
+
+    fn line(&mut self, line: &str) -> Option<()> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["seed", seed] => self.seed = seed.parse().ok()?,
+            ["set", name, value] => *self.settings.slot(name)? = value.parse().ok()?,
+            ["at", at, word, ref numbers @ ..] => {
+                let numbers: Vec<u64> = numbers
+                    .iter()
+                    .map(|n| n.parse().ok())
+                    .collect::<Option<_>>()?;
+                self.steps
+                    .push((at.parse().ok()?, Step::from_words(word, &numbers)?));
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_its_text() {
+        let plan = Plan {
+            seed: 99,
+            settings: Settings {
+                granules: 77,
+                ..Settings::default()
+            },
+            steps: vec![
+                (
+                    5,
+                    Step::Write {
+                        slot: 1,
+                        first: 2,
+                        count: 3,
+                        fua: 0,
+                    },
+                ),
+                (6, Step::Switch {}),
+                (
+                    7,
+                    Step::Kill {
+                        node: 1,
+                        down: 1000,
+                    },
+                ),
+            ],
+        };
+        assert_eq!(Plan::parse(&plan.to_text()), Ok(plan));
+    }
+
+    #[test]
+    fn a_line_that_says_nothing_is_named() {
+        assert_eq!(
+            Plan::parse("seed 1\nat 5 dance 3"),
+            Err("line 2: at 5 dance 3".into())
+        );
+        assert_eq!(
+            Plan::parse("at 5 kill 3"),
+            Err("line 1: at 5 kill 3".into())
+        );
+    }
+}

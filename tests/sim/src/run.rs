@@ -1,0 +1,195 @@
+//! One run: first safety under the plan's faults, then liveness: heal everything and demand
+//! progress, equal disks and clean metadata within a bound.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use engine_core::event::Command;
+
+use crate::engine::Bug;
+use crate::plan::Plan;
+use crate::swarm::MS;
+use crate::world::{Failure, Mend, World};
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The first broken law.
+    pub failure: Option<Failure>,
+    /// What happened how often.
+    pub coverage: BTreeMap<&'static str, u64>,
+    /// Events handled by all cores.
+    pub events: u64,
+}
+
+impl Report {
+    /// How often something happened.
+    pub fn count(&self, what: &str) -> u64 {
+        self.coverage.get(what).copied().unwrap_or(0)
+    }
+}
+
+/// Virtual time within which everything must be well again once all faults are gone.
+const HEAL_WITHIN: u64 = 60_000 * MS;
+const ANSWER_WITHIN: u64 = 20_000 * MS;
+
+/// Carries a plan out. A panic of the core is a failure like any other.
+pub fn run(plan: &Plan, bug: Option<Bug>, is_verbose: bool) -> Report {
+    let mut world = World::new(plan.clone(), bug, is_verbose);
+    let outcome = catch_unwind(AssertUnwindSafe(|| whole(&mut world)));
+    if let Err(panic) = outcome {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()))
+            .unwrap_or_default();
+        world.fail("assertion", text);
+    }
+    Report {
+        failure: world.failure,
+        coverage: world.coverage,
+        events: world.events,
+    }
+}
+
+fn whole(world: &mut World) {
+    let end = world.plan.steps.last().map_or(0, |(at, _)| *at) + 5 * MS;
+    world.run_until(end);
+    heal(world);
+    finish(world);
+}
+
+fn heal(world: &mut World) {
+    world.say(|| "healing begins".into());
+    world.operator.is_healing = true;
+    for (a, b) in world.net.pairs() {
+        world.mend(Mend::Wire(a, b));
+        world.mend(Mend::Calm(a, b));
+        let now = world.now;
+        let wire = world.net.wire(a, b);
+        wire.stalled_until = now;
+        wire.double_one_in = 0;
+        for (node, peer) in [(a, b), (b, a)] {
+            world.mend(Mend::Reconnect(node, peer));
+        }
+    }
+    for node in world.all() {
+        for mend in [
+            Mend::Reads,
+            Mend::Room,
+            Mend::Speed,
+            Mend::Hang,
+            Mend::MetaHang,
+            Mend::Resync,
+        ] {
+            world.mend(mend(node));
+        }
+        world.nodes[node].doom = None;
+        world.nodes[node].disk.faults.flush_error_once = false;
+        if !world.nodes[node].is_condemned {
+            world.nodes[node].disk.faults.write_error = false;
+            world.nodes[node].meta.has_failed = false;
+        }
+        world.command(node, Command::ResyncRate(0));
+    }
+    let bound = world.now + HEAL_WITHIN;
+    while !world.is_healthy() && world.failure.is_none() {
+        if world.now > bound {
+            let text = format!("stuck: nothing is wrong any more, and {}", states(world));
+            return world.fail("L1", text);
+        }
+        world.run_until(world.now + 10 * MS);
+    }
+}
+
+fn states(world: &World) -> String {
+    let nodes: Vec<String> = world
+        .all()
+        .map(|n| match &world.nodes[n].engine {
+            Some(engine) => format!("node {n} says {}", engine.describe()),
+            None => format!("node {n} is down"),
+        })
+        .collect();
+    format!(
+        "{}; {} requests wait",
+        nodes.join("; "),
+        world.clients.outstanding()
+    )
+}
+
+/// Waits until no client waits.
+fn settle(world: &mut World, what: &str) {
+    let bound = world.now + ANSWER_WITHIN;
+    while world.clients.outstanding() > 0 && world.failure.is_none() {
+        if world.now > bound {
+            let text = format!("stuck: {what}, {}", states(world));
+            return world.fail("L1", text);
+        }
+        world.run_until(world.now + 2 * MS);
+    }
+}
+
+fn finish(world: &mut World) {
+    if world.failure.is_some() {
+        return;
+    }
+    world.close_all();
+    settle(world, "sessions do not close");
+    world.last_words();
+    settle(world, "the last requests are not answered");
+    world.close_all();
+    settle(world, "the last session does not close");
+    world.run_until(world.now + 20 * MS);
+    if world.failure.is_some() {
+        return;
+    }
+    for (a, b) in world.net.pairs() {
+        if let Some(granule) = world.differences(a, b).iter().next() {
+            let text = format!("at the end nodes {a} and {b} differ in granule {granule}");
+            return world.fail("R8", text);
+        }
+    }
+    stop_all(world);
+    world.finish_history();
+}
+
+/// O4: everybody stops in order, and what is left is clean.
+fn stop_all(world: &mut World) {
+    world.operator.is_closing = true;
+    let primaries = world.primaries();
+    let mut order: Vec<usize> = world.all().filter(|n| primaries.contains(n)).collect();
+    order.extend(world.all().filter(|n| !primaries.contains(n)));
+    for node in order {
+        world.stop_for_good(node);
+        let bound = world.now + 10_000 * MS;
+        while world.nodes[node].engine.is_some() && world.failure.is_none() {
+            if world.now > bound {
+                let text = format!("node {node} does not stop: {}", states(world));
+                return world.fail("O4", text);
+            }
+            world.run_until(world.now + 2 * MS);
+        }
+    }
+    for node in world.all() {
+        if world.failure.is_some() {
+            return;
+        }
+        match world.found(node) {
+            Err(why) => world.fail("O4", format!("node {node} stopped and left {why}")),
+            Ok(found) if !found.is_clean => {
+                world.fail("O4", format!("node {node} stopped and is not marked clean"));
+            }
+            Ok(_) => {
+                let disk = &world.nodes[node].disk;
+                let lost = disk
+                    .unsynced()
+                    .map(|(b, _)| b)
+                    .find(|b| disk.durable_block(*b) != disk.live().block(*b));
+                if let Some(block) = lost {
+                    let text = format!("node {node} stopped and block {block} is not durable");
+                    world.fail("O4", text);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! Carries out what a core wants: the simulated shell. Simple on purpose; a fault here would be
+//! taken for one of the core.
+
+use engine_core::action::{Action, Job, ReadInto};
+use engine_core::event::{DiskError, Event, JobOutcome, LinkId, Payload, Token};
+use engine_core::message::Message;
+use engine_core::units::{BufId, ByteRange, Extent, GRANULE};
+use engine_core::wire::{self, Parsed};
+
+use crate::buffers::Origin;
+use crate::disk::{BLOCK, BLOCKS_PER_GRANULE, Work, blocks};
+use crate::net::Frame;
+use crate::rng::mix;
+use crate::world::{Happening, Pending, World, brief};
+
+/// The simulator's checksum of each granule.
+pub fn sums(tags: &[u64]) -> Vec<u64> {
+    tags.chunks(BLOCKS_PER_GRANULE as usize)
+        .map(|granule| granule.iter().fold(7, |sum, tag| mix(sum ^ mix(*tag))))
+        .collect()
+}
+
+/// Blocks of a range of bytes.
+pub fn range_blocks(range: ByteRange) -> std::ops::Range<u64> {
+    range.offset / BLOCK..(range.offset + range.len) / BLOCK
+}
+
+fn takes_time(action: &Action) -> bool {
+    !matches!(
+        action,
+        Action::Complete { .. } | Action::SessionQuiet { .. } | Action::Release { .. }
+    )
+}
+
+impl World {
+    /// Carries out a batch. If the process dies in the middle, only part of it happens.
+    pub fn carry_out(&mut self, node: usize, actions: Vec<Action>, dies: bool) {
+        let (mut first, last): (Vec<Action>, Vec<Action>) =
+            actions.into_iter().partition(takes_time);
+        if self.plan.settings.is_shuffled == 1 {
+            self.shuffle(&mut first);
+        }
+        first.extend(last);
+        if dies {
+            let kept = self.rng.below(first.len() as u64 + 1) as usize;
+            first.truncate(kept);
+        }
+        for action in first {
+            if self.failure.is_some() {
+                return;
+            }
+            self.say(|| format!("n{node} -> {}", brief(&action)));
+            self.act(node, action);
+        }
+    }
+
+    /// Actions of a batch are unordered, except sends: those keep their order.
+    fn shuffle(&mut self, actions: &mut Vec<Action>) {
+        let is_send = |a: &Action| matches!(a, Action::Send { .. } | Action::Drop { .. });
+        let mut order: Vec<usize> = (0..actions.len()).collect();
+        self.rng.shuffle(&mut order);
+        let mut sends = (0..actions.len())
+            .filter(|i| is_send(&actions[*i]))
+            .collect::<Vec<_>>();
+        sends.reverse();
+        for slot in &mut order {
+            if is_send(&actions[*slot]) {
+                *slot = sends.pop().expect("as many sends as places for them");
+            }
+        }
+        let mut taken: Vec<Option<Action>> = actions.drain(..).map(Some).collect();
+        actions.extend(order.into_iter().filter_map(|i| taken[i].take()));
+    }
+
+    fn act(&mut self, node: usize, action: Action) {
+        match action {
+            Action::Complete {
+                session,
+                req,
+                outcome,
+            } => {
+                self.completed(node, session, req, outcome);
+            }
+            Action::SessionQuiet { session } => self.quiet(node, session),
+            Action::DiskRead {
+                token,
+                extent,
+                into,
+            } => self.disk_read(node, token, extent, into),
+            Action::DiskWrite {
+                token,
+                extent,
+                buf,
+                durable,
+            } => {
+                self.disk_write(node, token, extent, buf, durable);
+            }
+            Action::DiskZero {
+                token,
+                extent,
+                durable,
+                ..
+            } => {
+                self.law_before_write(node, extent, None);
+                let work = Work::Zero { extent, durable };
+                self.begin_disk(node, work, Pending::Plain(token));
+            }
+            Action::DiskFlush { token } => {
+                let io = self.nodes[node].disk.flush();
+                self.nodes[node].pending.insert(io, Pending::Plain(token));
+                self.count("flushes");
+                self.finish_later(node, io, 100_000, 1_500_000);
+            }
+            Action::MetaWrite {
+                token,
+                block,
+                bytes,
+            } => {
+                if self.nodes[node].meta.is_writing(block) {
+                    self.fail(
+                        "M2",
+                        format!("node {node}: two writes to metadata block {block}"),
+                    );
+                }
+                let life = self.nodes[node].life;
+                let io = self.nodes[node].meta.begin(block, bytes);
+                let delay = self.nodes[node].rng.between(30_000, 400_000);
+                self.count("metadata writes");
+                self.schedule(
+                    delay,
+                    Happening::MetaIo {
+                        node,
+                        life,
+                        io,
+                        token,
+                    },
+                );
+            }
+            Action::Job { token, job } => self.job(node, token, job),
+            Action::Send {
+                link,
+                message,
+                payload,
+            } => self.send(node, link, message, payload),
+            Action::Drop { link } => {
+                let life = self.nodes[node].life;
+                if let Some((connection, end)) = self.net.find(node, life, link) {
+                    self.count("dropped links");
+                    self.break_connection(connection, end);
+                }
+            }
+            Action::Release { buf } => {
+                if let Err(breach) = self.nodes[node].buffers.release(buf) {
+                    self.fail("O2", breach);
+                }
+            }
+            Action::ProposeRecord(record) => {
+                self.proposed(node, record);
+                let life = self.nodes[node].life;
+                let delay = self.nodes[node].rng.between(1_000, 300_000);
+                self.schedule(delay, Happening::Chosen { node, life });
+            }
+            Action::Answer { id, result } => self.answered(node, id, &result),
+            Action::Notice(notice) => self.noticed(node, &notice),
+        }
+    }
+
+    /// Begins a data-disk operation and schedules its end.
+    fn begin_disk(&mut self, node: usize, work: Work, pending: Pending) {
+        let io = match work {
+            Work::Read { extent, .. } => self.nodes[node].disk.read(extent),
+            other => self.nodes[node].disk.begin(other),
+        };
+        self.nodes[node].pending.insert(io, pending);
+        self.finish_later(node, io, 20_000, 250_000);
+    }
+
+    fn finish_later(&mut self, node: usize, io: u64, low: u64, high: u64) {
+        let machine = &mut self.nodes[node];
+        let rare = if machine.rng.one_in(24) { 12 } else { 1 };
+        let delay = machine.rng.between(low, high) * rare * machine.disk.faults.slowness;
+        let life = machine.life;
+        self.schedule(delay, Happening::DiskIo { node, life, io });
+    }
+
+    fn is_inside(&mut self, node: usize, extent: Extent) -> bool {
+        let inside = extent.end <= self.plan.settings.granules;
+        if !inside {
+            self.fail(
+                "S7",
+                format!("node {node}: {extent:?} lies past the end of the volume"),
+            );
+        }
+        inside
+    }
+
+    fn disk_read(&mut self, node: usize, token: Token, extent: Extent, into: ReadInto) {
+        if !self.is_inside(node, extent) {
+            return;
+        }
+        let pending = match into {
+            ReadInto::Alloc => Pending::ReadAlloc(token),
+            ReadInto::Buf(buf) => {
+                if let Err(breach) = self.nodes[node].buffers.begin_write(buf) {
+                    return self.fail("O2", breach);
+                }
+                Pending::Read(token, buf)
+            }
+        };
+        self.begin_disk(
+            node,
+            Work::Read {
+                extent,
+                before: Vec::new(),
+            },
+            pending,
+        );
+    }
+
+    fn disk_write(&mut self, node: usize, token: Token, extent: Extent, buf: BufId, durable: bool) {
+        if !self.is_inside(node, extent) {
+            return;
+        }
+        let tags = match self.nodes[node].buffers.begin_read(buf) {
+            Ok(tags) => tags,
+            Err(breach) => return self.fail("O2", breach),
+        };
+        if tags.len() as u64 != extent.granules() * BLOCKS_PER_GRANULE {
+            return self.fail("B11", format!("{buf:?} does not cover exactly {extent:?}"));
+        }
+        self.law_before_write(node, extent, Some(buf));
+        self.begin_disk(
+            node,
+            Work::Write {
+                extent,
+                tags,
+                durable,
+            },
+            Pending::Write(token, buf),
+        );
+    }
+
+    fn job(&mut self, node: usize, token: Token, job: Job) {
+        if let Job::Copy { from, to, bytes } = job {
+            return self.copy(node, token, from, to, bytes);
+        }
+        let (extent, pending) = match job {
+            Job::Merge { buf, range } => {
+                if let Err(breach) = self.nodes[node].buffers.begin_write(buf) {
+                    return self.fail("O2", breach);
+                }
+                self.count("merges");
+                (range.cover(), Pending::Merge(token, buf, range))
+            }
+            Job::MergeZeros { range } => (range.cover(), Pending::MergeZeros(token, range)),
+            Job::Sums { extent } => (Some(extent), Pending::Sums(token, extent)),
+            Job::Copy { .. } => unreachable!("copies touch no disk"),
+        };
+        let Some(extent) = extent.filter(|e| e.bytes() <= 64 << 20) else {
+            return self.fail(
+                "O3",
+                format!("node {node}: a job on an impossible range: {job:?}"),
+            );
+        };
+        if self.is_inside(node, extent) {
+            self.begin_disk(
+                node,
+                Work::Read {
+                    extent,
+                    before: Vec::new(),
+                },
+                pending,
+            );
+        }
+    }
+
+    fn copy(&mut self, node: usize, token: Token, from: BufId, to: BufId, bytes: u64) {
+        let buffers = &mut self.nodes[node].buffers;
+        let source = match buffers.begin_read(from).and_then(|tags| {
+            buffers.begin_write(to)?;
+            Ok(tags)
+        }) {
+            Ok(tags) => tags,
+            Err(breach) => return self.fail("O2", breach),
+        };
+        let count = (bytes / BLOCK) as usize;
+        if count > source.len() {
+            return self.fail(
+                "O3",
+                format!("{bytes} bytes are copied from a smaller {from:?}"),
+            );
+        }
+        let life = self.nodes[node].life;
+        let delay = self.nodes[node].rng.between(1_000, 50_000);
+        self.schedule(
+            delay,
+            Happening::Copied {
+                node,
+                life,
+                token,
+                from,
+                to,
+                count,
+            },
+        );
+    }
+
+    /// A copy ended: tells the core.
+    pub fn copied(&mut self, node: usize, token: Token, from: BufId, to: BufId, count: usize) {
+        let buffers = &mut self.nodes[node].buffers;
+        let tags = buffers.peek(from).to_vec();
+        buffers.end_read(from);
+        buffers.end_write(to, |content| {
+            let count = count.min(content.len());
+            content[..count].copy_from_slice(&tags[..count]);
+        });
+        self.feed(
+            node,
+            Event::JobDone {
+                token,
+                outcome: JobOutcome::Done,
+            },
+        );
+    }
+
+    /// A data-disk operation ended: tells the core.
+    pub fn disk_ended(&mut self, node: usize, io: u64) {
+        let (result, tags) = self.nodes[node].disk.finish(io);
+        let pending = self.nodes[node]
+            .pending
+            .remove(&io)
+            .expect("somebody waits for it");
+        let buffers = &mut self.nodes[node].buffers;
+        let done = |token, buf, is_zero| Event::DiskDone {
+            token,
+            result,
+            buf,
+            is_zero,
+        };
+        let failed = |token, error: DiskError| Event::JobDone {
+            token,
+            outcome: JobOutcome::Failed(error),
+        };
+        let event = match (pending, result) {
+            (Pending::Plain(token), _) => done(token, None, false),
+            (Pending::Write(token, buf), _) => {
+                buffers.end_read(buf);
+                done(token, None, false)
+            }
+            (Pending::Read(token, buf), Ok(())) => {
+                buffers.end_write(buf, |content| *content = tags);
+                done(token, None, false)
+            }
+            (Pending::Read(token, buf), Err(_)) => {
+                buffers.end_write(buf, |_| {});
+                done(token, None, false)
+            }
+            (Pending::ReadAlloc(token), Ok(())) => {
+                let is_zero = tags.iter().all(|t| *t == 0);
+                let buf = buffers.add(tags, Origin::Alloc);
+                done(token, Some(buf), is_zero)
+            }
+            (Pending::ReadAlloc(token), Err(_)) => done(token, None, false),
+            (Pending::Merge(token, buf, _), Err(error)) => {
+                buffers.end_write(buf, |_| {});
+                failed(token, error)
+            }
+            (Pending::MergeZeros(token, _) | Pending::Sums(token, _), Err(error)) => {
+                failed(token, error)
+            }
+            (Pending::Merge(token, buf, range), Ok(())) => {
+                buffers.end_write(buf, |content| fill_gaps(content, &tags, range));
+                Event::JobDone {
+                    token,
+                    outcome: JobOutcome::Done,
+                }
+            }
+            (Pending::MergeZeros(token, range), Ok(())) => {
+                let buf = buffers.add(with_hole(tags, range), Origin::Job);
+                Event::JobDone {
+                    token,
+                    outcome: JobOutcome::Buffer(buf),
+                }
+            }
+            (Pending::Sums(token, _), Ok(())) => Event::JobDone {
+                token,
+                outcome: JobOutcome::Sums(sums(&tags)),
+            },
+        };
+        self.note_disk(node);
+        self.feed(node, event);
+    }
+
+    /// A metadata write ended: tells the core.
+    pub fn meta_ended(&mut self, node: usize, io: u64, token: Token) {
+        let is_durable = self.nodes[node].meta.finish(io);
+        let result = if is_durable {
+            Ok(())
+        } else {
+            Err(DiskError::Io)
+        };
+        self.feed(node, Event::MetaDone { token, result });
+    }
+
+    fn send(&mut self, node: usize, link: LinkId, message: Message, payload: Option<BufId>) {
+        let tags = match payload.map(|buf| self.nodes[node].buffers.begin_read(buf)) {
+            None => None,
+            Some(Ok(tags)) => Some(tags),
+            Some(Err(breach)) => return self.fail("O2", breach),
+        };
+        let life = self.nodes[node].life;
+        if let Some(buf) = payload {
+            let delay = self.nodes[node].rng.between(1_000, 60_000);
+            self.schedule(delay, Happening::Sent { node, life, buf });
+        }
+        let Some((connection, end)) = self.net.find(node, life, link) else {
+            return;
+        };
+        if let Err(text) = through_the_wire(&message, tags.as_deref()) {
+            return self.fail("O6", text);
+        }
+        self.sending(node, link, &message, tags.as_deref());
+        let now = self.now;
+        if let Some(at) = self.net.send(now, connection, end, message, tags) {
+            self.schedule_at(
+                at,
+                Happening::Arrive {
+                    connection,
+                    end: 1 - end,
+                },
+            );
+        }
+    }
+
+    /// A message reached its node.
+    pub fn deliver(&mut self, node: usize, link: LinkId, frame: Frame) {
+        let is_resync = matches!(frame.message, Message::ResyncData { .. });
+        let payload = frame.payload.map(|bytes| {
+            let is_intact = bytes.is_intact;
+            let origin = Origin::Payload {
+                is_intact,
+                is_resync,
+            };
+            Payload {
+                buf: self.nodes[node].buffers.add(bytes.tags, origin),
+                is_intact,
+            }
+        });
+        if payload.is_some_and(|p| !p.is_intact) {
+            self.count("damaged payloads");
+        }
+        self.arriving(node, link, &frame.message);
+        self.feed(
+            node,
+            Event::Peer {
+                link,
+                message: frame.message,
+                payload,
+            },
+        );
+    }
+}
+
+/// Every message goes through its bytes, so that what cannot be said is found here.
+fn through_the_wire(message: &Message, tags: Option<&[u64]>) -> Result<(), String> {
+    let sums = tags.map(sums).unwrap_or_default();
+    let payload_len = (sums.len() as u64 * GRANULE) as u32;
+    let mut bytes = Vec::new();
+    wire::encode(message, 1, &sums, payload_len, &mut bytes);
+    let (head, body) = bytes
+        .split_first_chunk::<{ wire::HEADER_LEN }>()
+        .ok_or_else(|| format!("{message:?} has no head"))?;
+    let head = wire::parse_header(head).map_err(|e| format!("head of {message:?}: {e}"))?;
+    match wire::parse_body(&head, body) {
+        Ok(Parsed::Message {
+            message: read,
+            sums: read_sums,
+        }) if read == *message && read_sums.iter().eq(sums.iter().copied()) => Ok(()),
+        other => Err(format!("{message:?} came out of the wire as {other:?}")),
+    }
+}
+
+/// `content` covers the range rounded out to granules: what lies outside comes from the disk.
+fn fill_gaps(content: &mut [u64], disk: &[u64], range: ByteRange) {
+    let base = range.offset / GRANULE * BLOCKS_PER_GRANULE;
+    let inside = range_blocks(range);
+    for (i, tag) in content.iter_mut().enumerate() {
+        if !inside.contains(&(base + i as u64)) {
+            *tag = disk[i];
+        }
+    }
+}
+
+fn with_hole(mut granule: Vec<u64>, range: ByteRange) -> Vec<u64> {
+    let base = range.offset / GRANULE * BLOCKS_PER_GRANULE;
+    for block in range_blocks(range) {
+        granule[(block - base) as usize] = 0;
+    }
+    granule
+}
+
+/// Blocks of an extent, for laws.
+pub fn extent_blocks(extent: Extent) -> std::ops::Range<u64> {
+    blocks(extent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_come_from_the_disk_and_the_rest_from_the_client() {
+        let mut content: Vec<u64> = (100..116).collect();
+        let disk: Vec<u64> = (0..16).collect();
+        fill_gaps(
+            &mut content,
+            &disk,
+            ByteRange {
+                offset: 4096 + 1024,
+                len: 4096,
+            },
+        );
+        assert_eq!(
+            content,
+            [
+                0, 1, 102, 103, 104, 105, 106, 107, 108, 109, 10, 11, 12, 13, 14, 15
+            ]
+        );
+    }
+
+    #[test]
+    fn a_hole_is_zeros_and_the_rest_stays() {
+        let granule = with_hole(
+            (1..9).collect(),
+            ByteRange {
+                offset: 8192 + 512,
+                len: 1024,
+            },
+        );
+        assert_eq!(granule, [1, 0, 0, 4, 5, 6, 7, 8]);
+    }
+}

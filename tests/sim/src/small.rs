@@ -1,0 +1,237 @@
+//! Small worlds, exhaustive: a short script on two nodes, and a crash at every event of either
+//! node; for power cuts, every subset of the blocks that were not durable.
+
+use crate::engine::Bug;
+use crate::plan::{Plan, Settings, Step};
+use crate::run::{Report, run};
+use crate::swarm::MS;
+
+/// When the script begins: the volume is founded and in sync by then.
+const BEGIN: u64 = 120 * MS;
+/// Crashed nodes come back after this.
+const DOWN: u64 = 40 * MS;
+
+/// Three writes, one of them unaligned and one on top of another, a flush, a trim, reads.
+pub fn script(seed: u64, is_durable_policy: bool) -> Plan {
+    let settings = Settings {
+        granules: 16,
+        spots: 1,
+        spot_granules: 4,
+        sessions: 2,
+        is_durable_policy: u64::from(is_durable_policy),
+        sample_every: 1,
+        ..Settings::default()
+    };
+    let steps = vec![
+        (
+            0,
+            Step::Write {
+                slot: 0,
+                first: 0,
+                count: 2,
+                fua: 0,
+            },
+        ),
+        (
+            200_000,
+            Step::Write {
+                slot: 0,
+                first: 8,
+                count: 8,
+                fua: 0,
+            },
+        ),
+        (1_200_000, Step::Flush { slot: 0 }),
+        (
+            1_300_000,
+            Step::Write {
+                slot: 1,
+                first: 1,
+                count: 2,
+                fua: 0,
+            },
+        ),
+        (
+            3_600_000,
+            Step::Read {
+                slot: 0,
+                first: 0,
+                count: 16,
+            },
+        ),
+        (
+            4_200_000,
+            Step::Zero {
+                slot: 0,
+                first: 8,
+                count: 4,
+                how: 0,
+                fua: 0,
+            },
+        ),
+        (
+            4_300_000,
+            Step::Write {
+                slot: 1,
+                first: 2,
+                count: 1,
+                fua: 1,
+            },
+        ),
+        (
+            6_500_000,
+            Step::Read {
+                slot: 1,
+                first: 0,
+                count: 16,
+            },
+        ),
+        (8_000_000, Step::Flush { slot: 1 }),
+    ];
+    let steps = steps
+        .into_iter()
+        .map(|(at, step)| (BEGIN + at, step))
+        .collect();
+    Plan {
+        seed,
+        settings,
+        steps,
+    }
+}
+
+fn with_crash(mut plan: Plan, step: Step) -> Plan {
+    // From the first event of the script on; it runs on after the crash.
+    plan.steps.insert(0, (BEGIN - MS, step));
+    plan.steps.push((
+        BEGIN + 60 * MS,
+        Step::Read {
+            slot: 0,
+            first: 0,
+            count: 16,
+        },
+    ));
+    plan.steps.push((
+        BEGIN + 61 * MS,
+        Step::Write {
+            slot: 0,
+            first: 3,
+            count: 9,
+            fua: 0,
+        },
+    ));
+    plan
+}
+
+/// What was tried.
+#[derive(Debug, Default)]
+pub struct Tried {
+    /// Runs.
+    pub runs: u64,
+    /// Events handled.
+    pub events: u64,
+    /// Runs that broke a law.
+    pub failures: Vec<(Plan, Report)>,
+}
+
+impl Tried {
+    fn run(&mut self, plan: Plan, bug: Option<Bug>) -> bool {
+        let report = run(&plan, bug, false);
+        self.runs += 1;
+        self.events += report.events;
+        let crashed = report.count("kills") + report.count("power cuts") > 0;
+        if report.failure.is_some() {
+            self.failures.push((plan, report));
+        }
+        crashed
+    }
+}
+
+/// Crashes everywhere, until the script is over at each node. `masks`: subsets of blocks tried
+/// per power cut. Stops at the first failure.
+pub fn crash_everywhere(seed: u64, masks: u64, bug: Option<Bug>) -> Tried {
+    let mut tried = Tried::default();
+    for is_durable in [false, true] {
+        for node in 0..2 {
+            for events in 1.. {
+                let kill = Step::KillAtEvent {
+                    node,
+                    events,
+                    down: DOWN,
+                };
+                let reached = tried.run(with_crash(script(seed, is_durable), kill), bug);
+                for keep in 0..masks {
+                    let cut = Step::CutPowerAtEvent {
+                        node,
+                        events,
+                        keep,
+                        down: DOWN,
+                    };
+                    tried.run(with_crash(script(seed, is_durable), cut), bug);
+                }
+                if !reached || !tried.failures.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+    tried
+}
+
+/// A second crash at every event after a first one: recovery itself is interrupted (law M3).
+pub fn crash_in_recovery(seed: u64, first: u64, bug: Option<Bug>) -> Tried {
+    let mut tried = Tried::default();
+    for node in 0..2 {
+        for events in 1..200 {
+            let mut plan = script(seed, false);
+            plan.steps.insert(
+                0,
+                (
+                    BEGIN - MS,
+                    Step::KillAtEvent {
+                        node,
+                        events: first,
+                        down: MS,
+                    },
+                ),
+            );
+            let again = Step::KillAtEvent {
+                node,
+                events,
+                down: DOWN,
+            };
+            plan.steps.push((BEGIN + 30 * MS, again));
+            plan.steps.push((
+                BEGIN + 160 * MS,
+                Step::Read {
+                    slot: 0,
+                    first: 0,
+                    count: 16,
+                },
+            ));
+            tried.run(plan, bug);
+            let other = Step::KillAtEvent {
+                node: 1 - node,
+                events,
+                down: DOWN,
+            };
+            let mut plan = script(seed, false);
+            plan.steps.insert(
+                0,
+                (
+                    BEGIN - MS,
+                    Step::KillAtEvent {
+                        node,
+                        events: first,
+                        down: MS,
+                    },
+                ),
+            );
+            plan.steps.push((BEGIN + 30 * MS, other));
+            tried.run(plan, bug);
+            if !tried.failures.is_empty() {
+                return tried;
+            }
+        }
+    }
+    tried
+}

@@ -1,0 +1,315 @@
+//! Draws a plan from a seed. Each seed switches its own few faults and workloads on, so that
+//! rare combinations are not averaged away.
+
+use crate::disk::BLOCKS_PER_GRANULE;
+use crate::plan::{Plan, Settings, Step};
+use crate::rng::Rng;
+
+/// Nanoseconds of a millisecond.
+pub const MS: u64 = 1_000_000;
+
+/// First granule of each hot spot of a volume. Spots lie in different activity-log extents where
+/// there are enough; one begins at granule 0 and one ends at the last.
+pub fn spots(seed: u64, settings: &Settings) -> Vec<u64> {
+    let mut rng = Rng::fork(seed, "spots", 0);
+    let last = settings.granules - settings.spot_granules;
+    let lane = settings.granules / settings.spots;
+    let mut spots: Vec<u64> = (0..settings.spots)
+        .map(|i| {
+            let slack = lane.saturating_sub(settings.spot_granules).max(1);
+            (i * lane + rng.below(slack)).min(last)
+        })
+        .collect();
+    spots[0] = 0;
+    if spots.len() > 1 {
+        *spots.last_mut().expect("there are spots") = last;
+    }
+    spots.dedup();
+    spots
+}
+
+fn settings(rng: &mut Rng) -> Settings {
+    // The log has at least 64 slots: only a volume of more extents makes it evict.
+    let is_wide = rng.one_in(12);
+    let granules = match rng.below(4) {
+        _ if is_wide => 96 * 1024,
+        0 => 8 * 1024,
+        1 => 1024 + 8 * rng.below(64),
+        2 => 64 + 8 * rng.below(32),
+        _ => 4096,
+    };
+    let spots = if is_wide {
+        88
+    } else {
+        rng.between(1, 6).min(granules / 16)
+    };
+    Settings {
+        nodes: 2,
+        granules,
+        spots,
+        spot_granules: if is_wide { 1 } else { rng.between(2, 10) },
+        is_durable_policy: u64::from(rng.one_in(4)),
+        volatile_nodes: *rng.pick(&[3, 3, 3, 1, 2, 0]),
+        log_slots: 64,
+        requests_max: *rng.pick(&[4, 8, 32, 32, 64]),
+        sessions: rng.between(1, 4),
+        is_shuffled: u64::from(!rng.one_in(4)),
+        is_bold: u64::from(rng.one_in(8)),
+        double_one_in: *rng.pick(&[0, 0, 0, 4, 16]),
+        sample_every: *rng.pick(&[20, 40, 80]),
+    }
+}
+
+/// Kinds of trouble a seed may switch on.
+type Trouble = fn(&mut Rng, u64) -> Step;
+
+fn node(rng: &mut Rng) -> u64 {
+    rng.below(2)
+}
+
+fn down(rng: &mut Rng) -> u64 {
+    rng.between(5, 900) * MS
+}
+
+const TROUBLES: &[Trouble] = &[
+    |rng, _| Step::Kill {
+        node: node(rng),
+        down: down(rng),
+    },
+    |rng, _| Step::Kill {
+        node: node(rng),
+        down: rng.between(1, 30) * MS,
+    },
+    |rng, _| Step::KillAtEvent {
+        node: node(rng),
+        events: rng.between(1, 60),
+        down: down(rng),
+    },
+    |rng, _| Step::CutPower {
+        node: node(rng),
+        down: down(rng),
+    },
+    |rng, _| Step::CutAllPower { down: down(rng) },
+    |rng, _| Step::CutWire {
+        a: 0,
+        b: 1,
+        span: rng.between(1, 1500) * MS,
+    },
+    |rng, _| Step::CutWire {
+        a: 0,
+        b: 1,
+        span: rng.between(1, 40) * MS,
+    },
+    |rng, _| Step::StallWire {
+        a: 0,
+        b: 1,
+        span: rng.between(1, 900) * MS,
+    },
+    |rng, _| Step::SlowWire {
+        a: 0,
+        b: 1,
+        factor: 20,
+        span: rng.between(10, 400) * MS,
+    },
+    |rng, _| Step::DamageWire {
+        a: 0,
+        b: 1,
+        one_in: rng.between(4, 30),
+        span: rng.between(5, 300) * MS,
+    },
+    |rng, _| Step::Pause {
+        node: node(rng),
+        span: rng.between(1, 2500) * MS,
+    },
+    |rng, _| Step::WriteErrors { node: node(rng) },
+    |rng, _| Step::FlushError { node: node(rng) },
+    |rng, _| Step::ReadErrors {
+        node: node(rng),
+        span: rng.between(5, 300) * MS,
+    },
+    |rng, _| Step::Full {
+        node: node(rng),
+        span: rng.between(5, 300) * MS,
+    },
+    |rng, _| Step::Hang {
+        node: node(rng),
+        span: rng.between(5, 3000) * MS,
+    },
+    |rng, _| Step::Slow {
+        node: node(rng),
+        factor: 100,
+        span: rng.between(5, 300) * MS,
+    },
+    |rng, _| Step::MetaErrors { node: node(rng) },
+    |rng, _| Step::MetaHang {
+        node: node(rng),
+        span: rng.between(5, 2000) * MS,
+    },
+    |rng, _| Step::PromoteNaively { node: node(rng) },
+    |_, _| Step::Switch {},
+    |rng, _| {
+        let node = node(rng);
+        Step::Disconnect {
+            node,
+            peer: 1 - node,
+            span: rng.between(5, 500) * MS,
+        }
+    },
+    |rng, _| Step::PauseResync {
+        node: node(rng),
+        span: rng.between(5, 500) * MS,
+    },
+    |_, _| Step::Verify {},
+    |rng, _| Step::Replace { node: node(rng) },
+    |rng, _| Step::ResyncRate {
+        node: node(rng),
+        rate: *rng.pick(&[0, 1 << 20, 64 << 20]),
+    },
+    |rng, _| Step::Stop {
+        node: node(rng),
+        down: down(rng),
+    },
+];
+
+fn client_step(rng: &mut Rng, spots: &[u64], settings: &Settings, mix: &[u64; 6]) -> Step {
+    let slot = rng.below(settings.sessions);
+    let spot_blocks = settings.spot_granules * BLOCKS_PER_GRANULE;
+    let base = rng.pick(spots) * BLOCKS_PER_GRANULE;
+    let aligned = !rng.one_in(3);
+    let (first, count) = if aligned {
+        let start = rng.below(settings.spot_granules);
+        let len = rng.between(1, (settings.spot_granules - start).min(4));
+        (base + start * BLOCKS_PER_GRANULE, len * BLOCKS_PER_GRANULE)
+    } else {
+        let start = rng.below(spot_blocks);
+        (base + start, rng.between(1, (spot_blocks - start).min(24)))
+    };
+    let fua = u64::from(rng.one_in(6));
+    let total = mix.iter().sum();
+    let mut draw = rng.below(total);
+    let kind = mix.iter().position(|w| {
+        let hit = draw < *w;
+        draw = draw.wrapping_sub(if hit { 0 } else { *w });
+        hit
+    });
+    match kind.unwrap_or(0) {
+        0 => Step::Write {
+            slot,
+            first,
+            count,
+            fua,
+        },
+        1 => Step::Read { slot, first, count },
+        2 if rng.one_in(6) => {
+            let all = settings.granules * BLOCKS_PER_GRANULE;
+            let from = if rng.coin() { 0 } else { first };
+            Step::Zero {
+                slot,
+                first: from,
+                count: all - from,
+                how: rng.below(3),
+                fua,
+            }
+        }
+        2 => Step::Zero {
+            slot,
+            first,
+            count,
+            how: rng.below(3),
+            fua,
+        },
+        3 => Step::Flush { slot },
+        4 => Step::Abort { slot },
+        _ if rng.one_in(8) => Step::Beyond { slot },
+        _ => Step::Close { slot },
+    }
+}
+
+/// The plan of a seed.
+pub fn plan(seed: u64) -> Plan {
+    let mut rng = Rng::fork(seed, "plan", 0);
+    let settings = settings(&mut rng);
+    let spots = spots(seed, &settings);
+    let span = rng.between(300, 4000) * MS;
+    let mut steps = Vec::new();
+    // Founding and the first sync take their time; some clients come before it has ended.
+    let begin = if rng.coin() { 60 * MS } else { 5 * MS };
+
+    let mix = [
+        rng.between(4, 12),
+        rng.between(1, 8),
+        rng.below(4),
+        rng.below(4),
+        rng.below(2),
+        rng.below(2),
+    ];
+    let bursts = rng.between(3, 14);
+    for _ in 0..bursts {
+        let mut at = begin + rng.below(span);
+        let pace = *rng.pick(&[20_000, 100_000, 1_000_000]);
+        for _ in 0..rng.between(3, 40) {
+            at += rng.below(pace) + 1;
+            steps.push((at, client_step(&mut rng, &spots, &settings, &mix)));
+        }
+    }
+
+    let kinds: Vec<Trouble> = (0..rng.between(0, 4))
+        .map(|_| *rng.pick(TROUBLES))
+        .collect();
+    if !kinds.is_empty() {
+        for _ in 0..rng.between(1, 8) {
+            let kind = *rng.pick(&kinds);
+            // Half of them strike in the middle of a burst.
+            let at = match rng.coin() {
+                true => rng.pick(&steps).0 + rng.below(200_000),
+                false => begin + rng.below(span),
+            };
+            steps.push((at, kind(&mut rng, at)));
+        }
+    }
+    if settings.is_bold == 1 {
+        let at = begin + rng.below(span);
+        let span = rng.between(400, 1500) * MS;
+        steps.push((at, Step::CutWire { a: 0, b: 1, span }));
+        let node = rng.below(2);
+        for _ in 0..3 {
+            steps.push((at + rng.below(span), Step::PromoteBoldly { node }));
+        }
+    }
+    steps.sort_by_key(|(at, _)| *at);
+    Plan {
+        seed,
+        settings,
+        steps,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_always_draws_the_same_plan() {
+        (0..20).for_each(|seed| assert_eq!(plan(seed), plan(seed)));
+    }
+
+    #[test]
+    fn clients_stay_inside_the_hot_spots() {
+        for seed in 0..50 {
+            let plan = plan(seed);
+            let spots = spots(seed, &plan.settings);
+            let inside = |first: u64, count: u64| {
+                spots.iter().any(|s| {
+                    let base = s * BLOCKS_PER_GRANULE;
+                    let end = base + plan.settings.spot_granules * BLOCKS_PER_GRANULE;
+                    base <= first && first + count <= end
+                })
+            };
+            for (_, step) in &plan.steps {
+                if let Step::Read { first, count, .. } | Step::Write { first, count, .. } = step {
+                    assert!(inside(*first, *count), "seed {seed}: {step:?}");
+                }
+            }
+        }
+    }
+}
