@@ -136,11 +136,9 @@ pub(super) fn check(header: &Header, body: &[u8]) -> Result<Option<Kind>, WireEr
 }
 
 fn crc_of_header(header: &[u8; HEADER_LEN]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&header[..CRC_AT]);
-    hasher.update(&[0; 4]);
-    hasher.update(&header[CRC_AT + 4..]);
-    hasher.finalize()
+    let mut header = *header;
+    header[CRC_AT..][..4].fill(0);
+    crc32fast::hash(&header)
 }
 
 /// Appends the frame of `message` to `out`, whose capacity is reused; the payload of
