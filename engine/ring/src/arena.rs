@@ -14,12 +14,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 mod buddy;
+mod hold;
+mod id;
 #[cfg(test)]
 mod tests;
 
 pub use crate::mapping::Pages;
 use crate::mapping::{HUGE, Mapping};
 use buddy::Buddy;
+use hold::Hold;
+pub use id::{BufId, BufSlice};
+use id::{GENERATION_BITS, SLOT_BITS};
 
 /// Bytes of the smallest buffer, and of a granule: what one checksum covers.
 pub const GRANULE: usize = 4096;
@@ -77,76 +82,6 @@ impl ArenaConfig {
     }
 }
 
-/// A buffer: `reactor:12 | slot:24 | generation:28`. Copy; holding one is not a reference, see
-/// [`Arena::retain`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BufId(u64);
-
-const SLOT_BITS: u32 = 24;
-const GENERATION_BITS: u32 = 28;
-
-impl BufId {
-    fn new(reactor: u16, slot: u32, generation: u32) -> BufId {
-        let high = u64::from(reactor) << (SLOT_BITS + GENERATION_BITS);
-        BufId(high | u64::from(slot) << GENERATION_BITS | u64::from(generation))
-    }
-
-    /// The reactor whose arena it belongs to.
-    pub fn reactor(self) -> u16 {
-        (self.0 >> (SLOT_BITS + GENERATION_BITS)) as u16
-    }
-
-    /// Its packed form, for tables that want a plain number.
-    pub fn to_u64(self) -> u64 {
-        self.0
-    }
-
-    /// The reverse of [`BufId::to_u64`]; a number that never was a buffer is caught on use.
-    pub fn from_u64(raw: u64) -> BufId {
-        BufId(raw)
-    }
-
-    /// Part of this buffer.
-    pub fn slice(self, offset: u32, len: u32) -> BufSlice {
-        BufSlice {
-            buf: self,
-            offset,
-            len,
-        }
-    }
-
-    fn slot(self) -> usize {
-        (self.0 >> GENERATION_BITS) as usize & ((1 << SLOT_BITS) - 1)
-    }
-
-    fn generation(self) -> u32 {
-        self.0 as u32 & ((1 << GENERATION_BITS) - 1)
-    }
-}
-
-impl fmt::Debug for BufId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "buf {}.{}#{}",
-            self.reactor(),
-            self.slot(),
-            self.generation()
-        )
-    }
-}
-
-/// Bytes `offset .. offset + len` of a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufSlice {
-    /// Which buffer.
-    pub buf: BufId,
-    /// First byte.
-    pub offset: u32,
-    /// Bytes.
-    pub len: u32,
-}
-
 /// How an operation in the ring touches its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -162,34 +97,6 @@ pub(crate) struct Pinned {
     pub(crate) ptr: *mut u8,
     /// Distance from the start of the arena.
     pub(crate) at: usize,
-}
-
-/// Operations of one kind in flight on a buffer, and the smallest range that covers them all.
-#[derive(Clone, Copy, Default)]
-struct Hold {
-    count: u32,
-    start: u32,
-    end: u32,
-}
-
-impl Hold {
-    fn add(&mut self, start: u32, end: u32) {
-        if self.count == 0 {
-            (self.start, self.end) = (start, end);
-        } else {
-            (self.start, self.end) = (self.start.min(start), self.end.max(end));
-        }
-        self.count += 1;
-    }
-
-    fn remove(&mut self) {
-        assert!(self.count > 0, "an operation ended that was not counted");
-        self.count -= 1;
-    }
-
-    fn overlaps(&self, start: u32, end: u32) -> bool {
-        self.count > 0 && start < self.end && self.start < end
-    }
 }
 
 #[derive(Clone, Copy, Default)]

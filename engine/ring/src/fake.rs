@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::arena::Arena;
 use crate::op::{Addr, Errno};
 
+mod attempt;
 mod objects;
 mod ring;
 #[cfg(test)]

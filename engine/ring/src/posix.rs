@@ -19,22 +19,25 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 
-use crate::arena::{Arena, Pinned};
-use crate::files::{Files, Loans, Mode, Stream};
-use crate::flight::{Flight, Held, pin_drain, pin_fill, pin_vector};
+use crate::arena::Arena;
+use crate::files::{Files, Loans, Mode};
+use crate::flight::Flight;
 use crate::mapping::Mapping;
 use crate::op::{Completion, Errno, FileId, Op, RegionId, Turn, Wait};
 use crate::pool::{Done, Job, Pool};
 use crate::region::Region;
-use crate::scratch::{Scratch, Scratches};
+use crate::scratch::Scratches;
 use crate::slab::{Key, Slab};
 use crate::sys::clock::boottime_ns;
 use crate::waker::{Sleeper, Waker};
 use crate::{Backend, Features, Ring, RingConfig};
 
+mod attempt;
+mod push;
 pub(crate) mod work;
 
-use work::{FileWork, Memory};
+use attempt::{Attempt, Step, attempt};
+use work::FileWork;
 
 /// epoll's data for the eventfd; slots of files are below.
 const WAKE: u64 = u64::MAX;
@@ -42,28 +45,6 @@ const WAKE: u64 = u64::MAX;
 const ACCEPTS_PER_TURN: usize = 64;
 const EVENTS_PER_TURN: usize = 256;
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
-
-/// What a waiting socket operation does next.
-enum Step {
-    Recv {
-        ptr: *mut u8,
-        len: usize,
-        done: usize,
-        all: bool,
-    },
-    Send {
-        done: u32,
-    },
-    Accept {
-        many: bool,
-    },
-    Connect {
-        begun: bool,
-    },
-    PollIn,
-    /// With the pool or the timers, or waiting for its file to become idle.
-    Outside,
-}
 
 struct Entry {
     flight: Flight,
@@ -102,15 +83,6 @@ pub(crate) struct Posix {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
     sleeper: Sleeper,
-}
-
-/// One attempt's outcome.
-enum Attempt {
-    /// Nothing to be had now; the next edge tells.
-    Later,
-    /// Something was done, try again.
-    Again,
-    Ended(Result<u32, Errno>, Option<OwnedFd>),
 }
 
 impl Posix {
@@ -413,135 +385,6 @@ impl Posix {
             self.cancel_where(|flight| flight.file == Some(file.key()));
         }
     }
-
-    fn push_file_work(
-        &mut self,
-        token: u64,
-        file: FileId,
-        held: Held,
-        work: impl FnOnce(RawFd) -> FileWork,
-    ) {
-        let fd = self.files.fd(file).expect("looked up by push").as_raw_fd();
-        self.files.begin(file, Stream::Neither);
-        let flight = Flight {
-            token,
-            file: Some(file.key()),
-            stream: Stream::Neither,
-            held,
-        };
-        let key = self.insert(flight, Step::Outside);
-        self.pool.run(key, Job::Plain(work(fd)));
-    }
-
-    fn push_socket_work(&mut self, token: u64, file: FileId, held: Held, step: Step) {
-        let stream = match step {
-            Step::Recv { .. } => Stream::Recv,
-            Step::Send { .. } => Stream::Send,
-            _ => Stream::Neither,
-        };
-        let writing = matches!(step, Step::Send { .. } | Step::Connect { .. });
-        self.files.begin(file, stream);
-        let key = self.insert(
-            Flight {
-                token,
-                file: Some(file.key()),
-                stream,
-                held,
-            },
-            step,
-        );
-        self.enqueue(file.key(), key, writing);
-    }
-}
-
-/// Tries one socket operation, without waiting.
-fn attempt(fd: RawFd, entry: &mut Entry) -> Attempt {
-    let ended = match (&mut entry.step, &mut entry.flight.held) {
-        (
-            Step::Recv {
-                ptr,
-                len,
-                done,
-                all,
-            },
-            _,
-        ) => return attempt_recv(fd, *ptr, *len, done, *all),
-        (Step::Send { done }, Held::Scratch(scratch)) => {
-            return attempt_send(fd, scratch, done);
-        }
-        (Step::Accept { .. }, _) => match work::accept(fd) {
-            Ok(fd) => return Attempt::Ended(Ok(0), Some(fd)),
-            // The peer went away between its connect and our accept.
-            Err(Errno(libc::ECONNABORTED)) => return Attempt::Again,
-            Err(errno) => Err(errno),
-        },
-        (Step::Connect { begun }, Held::Scratch(scratch)) => {
-            if *begun {
-                match work::poll_now(fd, libc::POLLOUT) {
-                    Ok(0) => return Attempt::Later,
-                    _ => work::connect_result(fd),
-                }
-            } else {
-                *begun = true;
-                match work::connect(fd, scratch) {
-                    Err(Errno(libc::EINPROGRESS)) => return Attempt::Later,
-                    // A Unix listener with a full backlog; no edge would ever tell.
-                    Err(Errno(libc::EAGAIN)) => {
-                        return Attempt::Ended(Err(Errno(libc::EAGAIN)), None);
-                    }
-                    done => done,
-                }
-            }
-        }
-        (Step::PollIn, _) => match work::poll_now(fd, libc::POLLIN) {
-            Ok(0) => return Attempt::Later,
-            done => done,
-        },
-        (Step::Send { .. } | Step::Connect { .. } | Step::Outside, _) => {
-            unreachable!("never queued at a file without its scratch")
-        }
-    };
-    match ended {
-        Err(Errno(libc::EAGAIN)) => Attempt::Later,
-        done => Attempt::Ended(done, None),
-    }
-}
-
-/// What does not fit waits for room, like a send that io_uring carries on by itself.
-fn attempt_send(fd: RawFd, scratch: &mut Scratch, done: &mut u32) -> Attempt {
-    // SAFETY: the flight pins every piece the vector names.
-    let sent = unsafe { work::send(fd, scratch) };
-    match sent {
-        Err(Errno(libc::EAGAIN)) => Attempt::Later,
-        Err(_) if *done > 0 => Attempt::Ended(Ok(*done), None),
-        Err(errno) => Attempt::Ended(Err(errno), None),
-        Ok(count) => {
-            *done += count;
-            if scratch.advance(count as usize) {
-                Attempt::Ended(Ok(*done), None)
-            } else {
-                Attempt::Again
-            }
-        }
-    }
-}
-
-fn attempt_recv(fd: RawFd, ptr: *mut u8, len: usize, done: &mut usize, all: bool) -> Attempt {
-    // SAFETY: `done <= len`, and the flight pins ptr..ptr + len for this receive alone.
-    let received = unsafe { work::recv(fd, ptr.add(*done), len - *done) };
-    match received {
-        Err(Errno(libc::EAGAIN)) => Attempt::Later,
-        Err(_) if *done > 0 => Attempt::Ended(Ok(*done as u32), None),
-        Err(errno) => Attempt::Ended(Err(errno), None),
-        Ok(count) => {
-            *done += count as usize;
-            if all && count > 0 && *done < len {
-                Attempt::Again
-            } else {
-                Attempt::Ended(Ok(*done as u32), None)
-            }
-        }
-    }
 }
 
 impl Ring for Posix {
@@ -579,100 +422,7 @@ impl Ring for Posix {
         {
             return self.fail(token, Errno::BADF);
         }
-        let memory = |pinned: Pinned, len: u32| Memory {
-            ptr: pinned.ptr,
-            len: len as usize,
-        };
-        match op {
-            Op::ReadAt { file, buf, at } => {
-                let (pinned, held) = pin_fill(buf, arena);
-                let memory = memory(pinned, buf.len);
-                self.push_file_work(token, file, held, |fd| FileWork::Read { fd, at, memory });
-            }
-            Op::WriteAt {
-                file,
-                buf,
-                at,
-                durable,
-            } => {
-                let (pinned, held) = pin_drain(buf, arena);
-                let memory = memory(pinned, buf.len);
-                self.push_file_work(token, file, held, |fd| FileWork::Write {
-                    fd,
-                    at,
-                    memory,
-                    durable,
-                });
-            }
-            Op::DataSync { file } => {
-                self.push_file_work(token, file, Held::Nothing, |fd| FileWork::DataSync { fd });
-            }
-            Op::Fallocate {
-                file,
-                mode,
-                at,
-                len,
-            } => {
-                let mode = mode.flags();
-                self.push_file_work(token, file, Held::Nothing, |fd| FileWork::Fallocate {
-                    fd,
-                    mode,
-                    at,
-                    len,
-                });
-            }
-            Op::Recv { file, buf, all } => {
-                let (pinned, held) = pin_fill(buf, arena);
-                let step = Step::Recv {
-                    ptr: pinned.ptr,
-                    len: buf.len as usize,
-                    done: 0,
-                    all,
-                };
-                self.push_socket_work(token, file, held, step);
-            }
-            Op::Send { file, segments } => {
-                let scratch = pin_vector(segments, arena, &mut self.loans, &mut self.scratches);
-                self.push_socket_work(token, file, Held::Scratch(scratch), Step::Send { done: 0 });
-            }
-            Op::Accept { file } => {
-                self.push_socket_work(token, file, Held::Nothing, Step::Accept { many: false });
-            }
-            Op::AcceptMany { file } => {
-                self.push_socket_work(token, file, Held::Nothing, Step::Accept { many: true });
-            }
-            Op::Connect { file, to } => {
-                let mut scratch = self.scratches.take();
-                if let Err(errno) = scratch.set_address(to) {
-                    self.scratches.give(scratch);
-                    return self.fail(token, errno);
-                }
-                let step = Step::Connect { begun: false };
-                self.push_socket_work(token, file, Held::Scratch(scratch), step);
-            }
-            Op::PollIn { file } => {
-                self.push_socket_work(token, file, Held::Nothing, Step::PollIn);
-            }
-            Op::Timeout { at } => {
-                let key = self.insert(Flight::bare(token, None), Step::Outside);
-                self.timers.push(Reverse((at, key)));
-            }
-            Op::Shutdown { file, how } => {
-                let fd = self.files.fd(file).expect("looked up above").as_raw_fd();
-                let result = work::shutdown(fd, how.raw());
-                self.local.push(Completion {
-                    token,
-                    result,
-                    accepted: None,
-                    more: false,
-                });
-            }
-            Op::Close { file } => self.close(token, file),
-            Op::Blocking(run) => {
-                let key = self.insert(Flight::bare(token, None), Step::Outside);
-                self.pool.run(key, Job::Run(run));
-            }
-        }
+        self.dispatch(arena, token, op);
     }
 
     fn cancel(&mut self, token: u64) {

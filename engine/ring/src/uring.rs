@@ -14,14 +14,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, TimeoutFlags, Timespec};
-use io_uring::{EnterFlags, cqueue, opcode, squeue};
+use io_uring::{cqueue, opcode, squeue};
 
-use crate::arena::{Arena, BufSlice, Pinned};
-use crate::files::{Files, Loans, Mode, Stream};
-use crate::flight::{Flight, Held, pin_drain, pin_fill, pin_segment, pin_vector};
+use crate::arena::Arena;
+use crate::files::{Files, Loans, Mode};
+use crate::flight::Flight;
 use crate::mapping::Mapping;
-use crate::op::{Completion, Errno, FileId, Op, RegionId, Seg, Turn, Wait};
+use crate::op::{Completion, Errno, FileId, Op, RegionId, Turn, Wait};
 use crate::pool::{Done, Job, Never, Pool};
 use crate::region::Region;
 use crate::scratch::Scratches;
@@ -30,9 +29,12 @@ use crate::sys::clock::boottime_ns;
 use crate::waker::{Sleeper, Waker};
 use crate::{Features, Ring, RingConfig};
 
+mod kernel;
+mod prepare;
 mod setup;
 
-use setup::{FIXED_BUFFER, Opened, Parts, place_file};
+use prepare::Target;
+use setup::{Opened, Parts, place_file};
 
 /// `user_data` of the eventfd's read, and of cancellations. Generations of flights would have to
 /// wrap at slot 2^32 - 1 to meet them.
@@ -88,29 +90,6 @@ pub(crate) struct Uring {
     wake_count: Box<u64>,
 }
 
-/// A file as an SQE names it.
-#[derive(Clone, Copy)]
-enum Target {
-    Fixed(u32),
-    Plain(i32),
-}
-
-/// Builds an SQE for either kind of file.
-macro_rules! sqe {
-    ($target:expr, $fd:ident => $build:expr) => {
-        match $target {
-            Target::Fixed(slot) => {
-                let $fd = Fixed(slot);
-                $build.build()
-            }
-            Target::Plain(raw) => {
-                let $fd = Fd(raw);
-                $build.build()
-            }
-        }
-    };
-}
-
 impl Uring {
     /// Errors: why this machine does not give us one, in plain words.
     pub(crate) fn open(config: &RingConfig, arena: &Arena) -> Result<Uring, String> {
@@ -143,103 +122,6 @@ impl Uring {
             wake_armed: false,
             wake_count: Box::new(0),
         })
-    }
-
-    /// Hands an SQE to the kernel with the next enter, or when there is room.
-    fn submit(&mut self, entry: squeue::Entry) {
-        let room = self.backlog.is_empty() && self.submitted < self.depth;
-        // SAFETY: every SQE is built in this file, from memory that its flight keeps pinned or
-        // boxed until the last completion.
-        let pushed = room && unsafe { self.parts.sq.push(&entry) }.is_ok();
-        if pushed {
-            self.submitted += 1;
-        } else {
-            if let Some(found) = self.entries.get_mut(Key::from_u64(entry.get_user_data())) {
-                found.queued = true;
-            }
-            self.backlog.push_back(entry);
-        }
-    }
-
-    fn submit_backlog(&mut self) {
-        while self.submitted < self.depth && !self.parts.sq.is_full() {
-            let Some(entry) = self.backlog.pop_front() else {
-                return;
-            };
-            // Cancelled in the backlog: its flight has ended.
-            let key = Key::from_u64(entry.get_user_data());
-            let Some(found) = self.entries.get_mut(key) else {
-                continue;
-            };
-            found.queued = false;
-            // SAFETY: as in `submit`; the flight is still there.
-            let pushed = unsafe { self.parts.sq.push(&entry) };
-            pushed.expect("the queue has room, checked above");
-            self.submitted += 1;
-        }
-    }
-
-    /// Submits what is no flight of its own: a cancellation, the eventfd's read.
-    fn submit_aside(&mut self, entry: squeue::Entry) {
-        // SAFETY: neither names memory, but for `wake_count`, which is boxed and lives with us.
-        if unsafe { self.parts.sq.push(&entry) }.is_err() {
-            self.aside.push(entry);
-        }
-    }
-
-    /// What found the queue full goes first.
-    fn submit_waiting(&mut self) {
-        while !self.parts.sq.is_full() {
-            let Some(entry) = self.aside.pop() else {
-                return self.submit_backlog();
-            };
-            self.submit_aside(entry);
-        }
-    }
-
-    fn more_to_submit(&self) -> bool {
-        !self.aside.is_empty() || (!self.backlog.is_empty() && self.submitted < self.depth)
-    }
-
-    fn arm_wake(&mut self) {
-        if !self.wake_armed {
-            self.wake_armed = true;
-            let fd = Fd(self.sleeper.eventfd().as_raw_fd());
-            let read = opcode::Read::new(fd, (&raw mut *self.wake_count).cast(), 8).build();
-            self.submit_aside(read.user_data(WAKE));
-        }
-    }
-
-    /// One system call. Publishes the SQEs; sleeps for `wait_for` completions until the deadline.
-    fn enter_kernel(&mut self, wait_for: u32, timeout: Option<Duration>) {
-        self.parts.sq.sync();
-        let to_submit = self.parts.sq.len() as u32;
-        let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
-        flags.set(
-            EnterFlags::NO_IOWAIT,
-            self.features.no_iowait && wait_for > 0,
-        );
-        let time = timeout.map(Timespec::from);
-        let mut args = SubmitArgs::new();
-        if let Some(time) = &time {
-            args = args.timespec(time);
-        }
-        // SAFETY: `args` is what EXT_ARG announces and lives through the call, as does `time`.
-        let entered = unsafe {
-            self.parts
-                .submitter
-                .enter(to_submit, wait_for, flags.bits(), Some(&args))
-        };
-        self.parts.sq.sync();
-        let Err(error) = entered else { return };
-        match error.raw_os_error() {
-            // The deadline came, or a signal.
-            Some(libc::ETIME | libc::EINTR) => {}
-            // Out of memory for requests, or the completion queue overflowed: what is not
-            // submitted stays in the queue; the caller reaps and comes again.
-            Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => std::thread::yield_now(),
-            _ => panic!("io_uring_enter failed, which only a bug of ours can cause: {error}"),
-        }
     }
 
     /// Takes completions from the queue. Without an arena (the ring is being dropped) buffers stay
@@ -426,156 +308,6 @@ impl Uring {
         });
     }
 
-    /// The registered buffer that holds these bytes.
-    fn fixed_buffer(&self, pinned: Pinned) -> Option<u16> {
-        self.features
-            .fixed_buffers
-            .then_some((pinned.at / FIXED_BUFFER) as u16)
-    }
-
-    fn read_at(&self, target: Target, pinned: Pinned, len: u32, at: u64) -> squeue::Entry {
-        let ptr = pinned.ptr;
-        match self.fixed_buffer(pinned) {
-            Some(index) => {
-                sqe!(target, fd => opcode::ReadFixed::new(fd, ptr, len, index).offset(at))
-            }
-            None => sqe!(target, fd => opcode::Read::new(fd, ptr, len).offset(at)),
-        }
-    }
-
-    fn write_at(
-        &self,
-        target: Target,
-        pinned: Pinned,
-        len: u32,
-        at: u64,
-        durable: bool,
-    ) -> squeue::Entry {
-        let (ptr, flags) = (pinned.ptr, if durable { libc::RWF_DSYNC } else { 0 });
-        match self.fixed_buffer(pinned) {
-            Some(index) => sqe!(target, fd =>
-                opcode::WriteFixed::new(fd, ptr, len, index).offset(at).rw_flags(flags)),
-            None => {
-                sqe!(target, fd => opcode::Write::new(fd, ptr, len).offset(at).rw_flags(flags))
-            }
-        }
-    }
-
-    /// One piece goes without header and vector.
-    fn send(
-        &mut self,
-        target: Target,
-        segments: &[Seg],
-        arena: &mut Arena,
-    ) -> (squeue::Entry, Held) {
-        // WAITALL lets the kernel send the rest itself when the socket's buffer was full.
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        if let [segment] = segments {
-            let base = pin_segment(*segment, arena, &mut self.loans);
-            let held = match segment {
-                Seg::Arena(slice) => Held::Drain(slice.buf),
-                Seg::Region { region, .. } => Held::Region(*region),
-            };
-            let len = segment.len();
-            return (
-                sqe!(target, fd => opcode::Send::new(fd, base, len).flags(flags)),
-                held,
-            );
-        }
-        let scratch = pin_vector(segments, arena, &mut self.loans, &mut self.scratches);
-        let header = &raw const scratch.header;
-        let sqe = sqe!(target, fd => opcode::SendMsg::new(fd, header).flags(flags as u32));
-        (sqe, Held::Scratch(scratch))
-    }
-
-    fn timeout(&mut self, at: u64) -> (squeue::Entry, Held) {
-        let mut scratch = self.scratches.take();
-        let (seconds, nanos) = (at / 1_000_000_000, (at % 1_000_000_000) as u32);
-        // The kernel's seconds are signed.
-        scratch.time = Timespec::new()
-            .sec(seconds.min(i64::MAX as u64))
-            .nsec(nanos);
-        let flags = TimeoutFlags::ABS | TimeoutFlags::BOOTTIME;
-        let sqe = opcode::Timeout::new(&raw const scratch.time)
-            .flags(flags)
-            .build();
-        (sqe, Held::Scratch(scratch))
-    }
-
-    /// Everything but `Close` and `Blocking`: the SQE, what it holds, how its end is read.
-    fn prepare(
-        &mut self,
-        target: Target,
-        op: &Op<'_>,
-        arena: &mut Arena,
-    ) -> Result<(squeue::Entry, Held, Kind, Stream), Errno> {
-        let plain = |sqe| Ok((sqe, Held::Nothing, Kind::Plain, Stream::Neither));
-        match *op {
-            Op::ReadAt { buf, at, .. } => {
-                let (pinned, held) = pin_fill(buf, arena);
-                let sqe = self.read_at(target, pinned, buf.len, at);
-                Ok((sqe, held, Kind::Plain, Stream::Neither))
-            }
-            Op::WriteAt {
-                buf, at, durable, ..
-            } => {
-                let (pinned, held) = pin_drain(buf, arena);
-                let sqe = self.write_at(target, pinned, buf.len, at, durable);
-                Ok((sqe, held, Kind::Plain, Stream::Neither))
-            }
-            Op::DataSync { .. } => {
-                plain(sqe!(target, fd => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC)))
-            }
-            Op::Fallocate { mode, at, len, .. } => plain(sqe!(target, fd =>
-                opcode::Fallocate::new(fd, len).offset(at).mode(mode.flags()))),
-            Op::Recv { buf, all, .. } => {
-                let (pinned, held) = pin_fill(buf, arena);
-                Ok((
-                    recv(target, pinned, buf, all),
-                    held,
-                    Kind::Plain,
-                    Stream::Recv,
-                ))
-            }
-            Op::Send { segments, .. } => {
-                let (sqe, held) = self.send(target, segments, arena);
-                Ok((sqe, held, Kind::Plain, Stream::Send))
-            }
-            Op::Accept { .. } => {
-                let sqe = sqe!(target, fd =>
-                    opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
-                        .flags(libc::SOCK_CLOEXEC));
-                Ok((sqe, Held::Nothing, Kind::Accept, Stream::Neither))
-            }
-            Op::AcceptMany { .. } => {
-                let sqe =
-                    sqe!(target, fd => opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC));
-                Ok((sqe, Held::Nothing, Kind::Accept, Stream::Neither))
-            }
-            Op::Connect { to, .. } => {
-                let mut scratch = self.scratches.take();
-                if let Err(errno) = scratch.set_address(to) {
-                    self.scratches.give(scratch);
-                    return Err(errno);
-                }
-                let (address, len) = ((&raw const scratch.address).cast(), scratch.address_len);
-                let sqe = sqe!(target, fd => opcode::Connect::new(fd, address, len));
-                Ok((sqe, Held::Scratch(scratch), Kind::Plain, Stream::Neither))
-            }
-            Op::PollIn { .. } => {
-                plain(sqe!(target, fd => opcode::PollAdd::new(fd, libc::POLLIN as u32)))
-            }
-            Op::Shutdown { how, .. } => {
-                plain(sqe!(target, fd => opcode::Shutdown::new(fd, how.raw())))
-            }
-            Op::Timeout { at } => {
-                let (sqe, held) = self.timeout(at);
-                Ok((sqe, held, Kind::Timeout, Stream::Neither))
-            }
-            Op::Close { .. } | Op::Blocking(_) => unreachable!("handled by push"),
-        }
-    }
-
     fn close(&mut self, token: u64, file: FileId) {
         let flight = Flight::bare(token, None);
         let key = self.entries.insert(Entry {
@@ -589,11 +321,6 @@ impl Uring {
             self.cancel_where(|flight| flight.file == Some(file.key()));
         }
     }
-}
-
-fn recv(target: Target, pinned: Pinned, buf: BufSlice, all: bool) -> squeue::Entry {
-    let flags = if all { libc::MSG_WAITALL } else { 0 };
-    sqe!(target, fd => opcode::Recv::new(fd, pinned.ptr, buf.len).flags(flags))
 }
 
 impl Ring for Uring {
