@@ -13,7 +13,7 @@ impl Uring {
     /// Hands an SQE to the kernel with the next enter, or when there is room.
     pub(super) fn submit(&mut self, entry: squeue::Entry) {
         let room = self.backlog.is_empty() && self.submitted < self.depth;
-        // SAFETY: every SQE is built in this file, from memory that its flight keeps pinned or
+        // SAFETY: every SQE comes from `prepare`, with memory that its flight keeps pinned or
         // boxed until the last completion.
         let pushed = room && unsafe { self.parts.sq.push(&entry) }.is_ok();
         if pushed {
