@@ -25,7 +25,7 @@ use engine_core::time::Instant;
 use engine_core::units::ByteRange;
 use engine_ring::{Arena, Errno, FileId, Op as RingOp, Ring};
 
-use crate::token::Token;
+use crate::token::{SHUTDOWN_TAG, Token};
 
 /// One client connection on its volume's reactor.
 pub trait Connection {
@@ -235,9 +235,10 @@ impl Ctx<'_> {
     }
 
     /// Queues an operation of the ring; it starts with this turn's one system call. `tag` comes
-    /// back in `on_io`; at most 28 bits. Rules as [`Ring::push`]: one receive and one send per
+    /// back in `on_io`; below 2^28 - 1. Rules as [`Ring::push`]: one receive and one send per
     /// socket. Nothing may be pushed after [`Ctx::finish`].
     pub fn push(&mut self, tag: u32, op: RingOp<'_>) {
+        assert!(tag < SHUTDOWN_TAG, "tag {tag} lies below {SHUTDOWN_TAG}");
         assert!(
             !self.seat.asks_finish,
             "a finished connection pushes nothing"
@@ -292,6 +293,8 @@ impl Ctx<'_> {
 
     /// Which parts of the range are allocated. Answered by `on_extents` with `tag`.
     pub fn query_extents(&mut self, tag: u32, range: ByteRange) {
+        // It keeps the seat until it is answered.
+        self.seat.in_flight += 1;
         self.intake.queries.push((self.seat.slot, tag, range));
     }
 

@@ -15,7 +15,25 @@
 
 #![forbid(unsafe_code)]
 
+mod backend;
 pub mod control;
+mod control_store;
+mod driver;
+mod entry;
 pub mod front_end;
+mod layer;
+mod link;
 pub mod log;
+mod mailbox;
+mod meta_io;
+pub mod node;
+mod peers;
+mod reactor;
+mod shell;
+mod status;
+mod sums;
+mod table;
+#[cfg(test)]
+mod testing;
 mod token;
+mod words;

@@ -11,6 +11,9 @@ pub(crate) struct Token(pub(crate) u64);
 pub(crate) const TAG_BITS: u32 = 28;
 const SLOT_BITS: u32 = 32;
 
+/// Tag of the engine's own shutdown of a client that does not finish.
+pub(crate) const SHUTDOWN_TAG: u32 = (1 << TAG_BITS) - 1;
+
 /// Who gets a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -22,6 +25,8 @@ pub(crate) enum Kind {
     Volume,
     /// A link to a peer: slot of the link.
     Link,
+    /// The closing of a file of a volume that leaves: slot of the volume.
+    File,
 }
 
 impl Token {
@@ -44,6 +49,7 @@ impl Token {
             1 => Kind::Seat,
             2 => Kind::Volume,
             3 => Kind::Link,
+            4 => Kind::File,
             other => unreachable!("no token has kind {other}"),
         }
     }

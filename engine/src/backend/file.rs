@@ -1,0 +1,276 @@
+//! A regular file: O_DIRECT where the file system allows it, sparse or fully written.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use engine_core::meta;
+use engine_core::units::{ByteRange, GRANULE};
+use engine_ring::sys::block::direct_limits;
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, fcntl_getfl, fcntl_setfl};
+
+use crate::backend::{DiskKind, OpenedDisk, StoreError};
+use crate::control::Allocation;
+use crate::front_end::BlockExtent;
+
+/// Bytes written at a time when every block is written at create.
+const PIECE: usize = 4 << 20;
+
+/// What a path leads to, symbolic links followed.
+pub(crate) fn kind_of(path: &Path) -> Result<DiskKind, StoreError> {
+    let found = match fs::metadata(path) {
+        Ok(found) => found,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(StoreError::Missing(path.display().to_string()));
+        }
+        Err(e) => return Err(StoreError::io("cannot look at", path)(e)),
+    };
+    if found.is_file() {
+        Ok(DiskKind::File)
+    } else if found.file_type().is_block_device() {
+        Ok(DiskKind::Device)
+    } else {
+        Err(StoreError::Kind(path.display().to_string()))
+    }
+}
+
+/// Makes a new file of `size` bytes, all zeros, durably. It is removed again on failure.
+pub(crate) fn create(path: &Path, size: u64, allocation: Allocation) -> Result<(), StoreError> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    let mut file = match made {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(StoreError::Exists(path.display().to_string()));
+        }
+        Err(e) => return Err(StoreError::io("cannot create", path)(e)),
+    };
+    let filled = match allocation {
+        Allocation::Thin => file.set_len(size),
+        Allocation::Full => write_all_blocks(&mut file, size),
+    };
+    let done = filled
+        .and_then(|()| file.sync_all())
+        .and_then(|()| sync_parent(path));
+    done.map_err(|e| {
+        // The failure is what counts; what cannot be removed is named by the next create.
+        let _ = fs::remove_file(path);
+        StoreError::io("cannot fill", path)(e)
+    })
+}
+
+fn write_all_blocks(file: &mut File, size: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(&*file, FallocateFlags::empty(), 0, size) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let zeros = vec![0; PIECE];
+    let mut left = size;
+    while left > 0 {
+        let piece = left.min(PIECE as u64);
+        file.write_all(&zeros[..piece as usize])?;
+        left -= piece;
+    }
+    Ok(())
+}
+
+/// Makes a name's creation or removal durable.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// Opens and locks; the file holds at least `size` bytes.
+pub(crate) fn open(path: &Path, size: u64) -> Result<OpenedDisk, StoreError> {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    let file = file.map_err(StoreError::io("cannot open", path))?;
+    lock(&file, path)?;
+    let found = file
+        .metadata()
+        .map_err(StoreError::io("cannot look at", path))?
+        .len();
+    if found < size {
+        let path = path.display().to_string();
+        return Err(StoreError::Size {
+            path,
+            found,
+            expected: size,
+        });
+    }
+    let is_direct = try_direct(file.as_fd());
+    Ok(OpenedDisk {
+        fd: file.into(),
+        kind: DiskKind::File,
+        is_direct,
+        has_volatile_cache: true,
+    })
+}
+
+/// Takes the lock on the descriptor itself: I/O of a killed process keeps its file open, so the
+/// lock falls only when its last write has landed (DESIGN D10).
+pub(crate) fn lock(file: impl AsFd, path: &Path) -> Result<(), StoreError> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let path = path.display().to_string();
+            Err(StoreError::InUse {
+                path,
+                by: "another process holds its lock",
+            })
+        }
+        Err(e) => Err(StoreError::io("cannot lock", path)(e.into())),
+    }
+}
+
+/// Switches to direct I/O. False where the file system has none, or wants more than granules.
+pub(crate) fn try_direct(fd: BorrowedFd<'_>) -> bool {
+    let fits = match direct_limits(fd) {
+        Ok(Some(limits)) => u64::from(limits.memory_align.max(limits.offset_align)) <= GRANULE,
+        _ => true,
+    };
+    let Ok(flags) = fcntl_getfl(fd) else {
+        return false;
+    };
+    fits && fcntl_setfl(fd, flags | OFlags::DIRECT).is_ok()
+}
+
+/// What binds metadata to this file: its inode and size.
+pub(crate) fn identity(fd: BorrowedFd<'_>) -> io::Result<meta::Backing> {
+    let found = File::from(fd.try_clone_to_owned()?).metadata()?;
+    let mut identity = [0; 32];
+    identity[..8].copy_from_slice(&found.ino().to_le_bytes());
+    Ok(meta::Backing {
+        kind: meta::BackingKind::File,
+        identity,
+        size: found.len(),
+    })
+}
+
+/// Runs of data and holes from the start of `range` on, at most `max`. Blocks.
+pub(crate) fn extents(
+    fd: BorrowedFd<'_>,
+    range: ByteRange,
+    max: usize,
+) -> io::Result<Vec<BlockExtent>> {
+    let end = range.offset.saturating_add(range.len);
+    let (mut at, mut runs) = (range.offset, Vec::new());
+    while at < end && runs.len() < max {
+        let data = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(rustix::io::Errno::NXIO) => u64::MAX,
+            Err(e) => return Err(e.into()),
+        };
+        let (stop, is_hole) = if data > at {
+            (data.min(end), true)
+        } else {
+            (rustix::fs::seek(fd, SeekFrom::Hole(at))?.min(end), false)
+        };
+        if stop <= at {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        runs.push(BlockExtent {
+            len: stop - at,
+            is_hole,
+            is_zero: is_hole,
+        });
+        at = stop;
+    }
+    Ok(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn blocks(path: &Path) -> u64 {
+        fs::metadata(path).unwrap().blocks() * 512
+    }
+
+    #[test]
+    fn a_thin_file_takes_no_blocks_and_a_full_one_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let (thin, full) = (dir.path().join("thin"), dir.path().join("full"));
+        create(&thin, 9 * MIB, Allocation::Thin).unwrap();
+        create(&full, 9 * MIB, Allocation::Full).unwrap();
+        assert_eq!(fs::metadata(&thin).unwrap().len(), 9 * MIB);
+        assert!(blocks(&thin) < MIB, "{}", blocks(&thin));
+        assert!(blocks(&full) >= 9 * MIB, "{}", blocks(&full));
+    }
+
+    #[test]
+    fn an_existing_file_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        fs::write(&path, "precious").unwrap();
+        let refusal = create(&path, MIB, Allocation::Thin).unwrap_err();
+        assert!(matches!(refusal, StoreError::Exists(_)));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn an_open_file_cannot_be_opened_again_and_a_closed_one_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        create(&path, MIB, Allocation::Thin).unwrap();
+        let held = open(&path, MIB).unwrap();
+        assert!(matches!(open(&path, MIB), Err(StoreError::InUse { .. })));
+        drop(held);
+        open(&path, MIB).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_too_short_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        create(&path, MIB, Allocation::Thin).unwrap();
+        let refusal = open(&path, 2 * MIB).unwrap_err();
+        assert!(
+            matches!(refusal, StoreError::Size { found: MIB, .. }),
+            "{refusal}"
+        );
+    }
+
+    #[test]
+    fn holes_are_told_from_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        create(&path, 4 * MIB, Allocation::Thin).unwrap();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[1; MIB as usize], MIB).unwrap();
+        let range = ByteRange {
+            offset: 0,
+            len: 4 * MIB,
+        };
+        let runs = extents(file.as_fd(), range, 16).unwrap();
+        assert_eq!(
+            runs.iter()
+                .map(|r| (r.len / MIB, r.is_hole))
+                .collect::<Vec<_>>(),
+            [(1, true), (1, false), (2, true)]
+        );
+        assert_eq!(extents(file.as_fd(), range, 1).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_directory_is_no_store() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(kind_of(dir.path()), Err(StoreError::Kind(_))));
+        assert!(matches!(
+            kind_of(&dir.path().join("x")),
+            Err(StoreError::Missing(_))
+        ));
+    }
+}

@@ -1,0 +1,157 @@
+//! A memory volume: copied inline by the driver, never through the ring.
+
+use std::io;
+
+use engine_core::units::{ByteRange, Extent, GRANULE};
+use engine_ring::Region;
+
+use crate::front_end::BlockExtent;
+
+/// Memory and which granules of it were written.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    region: Region,
+    /// One bit per granule: written since it was last zeroed.
+    allocated: Box<[u64]>,
+}
+
+impl Memory {
+    /// `len` bytes of zeros. Errors: no address space or memory.
+    pub(crate) fn new(len: u64) -> io::Result<Memory> {
+        let words = len.div_ceil(GRANULE).div_ceil(64) as usize;
+        Ok(Memory {
+            region: Region::new(len)?,
+            allocated: vec![0; words].into_boxed_slice(),
+        })
+    }
+
+    /// Fills `into`, which covers the bytes from `offset` on.
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) {
+        self.region.read(offset, into);
+    }
+
+    /// The bytes themselves.
+    pub(crate) fn slice(&self, offset: u64, len: usize) -> &[u8] {
+        self.region.slice(offset, len)
+    }
+
+    /// Stores whole granules.
+    pub(crate) fn write(&mut self, extent: Extent, from: &[u8]) {
+        self.region.write(extent.offset(), from);
+        self.mark(extent, true);
+    }
+
+    /// Makes zeros; `allocate` keeps the granules counted as allocated.
+    pub(crate) fn zero(&mut self, extent: Extent, allocate: bool) {
+        self.region.zero(extent.offset(), extent.bytes());
+        self.mark(extent, allocate);
+    }
+
+    fn mark(&mut self, extent: Extent, value: bool) {
+        for word in extent.start / 64..extent.end.div_ceil(64) {
+            let low = extent.start.saturating_sub(word * 64).min(63);
+            let high = (extent.end - word * 64).min(64);
+            let bits = (u64::MAX >> (64 - (high - low))) << low;
+            let held = &mut self.allocated[word as usize];
+            *held = if value { *held | bits } else { *held & !bits };
+        }
+    }
+
+    /// The next granule at or after `from` whose bit is not `value`.
+    fn end_of_run(&self, from: u64, value: bool) -> u64 {
+        let mut at = from;
+        while let Some(word) = self.allocated.get((at / 64) as usize) {
+            let differs = (if value { !word } else { *word }) >> (at % 64);
+            if differs != 0 {
+                return at + u64::from(differs.trailing_zeros());
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        at
+    }
+
+    /// Runs from the start of `range` on, at most `max`.
+    pub(crate) fn extents(&self, range: ByteRange, max: usize) -> Vec<BlockExtent> {
+        let end = range
+            .offset
+            .saturating_add(range.len)
+            .min(self.region.len());
+        let (mut at, mut runs) = (range.offset, Vec::new());
+        while at < end && runs.len() < max {
+            let granule = at / GRANULE;
+            let value = self.allocated[(granule / 64) as usize] >> (granule % 64) & 1 == 1;
+            let stop = (self.end_of_run(granule, value) * GRANULE).min(end);
+            runs.push(BlockExtent {
+                len: stop - at,
+                is_hole: !value,
+                is_zero: !value,
+            });
+            at = stop;
+        }
+        runs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(len: u64, is_data: bool) -> BlockExtent {
+        BlockExtent {
+            len,
+            is_hole: !is_data,
+            is_zero: !is_data,
+        }
+    }
+
+    #[test]
+    fn only_written_granules_are_allocated() {
+        let mut memory = Memory::new(200 * GRANULE).unwrap();
+        let all = ByteRange {
+            offset: 0,
+            len: 200 * GRANULE,
+        };
+        assert_eq!(memory.extents(all, 9), [run(200 * GRANULE, false)]);
+        memory.write(Extent::new(60, 130), &vec![7; 70 * GRANULE as usize]);
+        let expected = [
+            run(60 * GRANULE, false),
+            run(70 * GRANULE, true),
+            run(70 * GRANULE, false),
+        ];
+        assert_eq!(memory.extents(all, 9), expected);
+        assert_eq!(memory.extents(all, 2), expected[..2]);
+        let odd = ByteRange {
+            offset: 100 * GRANULE + 5,
+            len: 10,
+        };
+        assert_eq!(memory.extents(odd, 9), [run(10, true)]);
+    }
+
+    #[test]
+    fn zeroing_releases_unless_told_to_allocate() {
+        let mut memory = Memory::new(128 * GRANULE).unwrap();
+        let all = ByteRange {
+            offset: 0,
+            len: 128 * GRANULE,
+        };
+        memory.zero(Extent::new(0, 128), true);
+        assert_eq!(memory.extents(all, 9), [run(128 * GRANULE, true)]);
+        memory.zero(Extent::new(64, 65), false);
+        assert_eq!(memory.extents(all, 9).len(), 3);
+        assert!(
+            memory
+                .slice(64 * GRANULE, GRANULE as usize)
+                .iter()
+                .all(|b| *b == 0)
+        );
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let mut memory = Memory::new(8 * GRANULE).unwrap();
+        memory.write(Extent::new(3, 4), &[9; GRANULE as usize]);
+        let mut back = [0; 2];
+        memory.read(3 * GRANULE - 1, &mut back);
+        assert_eq!(back, [0, 9]);
+    }
+}

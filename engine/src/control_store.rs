@@ -1,0 +1,63 @@
+//! Who chooses records (DESIGN D4): one trait, and the store of a cluster without quorum.
+
+use engine_core::record::{Choice, Record};
+
+/// Chooses the record that stands.
+pub(crate) trait ControlStore {
+    /// Asks that `record` be chosen.
+    fn propose(&mut self, record: &Record) -> Choice;
+}
+
+/// `quorum = "off"`: each node's own durable record stands in place of a majority.
+#[derive(Debug, Default)]
+pub(crate) struct LocalStore {
+    chosen: Option<Record>,
+}
+
+impl LocalStore {
+    /// A store in which `chosen` stands already.
+    pub(crate) fn new(chosen: Option<Record>) -> LocalStore {
+        LocalStore { chosen }
+    }
+}
+
+impl ControlStore for LocalStore {
+    fn propose(&mut self, record: &Record) -> Choice {
+        match &self.chosen {
+            Some(standing) if standing != record && !record.is_newer_than(standing) => {
+                Choice::Conflict(*standing)
+            }
+            _ => {
+                self.chosen = Some(*record);
+                Choice::Chosen
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine_core::units::{NodeIdx, NodeSet, Term};
+
+    fn record(term: u64, step: u32) -> Record {
+        let node = NodeIdx(0);
+        let in_sync = NodeSet::only(node);
+        Record {
+            term: Term(term << 8),
+            step,
+            primary: node,
+            in_sync,
+            branch: 1,
+        }
+    }
+
+    #[test]
+    fn only_a_newer_record_replaces_the_one_that_stands() {
+        let mut store = LocalStore::new(Some(record(1, 0)));
+        assert_eq!(store.propose(&record(1, 1)), Choice::Chosen);
+        assert_eq!(store.propose(&record(1, 0)), Choice::Conflict(record(1, 1)));
+        assert_eq!(store.propose(&record(2, 0)), Choice::Chosen);
+        assert_eq!(store.propose(&record(2, 0)), Choice::Chosen);
+    }
+}

@@ -1,0 +1,480 @@
+//! Operations of a volume in the ring: transfers that may be short, zeroing with fallbacks,
+//! flushes. Each holds its buffer until its last completion (law O2).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine_core::event::{DiskError, DiskResult, Event, JobOutcome, Token};
+use engine_core::message::Zeroing;
+use engine_core::units::{ByteRange, Extent, GRANULE};
+use engine_ring::{BufId, Errno, FallocateMode, FileId, Op};
+
+use crate::backend::{Disk, DiskKind, Store, ZeroStep, disk_error, file};
+use crate::driver::{Driver, ExtentsAnswer, job, to_core};
+use crate::front_end::BlockExtent;
+use crate::shell::{Shell, ZEROS_BYTES};
+use crate::sums;
+
+/// Runs of block status per answer.
+const EXTENTS_MAX: usize = 4096;
+
+/// One operation of a volume in the ring.
+#[derive(Debug)]
+pub(crate) struct DiskOp {
+    /// Slot of the volume on its reactor.
+    pub(crate) volume: u32,
+    pub(super) work: Work,
+}
+
+/// What it is, and how far.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A buffer to or from a file.
+    Move(Transfer, Then),
+    /// Zeros.
+    Zero(ZeroWork),
+    /// A flush.
+    Flush(Token),
+    /// Up to two granules on their way into the gaps of an unaligned write.
+    Merge(job::Merge),
+    /// Block status, asked of the file system by a worker.
+    Extents { seat: u16, tag: u32, found: Found },
+}
+
+type Found = Arc<Mutex<Option<std::io::Result<Vec<BlockExtent>>>>>;
+
+/// A run of a buffer to or from a run of a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Transfer {
+    pub(super) file: FileId,
+    pub(super) buf: BufId,
+    /// Byte in the file.
+    pub(super) at: u64,
+    pub(super) len: u32,
+    pub(super) done: u32,
+    pub(super) write: bool,
+    pub(super) durable: bool,
+}
+
+/// Whom a transfer is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Then {
+    /// `DiskRead` into the core's buffer, or into a fresh one.
+    Read { token: Token, is_fresh: bool },
+    /// `DiskWrite`.
+    Write(Token),
+    /// `MetaWrite`.
+    Meta(Token),
+    /// `Job::MergeZeros`.
+    MergeZeros { token: Token, range: ByteRange },
+    /// `Job::Sums`.
+    Sums(Token),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ZeroWork {
+    token: Token,
+    at: u64,
+    len: u64,
+    done: u64,
+    zeroing: Zeroing,
+    step: ZeroStep,
+    durable: bool,
+    is_syncing: bool,
+}
+
+impl Transfer {
+    /// Pushes what is left.
+    pub(super) fn push(&self, shell: &mut Shell, slot: u32, limit: u32) {
+        let left = (self.len - self.done).min(limit);
+        let buf = self.buf.slice(self.done, left);
+        let at = self.at + u64::from(self.done);
+        let op = if self.write {
+            Op::WriteAt {
+                file: self.file,
+                buf,
+                at,
+                durable: self.durable,
+            }
+        } else {
+            Op::ReadAt {
+                file: self.file,
+                buf,
+                at,
+            }
+        };
+        shell.push(slot, 0, op);
+    }
+}
+
+impl Driver {
+    /// Starts a transfer; the op takes over one reference to the buffer.
+    pub(super) fn start_transfer(&mut self, shell: &mut Shell, transfer: Transfer, then: Then) {
+        let slot = self.insert(shell, Work::Move(transfer, then));
+        // A planted short transfer: half of it, in whole granules.
+        let half = (transfer.len / 2) & !(GRANULE as u32 - 1);
+        let limit = if std::mem::take(&mut self.is_next_short) && half > 0 {
+            half
+        } else {
+            u32::MAX
+        };
+        transfer.push(shell, slot, limit);
+    }
+
+    pub(super) fn insert(&mut self, shell: &mut Shell, work: Work) -> u32 {
+        self.in_ring += 1;
+        let op = DiskOp {
+            volume: self.slot,
+            work,
+        };
+        let inserted = shell.ops.insert(op);
+        inserted.expect("the core's tables bound the operations of all volumes far below the table")
+    }
+
+    pub(super) fn start_zero(
+        &mut self,
+        shell: &mut Shell,
+        token: Token,
+        extent: Extent,
+        zeroing: Zeroing,
+        durable: bool,
+    ) {
+        let disk = self.disk();
+        let step = disk.zero_step(zeroing);
+        let (at, len) = (extent.offset(), extent.bytes());
+        let work = ZeroWork {
+            token,
+            at,
+            len,
+            done: 0,
+            zeroing,
+            step,
+            durable,
+            is_syncing: false,
+        };
+        let slot = self.insert(shell, Work::Zero(work));
+        self.push_zero(shell, slot, work);
+    }
+
+    fn push_zero(&mut self, shell: &mut Shell, slot: u32, work: ZeroWork) {
+        let file = self.disk().file;
+        let (at, len) = (work.at, work.len);
+        if work.is_syncing {
+            return shell.push(slot, 0, Op::DataSync { file });
+        }
+        match work.step {
+            ZeroStep::Punch => {
+                shell.push(
+                    slot,
+                    0,
+                    Op::Fallocate {
+                        file,
+                        mode: FallocateMode::PunchHole,
+                        at,
+                        len,
+                    },
+                );
+            }
+            ZeroStep::ZeroRange => {
+                let mode = FallocateMode::ZeroRangeKeepSize;
+                shell.push(
+                    slot,
+                    0,
+                    Op::Fallocate {
+                        file,
+                        mode,
+                        at,
+                        len,
+                    },
+                );
+            }
+            ZeroStep::ZeroOut => match own_fd(shell, file) {
+                Ok(fd) => {
+                    let zero = move || engine_ring::sys::block::zero_out(&fd, at, len).map(|()| 0);
+                    shell.push(slot, 0, Op::Blocking(Box::new(zero)));
+                }
+                Err(e) => shell.push(slot, 0, Op::Blocking(Box::new(move || Err(e)))),
+            },
+            ZeroStep::Write => {
+                let piece = (len - work.done).min(ZEROS_BYTES as u64) as u32;
+                let buf = shell.zeros.slice(0, piece);
+                let at = at + work.done;
+                shell.push(
+                    slot,
+                    0,
+                    Op::WriteAt {
+                        file,
+                        buf,
+                        at,
+                        durable: work.durable,
+                    },
+                );
+            }
+        }
+    }
+
+    pub(super) fn start_flush(&mut self, shell: &mut Shell, token: Token) {
+        let file = self.disk().file;
+        let slot = self.insert(shell, Work::Flush(token));
+        shell.push(slot, 0, Op::DataSync { file });
+    }
+
+    /// Block status of a file or device.
+    pub(super) fn start_extents(
+        &mut self,
+        shell: &mut Shell,
+        seat: u16,
+        tag: u32,
+        range: ByteRange,
+    ) {
+        let (file, kind) = (self.disk().file, self.disk().kind());
+        if kind == DiskKind::Device {
+            let all = BlockExtent {
+                len: range.len,
+                is_hole: false,
+                is_zero: false,
+            };
+            return self.extents.push(ExtentsAnswer {
+                seat,
+                tag,
+                result: Ok(vec![all]),
+            });
+        }
+        let fd = match own_fd(shell, file) {
+            Ok(fd) => fd,
+            Err(e) => {
+                let result = Err(Errno::of(&e));
+                return self.extents.push(ExtentsAnswer { seat, tag, result });
+            }
+        };
+        let found = Found::default();
+        let answer = Arc::clone(&found);
+        let look = move || {
+            let runs = file::extents(fd.as_fd(), range, EXTENTS_MAX);
+            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(runs);
+            Ok(0)
+        };
+        let slot = self.insert(shell, Work::Extents { seat, tag, found });
+        shell.push(slot, 0, Op::Blocking(Box::new(look)));
+    }
+
+    /// An operation of this volume ended, or a part of it.
+    pub(crate) fn on_io(
+        &mut self,
+        shell: &mut Shell,
+        slot: u32,
+        tag: u32,
+        result: Result<u32, Errno>,
+    ) {
+        let op = shell
+            .ops
+            .get_mut(slot)
+            .expect("a slot is freed with its last completion");
+        match &mut op.work {
+            Work::Move(transfer, then) => {
+                let then = *then;
+                match advance(transfer, result) {
+                    Some(end) => {
+                        let transfer = *transfer;
+                        self.remove(shell, slot);
+                        self.end_transfer(shell, transfer, then, end);
+                    }
+                    None => {
+                        let rest = *transfer;
+                        rest.push(shell, slot, u32::MAX);
+                    }
+                }
+            }
+            Work::Zero(work) => {
+                let work = *work;
+                self.zero_done(shell, slot, work, result);
+            }
+            Work::Flush(token) => {
+                let token = *token;
+                self.remove(shell, slot);
+                let result = result.map(|_| ()).map_err(disk_error);
+                self.local.push_back(done(token, result));
+            }
+            Work::Merge(merge) => {
+                if merge.take(tag, result) {
+                    let merge = *merge;
+                    self.remove(shell, slot);
+                    let outcome = merge.finish(&mut shell.arena);
+                    self.local.push_back(Event::JobDone {
+                        token: merge.token,
+                        outcome,
+                    });
+                }
+            }
+            Work::Extents { seat, tag, found } => {
+                let (seat, tag) = (*seat, *tag);
+                let runs = found.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let result = match runs {
+                    Some(runs) => runs.map_err(|e| Errno::of(&e)),
+                    None => Err(Errno::IO),
+                };
+                self.remove(shell, slot);
+                self.extents.push(ExtentsAnswer { seat, tag, result });
+            }
+        }
+    }
+
+    fn remove(&mut self, shell: &mut Shell, slot: u32) {
+        shell.ops.remove(slot);
+        self.in_ring -= 1;
+    }
+
+    fn zero_done(
+        &mut self,
+        shell: &mut Shell,
+        slot: u32,
+        mut work: ZeroWork,
+        result: Result<u32, Errno>,
+    ) {
+        let next = match result {
+            Err(errno) if !work.is_syncing && self.disk_mut().refuses(work.step, errno) => {
+                work.step = self.disk().zero_step(work.zeroing);
+                Ok(true)
+            }
+            Err(errno) => Err(disk_error(errno)),
+            Ok(0) if work.step == ZeroStep::Write => Err(DiskError::Io),
+            Ok(written) if work.step == ZeroStep::Write => {
+                work.done += u64::from(written);
+                Ok(work.done < work.len)
+            }
+            Ok(_) if work.durable && !work.is_syncing => {
+                work.is_syncing = true;
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+        };
+        match next {
+            Ok(true) => {
+                let op = shell.ops.get_mut(slot).expect("the op goes on");
+                op.work = Work::Zero(work);
+                self.push_zero(shell, slot, work);
+            }
+            Ok(false) => self.end_zero(shell, slot, work.token, Ok(())),
+            Err(error) => self.end_zero(shell, slot, work.token, Err(error)),
+        }
+    }
+
+    fn end_zero(&mut self, shell: &mut Shell, slot: u32, token: Token, result: DiskResult) {
+        self.remove(shell, slot);
+        self.local.push_back(done(token, result));
+    }
+
+    fn end_transfer(&mut self, shell: &mut Shell, transfer: Transfer, then: Then, end: DiskResult) {
+        let Transfer { buf, len, .. } = transfer;
+        let event = match then {
+            Then::Read {
+                token,
+                is_fresh: true,
+            } => self.fresh_read(shell, token, buf, len, end),
+            Then::Read {
+                token,
+                is_fresh: false,
+            }
+            | Then::Write(token) => {
+                shell.arena.release(buf);
+                done(token, end)
+            }
+            Then::Meta(token) => {
+                shell.arena.release(buf);
+                Event::MetaDone { token, result: end }
+            }
+            Then::MergeZeros { token, range } => {
+                let outcome = match end {
+                    Ok(()) => {
+                        job::zero_in_granule(&mut shell.arena, buf, range);
+                        JobOutcome::Buffer(to_core(buf))
+                    }
+                    Err(error) => {
+                        shell.arena.release(buf);
+                        JobOutcome::Failed(error)
+                    }
+                };
+                Event::JobDone { token, outcome }
+            }
+            Then::Sums(token) => {
+                let outcome = match end {
+                    Ok(()) => {
+                        JobOutcome::Sums(sums::of_granules(shell.arena.slice(buf.slice(0, len))))
+                    }
+                    Err(error) => JobOutcome::Failed(error),
+                };
+                shell.arena.release(buf);
+                Event::JobDone { token, outcome }
+            }
+        };
+        self.local.push_back(event);
+    }
+
+    /// Hands a buffer that was allocated for the core over to it, with what it wants to know.
+    pub(super) fn fresh_read(
+        &mut self,
+        shell: &mut Shell,
+        token: Token,
+        buf: BufId,
+        len: u32,
+        end: DiskResult,
+    ) -> Event {
+        if let Err(error) = end {
+            shell.arena.release(buf);
+            return done(token, Err(error));
+        }
+        let is_zero = sums::is_zero(shell.arena.slice(buf.slice(0, len)));
+        // Their number also tells the length of a payload whose message does not.
+        sums::of_buffer(&mut shell.arena, buf, len as usize);
+        Event::DiskDone {
+            token,
+            result: Ok(()),
+            buf: Some(to_core(buf)),
+            is_zero,
+        }
+    }
+
+    pub(super) fn disk(&self) -> &Disk {
+        match &self.store {
+            Store::Disk(disk) => disk,
+            Store::Memory(_) => unreachable!("memory is copied inline"),
+        }
+    }
+
+    fn disk_mut(&mut self) -> &mut Disk {
+        match &mut self.store {
+            Store::Disk(disk) => disk,
+            Store::Memory(_) => unreachable!("memory is copied inline"),
+        }
+    }
+}
+
+/// Counts what moved; `Some` at the end.
+fn advance(transfer: &mut Transfer, result: Result<u32, Errno>) -> Option<DiskResult> {
+    match result {
+        Err(errno) => Some(Err(disk_error(errno))),
+        // Nothing moved: the file ends early, or the disk takes no more.
+        Ok(0) => Some(Err(DiskError::Io)),
+        Ok(moved) => {
+            transfer.done += moved;
+            (transfer.done >= transfer.len).then_some(Ok(()))
+        }
+    }
+}
+
+pub(super) fn done(token: Token, result: DiskResult) -> Event {
+    Event::DiskDone {
+        token,
+        result,
+        buf: None,
+        is_zero: false,
+    }
+}
+
+fn own_fd(shell: &Shell, file: FileId) -> std::io::Result<OwnedFd> {
+    let fd = shell
+        .ring
+        .fd(file)
+        .expect("the volume's file is registered while it is attached");
+    fd.try_clone_to_owned()
+}

@@ -1,0 +1,61 @@
+//! What other threads may know of a volume without asking its reactor.
+
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::front_end::VolumeView;
+
+/// Where a volume is in its life on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Declared, never created here.
+    NotCreated,
+    /// Cannot attach; code and sentence.
+    Offline {
+        /// Stable code.
+        code: &'static str,
+        /// Why.
+        text: String,
+        /// Worth trying again by itself.
+        retries: bool,
+    },
+    /// Being created, attached or deleted right now.
+    Busy,
+    /// On the reactor of this index.
+    Attached(usize),
+}
+
+/// One configured volume of this node.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    place: Mutex<Place>,
+    view: RwLock<VolumeView>,
+}
+
+impl Entry {
+    pub(crate) fn new(view: VolumeView) -> Entry {
+        let name = view.name.clone();
+        Entry {
+            name,
+            place: Mutex::new(Place::Busy),
+            view: RwLock::new(view),
+        }
+    }
+
+    /// What negotiation may say of it.
+    pub(crate) fn view(&self) -> VolumeView {
+        self.view
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn change_view(&self, change: impl FnOnce(&mut VolumeView)) {
+        change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Its place, locked: changes of place are made by whoever holds this.
+    pub(crate) fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,3 @@
+//! What may stand between a volume's actions and its store.
+
+pub(crate) mod faulty;

@@ -1,0 +1,450 @@
+//! Data connections to peers on a reactor: one per (volume, peer), FIFO.
+//!
+//! ```text
+//!  core ── Send ──► encode ─► staging ┐                      ┌─► Event::Peer
+//!               payload buffer ───────┴─► one Send per turn  │
+//!  socket ── Recv ─► rx buffer ─► frames ─► small payload copied ┤
+//!                         └─ large payload: Recv straight into its slot
+//! ```
+//! Checksums of payload are computed once when it is first sent and kept beside the buffer; on
+//! arrival every granule is verified (law M6). What this does not do: dial, accept, agree on
+//! anything, or decide what a message means.
+//!
+//! Memory is bounded: the queue of a link holds what the core sends within the peer's credits.
+//! A link whose socket does not move for the peer's timeout is dropped by the control connection.
+
+mod receive;
+mod send;
+
+use std::os::fd::OwnedFd;
+
+use engine_core::event::{Event, LinkId};
+use engine_core::message::Message;
+use engine_core::time::Instant;
+use engine_core::units::NodeIdx;
+use engine_ring::{Arena, BufId, Class, Errno, FileId, Op, ShutdownHow};
+
+use crate::shell::Shell;
+use crate::table::Table;
+use crate::token::{Kind, Token};
+use receive::Receiver;
+use send::Sender;
+
+/// Links of one reactor at a time, old ones on their way out included.
+const LINKS_MAX: usize = 1 << 12;
+/// Time a link that is being closed may take to send what was queued on it.
+const CLOSING_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+
+const TAG_RECV: u32 = 0;
+const TAG_SEND: u32 = 1;
+const TAG_SHUTDOWN: u32 = 2;
+const TAG_CLOSE: u32 = 3;
+
+/// How a link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The core closed it, or a newer one took its place.
+    Ours,
+    /// End of stream, reset, or silence.
+    Lost,
+    /// The peer broke the protocol.
+    Breach,
+}
+
+/// A link that is no more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone {
+    pub(crate) volume: u32,
+    pub(crate) peer: NodeIdx,
+    /// It stood for at least a second: dialling again at once is fair.
+    pub(crate) was_useful: bool,
+    /// The peer ended it without having said anything.
+    pub(crate) was_silent: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Up,
+    /// Sends what is queued, then ends; at this moment at the latest.
+    Closing(Instant),
+    /// Its end was reported; waits for the last completions.
+    Dead,
+}
+
+struct Link {
+    id: LinkId,
+    slot: u32,
+    volume: u32,
+    peer: NodeIdx,
+    socket: FileId,
+    since: Instant,
+    state: State,
+    in_flight: u32,
+    is_close_pushed: bool,
+    receiver: Receiver,
+    sender: Sender,
+}
+
+/// All links of a reactor.
+pub(crate) struct Links {
+    table: Table<Link>,
+    serial: u64,
+    /// Slots with something queued to send.
+    dirty: Vec<u32>,
+    /// For the volumes: slot of the volume, event.
+    pub(crate) events: Vec<(u32, Event)>,
+    /// For the dialler.
+    pub(crate) gone: Vec<Gone>,
+    /// Reused by every frame.
+    scratch: Scratch,
+    /// Some links could not get a buffer for what arrives.
+    starved: usize,
+    closing: usize,
+}
+
+/// Storage that every frame uses again.
+#[derive(Default)]
+struct Scratch {
+    frame: Vec<u8>,
+    segments: Vec<engine_ring::Seg>,
+}
+
+impl Links {
+    pub(crate) fn new() -> Links {
+        Links {
+            table: Table::new(16, LINKS_MAX),
+            serial: 1,
+            dirty: Vec::with_capacity(64),
+            events: Vec::with_capacity(1024),
+            gone: Vec::with_capacity(16),
+            scratch: Scratch::default(),
+            starved: 0,
+            closing: 0,
+        }
+    }
+
+    /// A new connection to `peer`; `unread` was received on it already. A standing one of the
+    /// same volume and peer ends first. Refused (and closed) when there is no room.
+    pub(crate) fn add(
+        &mut self,
+        shell: &mut Shell,
+        volume: u32,
+        peer: NodeIdx,
+        socket: OwnedFd,
+        unread: &[u8],
+    ) -> Option<LinkId> {
+        self.end_where(shell, End::Ours, |link| {
+            link.volume == volume && link.peer == peer
+        });
+        let slot = self.table.next_slot()?;
+        let receiver = Receiver::new(&mut shell.arena, unread)?;
+        let Some(sender) = Sender::new(&mut shell.arena) else {
+            receiver.free(&mut shell.arena);
+            return None;
+        };
+        let id = LinkId(self.serial << 16 | u64::from(slot));
+        self.serial += 1;
+        let socket = shell.ring.register(socket);
+        let link = Link {
+            id,
+            slot,
+            volume,
+            peer,
+            socket,
+            since: shell.now,
+            state: State::Up,
+            in_flight: 0,
+            is_close_pushed: false,
+            receiver,
+            sender,
+        };
+        assert!(
+            self.table.insert(link).is_ok(),
+            "the slot was free a moment ago"
+        );
+        self.events.push((volume, Event::LinkUp { peer, link: id }));
+        self.go_on_receiving(shell, slot);
+        Some(id)
+    }
+
+    /// Queues a message; dropped if the link is gone.
+    pub(crate) fn send(
+        &mut self,
+        shell: &mut Shell,
+        id: LinkId,
+        message: &Message,
+        payload: Option<BufId>,
+    ) {
+        let Some(link) = find(&mut self.table, id) else {
+            return;
+        };
+        if link.state != State::Up {
+            return;
+        }
+        let is_first = link.sender.is_idle();
+        if link
+            .sender
+            .queue(&mut shell.arena, &mut self.scratch, message, payload)
+        {
+            if is_first {
+                self.dirty.push(link.slot);
+            }
+        } else {
+            // No buffer for a header within its budget: as if the connection broke.
+            self.end(shell, id, End::Lost);
+        }
+    }
+
+    /// `Action::Drop`: the link ends once everything queued on it was sent.
+    pub(crate) fn close_after_sending(&mut self, shell: &mut Shell, id: LinkId) {
+        let Some(link) = find(&mut self.table, id) else {
+            return;
+        };
+        if link.state == State::Up {
+            link.state = State::Closing(shell.now.after(CLOSING_MAX));
+            self.closing += 1;
+            if link.sender.is_idle() {
+                self.end(shell, id, End::Ours);
+            }
+        }
+    }
+
+    /// Ends all links of a volume once everything queued on them was sent.
+    pub(crate) fn end_after_sending(&mut self, shell: &mut Shell, volume: u32) {
+        let is_its = |(_, link): (u32, &Link)| (link.volume == volume).then_some(link.id);
+        let ids: Vec<LinkId> = self.table.iter().filter_map(is_its).collect();
+        ids.into_iter()
+            .for_each(|id| self.close_after_sending(shell, id));
+    }
+
+    /// Whether a link of this volume to this peer stands.
+    pub(crate) fn has_peer(&self, volume: u32, peer: NodeIdx) -> bool {
+        let is_it = |link: &Link| (link.volume, link.peer) == (volume, peer);
+        self.table
+            .iter()
+            .any(|(_, link)| is_it(link) && link.state == State::Up)
+    }
+
+    /// Ends all links of one volume to one peer.
+    pub(crate) fn end_of_peer(&mut self, shell: &mut Shell, volume: u32, peer: NodeIdx) {
+        self.end_where(shell, End::Lost, |link| {
+            link.volume == volume && link.peer == peer
+        });
+    }
+
+    /// Whether links of this volume still wait for something in the ring.
+    pub(crate) fn has_volume(&self, volume: u32) -> bool {
+        self.table.iter().any(|(_, link)| link.volume == volume)
+    }
+
+    fn end_where(&mut self, shell: &mut Shell, end: End, which: impl Fn(&Link) -> bool) {
+        let found =
+            |(_, link): (u32, &Link)| (link.state != State::Dead && which(link)).then_some(link.id);
+        let ids: Vec<LinkId> = self.table.iter().filter_map(found).collect();
+        ids.into_iter().for_each(|id| self.end(shell, id, end));
+    }
+
+    /// The core hears of the end now; the socket and its buffers go with their last completion.
+    fn end(&mut self, shell: &mut Shell, id: LinkId, end: End) {
+        let Some(link) = find(&mut self.table, id) else {
+            return;
+        };
+        if link.state == State::Dead {
+            return;
+        }
+        if matches!(link.state, State::Closing(_)) {
+            self.closing -= 1;
+        }
+        if link.receiver.is_starved() {
+            self.starved -= 1;
+        }
+        link.state = State::Dead;
+        let was_useful = shell.now.since(link.since).as_secs() >= 1;
+        let was_silent = end == End::Lost && !link.receiver.has_heard();
+        self.gone.push(Gone {
+            volume: link.volume,
+            peer: link.peer,
+            was_useful,
+            was_silent,
+        });
+        self.events
+            .push((link.volume, Event::LinkDown { link: id }));
+        link.in_flight += 1;
+        let op = Op::Shutdown {
+            file: link.socket,
+            how: ShutdownHow::Both,
+        };
+        shell
+            .ring
+            .push(&mut shell.arena, token(link.slot, TAG_SHUTDOWN), op);
+        self.settle(shell, id);
+    }
+
+    /// One operation of a link ended.
+    pub(crate) fn on_io(
+        &mut self,
+        shell: &mut Shell,
+        slot: u32,
+        tag: u32,
+        result: Result<u32, Errno>,
+    ) {
+        let link = self
+            .table
+            .get_mut(slot)
+            .expect("a slot is freed with its last completion");
+        link.in_flight -= 1;
+        let id = link.id;
+        match tag {
+            TAG_RECV => {
+                link.receiver.is_receiving = false;
+                if link.state != State::Dead {
+                    match result {
+                        Ok(received) if received > 0 => self.received(shell, slot, received),
+                        _ => self.end(shell, id, End::Lost),
+                    }
+                }
+            }
+            TAG_SEND => {
+                link.sender.sent(&mut shell.arena, result.unwrap_or(0));
+                if link.state != State::Dead && result.is_err() {
+                    self.end(shell, id, End::Lost);
+                } else if link.state != State::Dead {
+                    match (link.sender.is_idle(), link.state) {
+                        (true, State::Closing(_)) => self.end(shell, id, End::Ours),
+                        (true, _) => {}
+                        (false, _) => self.dirty.push(slot),
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.settle(shell, id);
+    }
+
+    /// Closes the socket of a dead link and frees it, as far as its operations allow.
+    fn settle(&mut self, shell: &mut Shell, id: LinkId) {
+        let Some(link) = find(&mut self.table, id) else {
+            return;
+        };
+        if link.state != State::Dead || link.in_flight > 0 {
+            return;
+        }
+        if !link.is_close_pushed {
+            link.is_close_pushed = true;
+            link.in_flight += 1;
+            let close = Op::Close { file: link.socket };
+            shell
+                .ring
+                .push(&mut shell.arena, token(link.slot, TAG_CLOSE), close);
+            return;
+        }
+        let slot = link.slot;
+        if let Some(link) = self.table.remove(slot) {
+            link.receiver.free(&mut shell.arena);
+            link.sender.free(&mut shell.arena);
+        }
+    }
+
+    fn received(&mut self, shell: &mut Shell, slot: u32, received: u32) {
+        let link = self.table.get_mut(slot).expect("the caller found it");
+        link.receiver.take(received);
+        self.go_on_receiving(shell, slot);
+    }
+
+    /// Handles every whole frame that is here, then receives more.
+    fn go_on_receiving(&mut self, shell: &mut Shell, slot: u32) {
+        let link = self.table.get_mut(slot).expect("the caller found it");
+        let (id, volume) = (link.id, link.volume);
+        let was_starved = link.receiver.is_starved();
+        let events = &mut self.events;
+        let parsed = link.receiver.parse(&mut shell.arena, |message, payload| {
+            events.push((
+                volume,
+                Event::Peer {
+                    link: id,
+                    message,
+                    payload,
+                },
+            ));
+        });
+        match (was_starved, link.receiver.is_starved()) {
+            (false, true) => self.starved += 1,
+            (true, false) => self.starved -= 1,
+            _ => {}
+        }
+        if let Err(breach) = parsed {
+            let text = format!("peer {} broke the link protocol: {breach}", link.peer.0);
+            shell.log.line(crate::log::Line {
+                level: crate::log::Level::Warn,
+                code: "W108",
+                volume: None,
+                text: &text,
+            });
+            self.end(shell, id, End::Breach);
+            return;
+        }
+        if !link.receiver.is_starved() {
+            link.in_flight += 1;
+            link.receiver.is_receiving = true;
+            let op = link.receiver.next(link.socket, &mut shell.arena);
+            shell.ring.push(&mut shell.arena, token(slot, TAG_RECV), op);
+        }
+    }
+
+    /// End of a turn: one send per link that has something queued, and what waited for buffers.
+    pub(crate) fn flush(&mut self, shell: &mut Shell) {
+        if self.starved > 0 {
+            let is_starved = |(slot, link): (u32, &Link)| {
+                (link.receiver.is_starved() && link.state != State::Dead).then_some(slot)
+            };
+            let slots: Vec<u32> = self.table.iter().filter_map(is_starved).collect();
+            slots
+                .into_iter()
+                .for_each(|slot| self.go_on_receiving(shell, slot));
+        }
+        while let Some(slot) = self.dirty.pop() {
+            let Some(link) = self.table.get_mut(slot) else {
+                continue;
+            };
+            if link.state == State::Dead || link.sender.is_sending() || link.sender.is_idle() {
+                continue;
+            }
+            link.in_flight += 1;
+            link.sender.fill(&mut self.scratch.segments);
+            let op = Op::Send {
+                file: link.socket,
+                segments: &self.scratch.segments,
+            };
+            shell.ring.push(&mut shell.arena, token(slot, TAG_SEND), op);
+        }
+        if self.closing > 0 {
+            let now = shell.now;
+            self.end_where(
+                shell,
+                End::Ours,
+                |link| matches!(link.state, State::Closing(until) if until <= now),
+            );
+        }
+    }
+
+    /// When `flush` should run again even if nothing happens.
+    pub(crate) fn next_moment(&self, now: Instant) -> Option<Instant> {
+        let poll = std::time::Duration::from_millis(if self.starved > 0 { 2 } else { 100 });
+        (self.starved + self.closing > 0).then(|| now.after(poll))
+    }
+}
+
+fn token(slot: u32, tag: u32) -> u64 {
+    Token::new(Kind::Link, slot, tag).0
+}
+
+fn find(table: &mut Table<Link>, id: LinkId) -> Option<&mut Link> {
+    table
+        .get_mut(id.0 as u32 & 0xffff)
+        .filter(|link| link.id == id)
+}
+
+/// A buffer of the connections' share.
+fn net_buffer(arena: &mut Arena, bytes: usize) -> Option<BufId> {
+    arena.alloc(Class::Net, bytes)
+}

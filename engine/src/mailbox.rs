@@ -1,0 +1,98 @@
+//! Bounded messages to a reactor: put in, then wake.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use engine_core::meta::Loaded;
+use engine_core::units::NodeIdx;
+use engine_core::volume::Setup;
+use engine_ring::Waker;
+
+use crate::backend::Opened;
+use crate::control::{Outcome, Request, VolumeSpec, VolumeStatus};
+use crate::entry::Entry;
+use crate::front_end::Attachment;
+use crate::layer::faulty::Faults;
+
+/// Messages that wait at most; the sender of one more is told "full".
+pub(crate) const MESSAGES_MAX: usize = 4096;
+
+/// A replica on its way to its reactor.
+pub(crate) struct NewVolume {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) setup: Setup,
+    pub(crate) loaded: Loaded,
+    pub(crate) store: Opened,
+    /// The metadata file.
+    pub(crate) meta: OwnedFd,
+    pub(crate) spec: VolumeSpec,
+    pub(crate) faults: Faults,
+}
+
+/// Called once with the answer.
+pub(crate) type Reply<T> = Box<dyn FnOnce(T) + Send>;
+
+/// Why a volume is to leave its reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// The node stops.
+    NodeStops,
+    /// It is deleted: only from the secondary role and without clients.
+    Delete,
+}
+
+/// Everything a reactor is told.
+pub(crate) enum Message {
+    /// Attach this volume.
+    Attach(Box<NewVolume>),
+    /// A negotiated client.
+    Client(String, Attachment),
+    /// A connection to a peer whose first frame, if any, is in `unread`.
+    Link {
+        volume: String,
+        peer: NodeIdx,
+        socket: OwnedFd,
+        unread: Vec<u8>,
+    },
+    /// This node cannot be reached; `is_gone` ends what links there still are.
+    Unreachable { node: String, is_gone: bool },
+    /// An operator's request.
+    Request {
+        volume: String,
+        request: Request,
+        reply: Reply<Outcome>,
+    },
+    /// Status of one volume; `None` when it is not here.
+    Status(String, Reply<Option<VolumeStatus>>),
+    /// Stop the volume cleanly and let go of its files.
+    Leave(String, Leave, Reply<Outcome>),
+    /// Planted faults of a volume.
+    Faults(String, Faults),
+    /// End the thread; no volume is left.
+    Exit,
+}
+
+/// The sender's end; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Mailbox {
+    sender: SyncSender<Message>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    pub(crate) fn new(sender: SyncSender<Message>, waker: Waker) -> Mailbox {
+        Mailbox { sender, waker }
+    }
+
+    /// Puts it in; gives it back when the box is full or its reactor has ended.
+    pub(crate) fn send(&self, message: Message) -> Result<(), Message> {
+        match self.sender.try_send(message) {
+            Ok(()) => {
+                self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! Life of a replica on disk: create, attach, delete. Blocking, so never on a reactor.
+//!
+//! ```text
+//!  create:  backing made or adopted ─► metadata formatted, durable ─► its two superblocks, durable
+//!  attach:  backing opened, locked ─► metadata opened, locked, loaded, compared ─► Attached
+//!  delete:  metadata removed, durable ─► backing removed or wiped, if asked for
+//! ```
+//! The superblocks are the commit: a create that did not end is seen as never begun.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use engine_core::action::{META_BLOCK, MetaBlock};
+use engine_core::bitmap::grain_for;
+use engine_core::meta::{self, Expect, FORMAT_COMMIT_BLOCKS, Loaded, Params, Peek};
+use engine_core::units::{GRANULE, NodeIdx};
+
+use crate::backend::memory::Memory;
+use crate::backend::{DiskKind, Opened, OpenedDisk, StoreError, block, file};
+use crate::control::{Allocation, Backing, VolumeSpec};
+use crate::sums;
+
+/// Slots of the activity log of a new replica.
+const ACTIVITY_LOG_SLOTS: u32 = 1024;
+
+/// One replica of this node, as configured.
+#[derive(Clone, Debug)]
+pub(crate) struct Replica<'a> {
+    pub(crate) data_dir: &'a Path,
+    pub(crate) node: &'a str,
+    pub(crate) spec: &'a VolumeSpec,
+}
+
+/// A replica ready for its reactor.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) store: Opened,
+    /// The metadata file, locked.
+    pub(crate) meta: OwnedFd,
+    pub(crate) loaded: Loaded,
+}
+
+/// Why a replica cannot be created, attached or deleted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplicaError {
+    /// Declared, never created here.
+    #[error("not created on this node")]
+    NotCreated,
+    /// There is one already.
+    #[error("it exists on this node")]
+    Exists,
+    /// The configuration gives this node no backing for it.
+    #[error("this node holds no replica of it")]
+    NoBacking,
+    /// The data disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The metadata file.
+    #[error("{doing} {path}")]
+    Meta {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The metadata file holds something else.
+    #[error("{0} is not metadata of a volume")]
+    Foreign(String),
+    /// The metadata is not what the configuration says, or is lost.
+    #[error("{path}: {source}")]
+    Load {
+        /// Which file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: Box<meta::LoadError>,
+    },
+    /// No metadata can be made for such a volume.
+    #[error(transparent)]
+    Params(#[from] meta::ParamsError),
+}
+
+impl ReplicaError {
+    /// Another process holds it; trying again later makes sense.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self, ReplicaError::Store(StoreError::InUse { .. }))
+    }
+}
+
+/// Random bits from the system.
+pub(crate) fn random_u128() -> u128 {
+    let mut bytes = [0; 16];
+    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    assert_eq!(
+        filled,
+        Ok(16),
+        "getrandom never fails for 16 bytes once the system is up"
+    );
+    u128::from_le_bytes(bytes)
+}
+
+/// Identity of this boot of the machine; 0 where the system tells none, which is never whole.
+pub(crate) fn boot_id() -> u128 {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0)
+}
+
+/// Digest of the configured nodes in order.
+pub(crate) fn nodes_digest(names: &[String]) -> u64 {
+    sums::bytes(names.join("\n").as_bytes())
+}
+
+/// Digest of what all replicas must agree on (law F25).
+pub(crate) fn config_digest(spec: &VolumeSpec) -> u64 {
+    let text = format!(
+        "{}\n{}\n{:?}\n{}\n{}",
+        spec.name,
+        spec.size_bytes,
+        spec.write_policy,
+        spec.min_copies,
+        spec.replicas.join("\n")
+    );
+    sums::bytes(text.as_bytes())
+}
+
+impl Replica<'_> {
+    fn meta_path(&self) -> PathBuf {
+        self.data_dir
+            .join("volumes")
+            .join(format!("{}.meta", self.spec.name))
+    }
+
+    fn backing(&self) -> Result<&Backing, ReplicaError> {
+        self.spec.backing.as_ref().ok_or(ReplicaError::NoBacking)
+    }
+
+    /// Index of this node in the volume's list.
+    pub(crate) fn node_index(&self) -> Result<NodeIdx, ReplicaError> {
+        let found = self.spec.replicas.iter().position(|name| name == self.node);
+        found
+            .map(|index| NodeIdx(index as u8))
+            .ok_or(ReplicaError::NoBacking)
+    }
+
+    /// Formats this node's replica. With `adopt` an existing backing of exactly the declared
+    /// size is taken with its content; otherwise it must not hold anything.
+    pub(crate) fn create(&self, adopt: bool) -> Result<(), ReplicaError> {
+        if self.peek()? != Peek::Nothing {
+            return Err(ReplicaError::Exists);
+        }
+        let (backing, is_new) = self.make_backing(adopt)?;
+        self.format(backing).inspect_err(|_| {
+            if let (true, Some(Backing::Path(path))) = (is_new, &self.spec.backing) {
+                // The failure is what counts; a file left behind is named by the next create.
+                let _ = fs::remove_file(path);
+            }
+        })
+    }
+
+    /// What lies where the metadata should.
+    fn peek(&self) -> Result<Peek, ReplicaError> {
+        let path = self.meta_path();
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Peek::Nothing),
+            Err(e) => return Err(meta_error("cannot open", &path)(e)),
+        };
+        let mut blocks = [[0; META_BLOCK]; 2];
+        for (index, block) in blocks.iter_mut().enumerate() {
+            let read = file.read_exact_at(block, (index * META_BLOCK) as u64);
+            match read {
+                // Shorter than two blocks: a create that hardly began.
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(Peek::Nothing),
+                other => other.map_err(meta_error("cannot read", &path))?,
+            }
+        }
+        match meta::peek(&blocks[0], &blocks[1]) {
+            Peek::Foreign => Err(ReplicaError::Foreign(path.display().to_string())),
+            found => Ok(found),
+        }
+    }
+
+    /// The backing, made or adopted, and whether it is a file that was made just now.
+    fn make_backing(&self, adopt: bool) -> Result<(meta::Backing, bool), ReplicaError> {
+        let size = self.spec.size_bytes;
+        let path = match self.backing()? {
+            Backing::Memory => return Ok((memory_identity(size), false)),
+            Backing::Path(path) => path,
+        };
+        match file::kind_of(path) {
+            Err(StoreError::Missing(_)) if !adopt => {
+                file::create(path, size, self.spec.allocation)?;
+                let disk = file::open(path, size)?;
+                Ok((identity(&disk, path)?, true))
+            }
+            Ok(DiskKind::File) if !adopt => Err(StoreError::Exists(path.display().to_string()))?,
+            Ok(kind) => {
+                let disk = open_disk(kind, path, size)?;
+                let backing = identity(&disk, path)?;
+                if adopt {
+                    exact_size(&backing, path, size)?;
+                } else {
+                    claim_device(&disk, path, size, self.spec.allocation)?;
+                }
+                Ok((backing, false))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn format(&self, backing: meta::Backing) -> Result<(), ReplicaError> {
+        let size_granules = self.spec.size_bytes / GRANULE;
+        let params = Params {
+            volume: self.spec.name.clone(),
+            slice: 0,
+            incarnation: random_u128().max(1),
+            self_node: self.node_index()?,
+            node_count: self.spec.replicas.len() as u8,
+            nodes_digest: nodes_digest(&self.spec.replicas),
+            size_granules,
+            grain: grain_for(size_granules),
+            activity_log_slots: ACTIVITY_LOG_SLOTS,
+            boot_id: boot_id(),
+            backing,
+        };
+        let path = self.meta_path();
+        let blocks = meta::layout(&params)?.blocks;
+        let written = write_area(&path, blocks, meta::format(&params)?);
+        written.map_err(|e| {
+            // The failure is what counts; without superblocks the file counts as nothing.
+            let _ = fs::remove_file(&path);
+            meta_error("cannot write", &path)(e)
+        })
+    }
+
+    /// Opens, locks and loads everything. A memory replica is formatted anew each time: nothing
+    /// of it survived.
+    pub(crate) fn attach(&self) -> Result<Attached, ReplicaError> {
+        let path = self.meta_path();
+        let backing = self.backing()?;
+        if self.peek()? == Peek::Nothing {
+            return Err(ReplicaError::NotCreated);
+        }
+        let size = self.spec.size_bytes;
+        let (store, identity) = match backing {
+            Backing::Memory => {
+                self.format(memory_identity(size))?;
+                let memory = Memory::new(size)
+                    .map_err(StoreError::io("cannot reserve", Path::new("memory")))?;
+                (Opened::Memory(memory), memory_identity(size))
+            }
+            Backing::Path(path) => {
+                let disk = open_disk(file::kind_of(path)?, path, size)?;
+                let identity = identity(&disk, path)?;
+                (Opened::Disk(disk), identity)
+            }
+        };
+        let (meta, bytes) = open_area(&path)?;
+        let expect = Expect {
+            volume: self.spec.name.clone(),
+            slice: 0,
+            self_node: self.node_index()?,
+            node_count: self.spec.replicas.len() as u8,
+            nodes_digest: nodes_digest(&self.spec.replicas),
+            size_granules: size / GRANULE,
+            granule_bytes: GRANULE as u32,
+            backing: identity,
+        };
+        let loaded = meta::load(&bytes, &expect).map_err(|source| ReplicaError::Load {
+            path: path.display().to_string(),
+            source: Box::new(source),
+        })?;
+        Ok(Attached {
+            store,
+            meta,
+            loaded,
+        })
+    }
+
+    /// Removes the metadata, and with `wipe` the data too. Nothing of it may be attached.
+    pub(crate) fn delete(&self, wipe: bool) -> Result<(), ReplicaError> {
+        let path = self.meta_path();
+        match fs::remove_file(&path).and_then(|()| file::sync_parent(&path)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(ReplicaError::NotCreated),
+            other => other.map_err(meta_error("cannot remove", &path))?,
+        }
+        match self.backing()? {
+            Backing::Path(path) if wipe => Ok(self.wipe(path)?),
+            _ => Ok(()),
+        }
+    }
+
+    fn wipe(&self, path: &Path) -> Result<(), StoreError> {
+        match file::kind_of(path)? {
+            DiskKind::File => {
+                let removed = fs::remove_file(path).and_then(|()| file::sync_parent(path));
+                removed.map_err(StoreError::io("cannot remove", path))
+            }
+            DiskKind::Device => {
+                let disk = block::open(path, self.spec.size_bytes)?;
+                let wiped = block::wipe(disk.fd.as_fd(), self.spec.size_bytes);
+                wiped.map_err(StoreError::io("cannot wipe", path))
+            }
+        }
+    }
+}
+
+fn memory_identity(size: u64) -> meta::Backing {
+    meta::Backing {
+        kind: meta::BackingKind::Memory,
+        identity: [0; 32],
+        size,
+    }
+}
+
+fn open_disk(kind: DiskKind, path: &Path, size: u64) -> Result<OpenedDisk, StoreError> {
+    match kind {
+        DiskKind::File => file::open(path, size),
+        DiskKind::Device => block::open(path, size),
+    }
+}
+
+fn identity(disk: &OpenedDisk, path: &Path) -> Result<meta::Backing, StoreError> {
+    let found = match disk.kind {
+        DiskKind::File => file::identity(disk.fd.as_fd()),
+        DiskKind::Device => block::identity(disk.fd.as_fd()),
+    };
+    found.map_err(StoreError::io("cannot identify", path))
+}
+
+fn exact_size(backing: &meta::Backing, path: &Path, size: u64) -> Result<(), StoreError> {
+    if backing.size == size {
+        return Ok(());
+    }
+    let path = path.display().to_string();
+    Err(StoreError::Size {
+        path,
+        found: backing.size,
+        expected: size,
+    })
+}
+
+fn claim_device(
+    disk: &OpenedDisk,
+    path: &Path,
+    size: u64,
+    allocation: Allocation,
+) -> Result<(), StoreError> {
+    let fd = disk.fd.as_fd();
+    if let Some(what) = block::content(fd).map_err(StoreError::io("cannot read", path))? {
+        return Err(StoreError::Signature {
+            path: path.display().to_string(),
+            what,
+        });
+    }
+    block::clear(fd, size, allocation).map_err(StoreError::io("cannot clear", path))
+}
+
+fn meta_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ReplicaError {
+    move |source| ReplicaError::Meta {
+        doing,
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+/// Writes a metadata area, preallocated, its commit blocks last.
+fn write_area(
+    path: &Path,
+    blocks: u64,
+    content: impl Iterator<Item = (u64, Box<MetaBlock>)>,
+) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    let len = blocks * META_BLOCK as u64;
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(len)?,
+        Err(e) => return Err(e.into()),
+    }
+    // The superblocks stand at 0 and 1, twice in `content`: first zeros, at last themselves.
+    let mut commit = Vec::new();
+    let mut seen = 0;
+    for (block, bytes) in content {
+        if block < FORMAT_COMMIT_BLOCKS && seen >= FORMAT_COMMIT_BLOCKS {
+            commit.push((block, bytes));
+        } else {
+            file.write_all_at(&bytes[..], block * META_BLOCK as u64)?;
+        }
+        seen += 1;
+    }
+    file.sync_all()?;
+    for (block, bytes) in commit {
+        file.write_all_at(&bytes[..], block * META_BLOCK as u64)?;
+    }
+    file.sync_all()?;
+    file::sync_parent(path)
+}
+
+/// Opens and locks the metadata file and reads all of it.
+fn open_area(path: &Path) -> Result<(OwnedFd, Vec<u8>), ReplicaError> {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    let file = file.map_err(meta_error("cannot open", path))?;
+    file::lock(&file, path)?;
+    let bytes = fs::read(path).map_err(meta_error("cannot read", path))?;
+    file::try_direct(file.as_fd());
+    Ok((file.into(), bytes))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,404 @@
+//! Lives of volumes on a node: attach, create, delete, drain, and trying again.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+
+use engine_core::verdict::Policy;
+use engine_core::volume::Setup;
+
+use super::{KEEPER_EVERY, Shared, failed, leave_and_wait, not_found, read_faults};
+use crate::backend::{DiskKind, Opened};
+use crate::control::{
+    Backing, Done, Outcome, Refusal, RefusalKind, Request, VolumeSpec, WritePolicy,
+};
+use crate::entry::{Entry, Place};
+use crate::front_end::Service;
+use crate::layer::faulty::Faults;
+use crate::log::Level;
+use crate::mailbox::{Leave, Message, NewVolume, Reply};
+use crate::meta_io::{self, Attached, Replica, ReplicaError};
+use crate::peers::Peers;
+use crate::words;
+
+/// Client requests of one volume at once.
+const REQUESTS_MAX: usize = 1024;
+/// Writes of a primary accepted at once, and their payload: more than one of the largest pieces.
+const PEER_REQUESTS_MAX: usize = 1024;
+const PEER_BYTES_MAX: u64 = 40 << 20;
+
+impl Shared {
+    fn replica<'a>(&'a self, spec: &'a VolumeSpec) -> Replica<'a> {
+        Replica {
+            data_dir: &self.spec.data_dir,
+            node: &self.spec.name,
+            spec,
+        }
+    }
+
+    /// Attaches the volume of this index, or finds out why it cannot be. Blocks.
+    pub(super) fn attach(&self, index: usize) {
+        let (spec, entry) = (&self.spec.volumes[index], &self.entries[index]);
+        let place = match self.replica(spec).attach() {
+            Ok(attached) => self.hand_over(index, attached),
+            Err(ReplicaError::NotCreated) => Place::NotCreated,
+            Err(error) => {
+                let retries = error.is_in_use();
+                Place::Offline {
+                    code: words::code_of(&error),
+                    text: words::with_causes(&error),
+                    retries,
+                }
+            }
+        };
+        self.put(entry, place);
+        if let (Place::Attached(_), Some(bells)) = (&*entry.place(), self.bells.get()) {
+            spec.replicas
+                .iter()
+                .for_each(|peer| Peers::redial(bells, peer, &spec.name, true));
+        }
+    }
+
+    /// Writes a volume's place down, says so once, and tells negotiation.
+    fn put(&self, entry: &Entry, place: Place) {
+        let mut current = entry.place();
+        if let (Place::Offline { code, text, .. }, true) = (&place, *current != place) {
+            self.say(
+                Level::Error,
+                code,
+                &entry.name,
+                &format!("is offline: {text}"),
+            );
+        }
+        let name = &entry.name;
+        let reason = match &place {
+            Place::NotCreated => Some(format!("{name} is not created on {}", self.spec.name)),
+            Place::Offline { text, .. } => Some(format!("{name} is offline: {text}")),
+            Place::Busy => Some(format!("{name} is being created, attached or deleted")),
+            Place::Attached(_) => None,
+        };
+        if let Some(reason) = reason {
+            entry.change_view(|view| view.service = Service::Unavailable { reason });
+        }
+        *current = place;
+    }
+
+    fn hand_over(&self, index: usize, attached: Attached) -> Place {
+        let (spec, entry) = (&self.spec.volumes[index], &self.entries[index]);
+        let Attached {
+            store,
+            meta,
+            loaded,
+        } = attached;
+        let (has_volatile_cache, is_memory) = match &store {
+            Opened::Memory(_) => (true, true),
+            Opened::Disk(disk) => (disk.has_volatile_cache, false),
+        };
+        if let Opened::Disk(disk) = &store
+            && disk.kind == DiskKind::File
+            && !disk.is_direct
+        {
+            let text = "the backing's file system has no direct I/O";
+            self.say(Level::Warn, "W113", &spec.name, text);
+        }
+        let setup = Setup {
+            node: loaded.superblock.self_node,
+            names: spec.replicas.clone(),
+            cluster: self.spec.cluster.clone(),
+            volume: spec.name.clone(),
+            config_digest: meta_io::config_digest(spec),
+            policy: match spec.write_policy {
+                WritePolicy::Durable => Policy::Durable,
+                WritePolicy::Written => Policy::Written,
+            },
+            min_copies: spec.min_copies,
+            member_timeout: self.spec.member_timeout,
+            has_volatile_cache,
+            is_memory,
+            boot_id: meta_io::boot_id(),
+            entropy: meta_io::random_u128(),
+            requests_max: REQUESTS_MAX,
+            peer_requests_max: PEER_REQUESTS_MAX,
+            peer_bytes_max: PEER_BYTES_MAX,
+        };
+        let new = NewVolume {
+            entry: Arc::clone(entry),
+            setup,
+            loaded,
+            store,
+            meta,
+            spec: spec.clone(),
+            faults: self.faults_of(&spec.name),
+        };
+        let reactor = self.reactor_of(index);
+        match self.mailboxes[reactor].send(Message::Attach(Box::new(new))) {
+            Ok(()) => Place::Attached(reactor),
+            Err(_) => {
+                let text = "its reactor is too busy".to_owned();
+                Place::Offline {
+                    code: "E216",
+                    text,
+                    retries: true,
+                }
+            }
+        }
+    }
+
+    fn faults_of(&self, volume: &str) -> Faults {
+        let plan = self.faults.read().unwrap_or_else(PoisonError::into_inner);
+        Faults::parse(&plan, volume).unwrap_or_else(|error| {
+            self.say(Level::Warn, "W114", volume, &error.to_string());
+            Faults::default()
+        })
+    }
+
+    /// Tries what waits for a lock, and looks for new faults, until the node ends.
+    pub(super) fn keep(&self) {
+        while !self.is_over.load(Ordering::Acquire) {
+            thread::park_timeout(KEEPER_EVERY);
+            for (index, entry) in self.entries.iter().enumerate() {
+                let retries = matches!(*entry.place(), Place::Offline { retries: true, .. });
+                if retries && !self.is_draining.load(Ordering::Acquire) {
+                    self.attach(index);
+                }
+            }
+            let plan = read_faults();
+            if *self.faults.read().unwrap_or_else(PoisonError::into_inner) != plan {
+                *self.faults.write().unwrap_or_else(PoisonError::into_inner) = plan;
+                for entry in &self.entries {
+                    let name = &entry.name;
+                    self.broadcast(|| Message::Faults(name.clone(), self.faults_of(name)));
+                }
+            }
+        }
+    }
+
+    /// An operator's request.
+    pub(super) fn request(
+        this: &Arc<Shared>,
+        volume: &str,
+        request: Request,
+        reply: Reply<Outcome>,
+    ) {
+        let Some(index) = this.entries.iter().position(|entry| entry.name == volume) else {
+            return reply(Err(not_found(volume)));
+        };
+        if this.is_draining.load(Ordering::Acquire) {
+            return reply(Err(failed(
+                "E219",
+                format!("{} is stopping", this.spec.name),
+                None,
+            )));
+        }
+        match request {
+            Request::Create { adopt, if_absent } => {
+                this.off_thread(reply, move |this| this.create(index, adopt, if_absent));
+            }
+            Request::Delete { wipe } => {
+                this.off_thread(reply, move |this| this.delete(index, wipe));
+            }
+            request => {
+                let place = this.entries[index].place().clone();
+                let Place::Attached(reactor) = place else {
+                    return reply(Err(this.not_attached(volume, &place)));
+                };
+                let message = Message::Request {
+                    volume: volume.to_owned(),
+                    request,
+                    reply,
+                };
+                if let Err(Message::Request { reply, .. }) = this.mailboxes[reactor].send(message) {
+                    reply(Err(failed(
+                        "E216",
+                        format!("{volume}: the node is too busy"),
+                        None,
+                    )));
+                }
+            }
+        }
+    }
+
+    fn off_thread(
+        self: &Arc<Shared>,
+        reply: Reply<Outcome>,
+        work: impl FnOnce(&Shared) -> Outcome + Send + 'static,
+    ) {
+        let this = Arc::clone(self);
+        let reply = Arc::new(std::sync::Mutex::new(Some(reply)));
+        let take = |reply: &std::sync::Mutex<Option<Reply<Outcome>>>| {
+            reply.lock().unwrap_or_else(PoisonError::into_inner).take()
+        };
+        let shared = Arc::clone(&reply);
+        let run = move || {
+            let outcome = work(&this);
+            if let Some(reply) = take(&shared) {
+                reply(outcome);
+            }
+        };
+        if let Err(e) = thread::Builder::new().name("volume".into()).spawn(run) {
+            let text = format!("a thread cannot be started: {e}");
+            if let Some(reply) = take(&reply) {
+                reply(Err(failed("E216", text, None)));
+            }
+        }
+    }
+
+    fn not_attached(&self, volume: &str, place: &Place) -> Refusal {
+        match place {
+            Place::NotCreated => failed(
+                "E205",
+                format!("{volume} is not created on {}", self.spec.name),
+                Some(format!("pollux volume create {volume}")),
+            ),
+            Place::Offline { code, text, .. } => {
+                failed(code, format!("{volume} is offline: {text}"), None)
+            }
+            _ => failed(
+                "E215",
+                format!("{volume} is being created, attached or deleted"),
+                None,
+            ),
+        }
+    }
+
+    /// Takes the volume out of others' hands while it is being worked on.
+    fn claim(&self, index: usize) -> Result<Place, Refusal> {
+        let entry = &self.entries[index];
+        let mut place = entry.place();
+        if *place == Place::Busy {
+            return Err(self.not_attached(&entry.name, &place));
+        }
+        Ok(std::mem::replace(&mut *place, Place::Busy))
+    }
+
+    fn create(&self, index: usize, adopt: bool, if_absent: bool) -> Outcome {
+        let (spec, entry) = (&self.spec.volumes[index], &self.entries[index]);
+        let name = &spec.name;
+        let before = self.claim(index)?;
+        if let Place::Attached(_) = before {
+            *entry.place() = before;
+            return self.exists(name, if_absent);
+        }
+        match self.replica(spec).create(adopt) {
+            Ok(()) => {
+                self.attach(index);
+                self.say(Level::Info, "I104", name, "is created");
+                Ok(Done::Ok(format!("{name} is created on {}", self.spec.name)))
+            }
+            Err(error) => {
+                self.put(entry, before);
+                if matches!(error, ReplicaError::Exists) {
+                    return self.exists(name, if_absent);
+                }
+                Err(self.create_refused(spec, &error))
+            }
+        }
+    }
+
+    fn exists(&self, name: &str, if_absent: bool) -> Outcome {
+        let text = format!("{name} exists on {}", self.spec.name);
+        if if_absent {
+            Ok(Done::Already(text))
+        } else {
+            Err(failed("E222", text, None))
+        }
+    }
+
+    fn create_refused(&self, spec: &VolumeSpec, error: &ReplicaError) -> Refusal {
+        use crate::backend::StoreError;
+        let name = &spec.name;
+        let hint = match error {
+            ReplicaError::Store(StoreError::Exists(_) | StoreError::Signature { .. }) => Some(
+                format!("keep its content: pollux volume create {name} --adopt"),
+            ),
+            ReplicaError::Store(StoreError::Missing(_)) => Some(format!(
+                "begin with an empty one: pollux volume create {name}"
+            )),
+            _ => None,
+        };
+        let text = format!(
+            "cannot create {name} on {}: {}",
+            self.spec.name,
+            words::with_causes(error)
+        );
+        Refusal {
+            kind: RefusalKind::Failed,
+            code: words::code_of(error),
+            text,
+            hint,
+        }
+    }
+
+    fn delete(&self, index: usize, wipe: bool) -> Outcome {
+        let (spec, entry) = (&self.spec.volumes[index], &self.entries[index]);
+        let name = &spec.name;
+        let before = self.claim(index)?;
+        if let Place::Attached(reactor) = before {
+            let left = leave_and_wait(&self.mailboxes[reactor], name, Leave::Delete);
+            if let Err(refusal) = left
+                // A volume that could not stop cleanly has left all the same.
+                && refusal.code != "E209"
+            {
+                *entry.place() = before;
+                return Err(refusal);
+            }
+        }
+        let text = match (&spec.backing, wipe) {
+            (Some(Backing::Path(path)), false) => format!("; {} is kept", path.display()),
+            _ => String::new(),
+        };
+        match self.replica(spec).delete(wipe) {
+            Ok(()) => {
+                self.put(entry, Place::NotCreated);
+                self.say(Level::Info, "I104", name, "is deleted");
+                Ok(Done::Ok(format!(
+                    "{name} is deleted on {}{text}",
+                    self.spec.name
+                )))
+            }
+            Err(error) => {
+                self.attach(index);
+                let text = format!("cannot delete {name}: {}", words::with_causes(&error));
+                Err(failed(words::code_of(&error), text, None))
+            }
+        }
+    }
+
+    /// Stops every volume cleanly; `done` after the last (law O4).
+    pub(super) fn drain(this: &Arc<Shared>, done: Box<dyn FnOnce() + Send>) {
+        this.is_draining.store(true, Ordering::Release);
+        let attached: Vec<_> = this
+            .entries
+            .iter()
+            .filter_map(|entry| match *entry.place() {
+                Place::Attached(reactor) => Some((reactor, Arc::clone(entry))),
+                _ => None,
+            })
+            .collect();
+        // One more than there are volumes: the last step is ours.
+        let left = Arc::new(AtomicUsize::new(attached.len() + 1));
+        let done = Arc::new(std::sync::Mutex::new(Some(done)));
+        let step = move || {
+            if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                let done = done.lock().unwrap_or_else(PoisonError::into_inner).take();
+                done.into_iter().for_each(|done| done());
+            }
+        };
+        for (reactor, entry) in attached {
+            let (step, name) = (step.clone(), entry.name.clone());
+            let stopped = Box::new(move |_outcome| {
+                *entry.place() = Place::Offline {
+                    code: "E219",
+                    text: "the node is stopping".into(),
+                    retries: false,
+                };
+                step();
+            });
+            let message = Message::Leave(name, Leave::NodeStops, stopped);
+            if let Err(Message::Leave(_, _, stopped)) = this.mailboxes[reactor].send(message) {
+                stopped(Err(failed("E216", "the node is too busy".into(), None)));
+            }
+        }
+        step();
+    }
+}

@@ -1,0 +1,433 @@
+//! A node: its reactors, its volumes' lives, its peers. What the daemon talks to.
+//!
+//! ```text
+//!  start ─► lock data_dir ─► listen ─► reactors ─► attach volumes ─► peers
+//!  request ─┬─ create, delete: a thread of their own (blocking I/O)
+//!           └─ everything else: mailbox of the volume's reactor
+//! ```
+//! A volume that cannot attach is offline with a reason; the node and the others run on.
+
+mod life;
+mod reactors;
+mod status;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use engine_core::units::NodeIdx;
+use rustix::fs::FlockOperation;
+
+use crate::control::{
+    Node, NodeSpec, Outcome, Refusal, RefusalKind, Request, VolumeSpec, VolumeStatus,
+};
+use crate::entry::{Entry, Place};
+use crate::front_end::{AttachError, Attachment, Service, VolumeView};
+use crate::log::{Level, Line, Log};
+use crate::mailbox::{Leave, Mailbox, Message};
+use crate::peers::{self, Peers, Router};
+use reactors::ReactorHandle;
+
+/// How often volumes that wait for a lock are tried again, and a file of faults is looked at.
+const KEEPER_EVERY: Duration = Duration::from_millis(200);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no such directory, or it cannot be written.
+    #[error("data_dir {path} cannot be used")]
+    DataDir {
+        /// Which.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process runs on it.
+    #[error("data_dir {0} is in use by another process")]
+    InUse(String),
+    /// The replication address cannot be listened on.
+    #[error("replication: {address} cannot be listened on")]
+    Address {
+        /// Which.
+        address: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// No reactor can run here.
+    #[error("no I/O loop can be set up: {0}")]
+    Reactor(String),
+    /// Threads cannot be started.
+    #[error("a thread cannot be started")]
+    Thread(#[source] io::Error),
+}
+
+/// What all threads of the node share.
+struct Shared {
+    spec: NodeSpec,
+    entries: Vec<Arc<Entry>>,
+    /// Reactors, by index.
+    mailboxes: Vec<Mailbox>,
+    log: Arc<dyn Log>,
+    bells: OnceLock<Vec<(String, peers::PeerBell)>>,
+    /// The plan of planted faults in force.
+    faults: RwLock<String>,
+    is_draining: AtomicBool,
+    is_over: AtomicBool,
+}
+
+/// A running node. Dropping it without [`Node::drain`] is a crash, and nothing worse.
+pub struct NodeHandle {
+    shared: Arc<Shared>,
+    io_backend: String,
+    peers: Mutex<Peers>,
+    reactors: Mutex<Vec<JoinHandle<()>>>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    /// Holds the lock on `data_dir`.
+    _lock: File,
+}
+
+/// Starts a node: returns once every volume was attached or found offline.
+pub fn start(spec: NodeSpec, log: Arc<dyn Log>) -> Result<Arc<NodeHandle>, StartError> {
+    let lock = lock_data_dir(&spec.data_dir)?;
+    let listener = match &spec.address {
+        Some(address) => Some(
+            peers::listen(address).map_err(|source| StartError::Address {
+                address: address.clone(),
+                source,
+            })?,
+        ),
+        None => None,
+    };
+    let bells: Arc<OnceLock<Vec<(String, peers::PeerBell)>>> = Arc::default();
+    let handles = reactors::start(&spec, &log, &bells)?;
+    let io_backend = handles[0].words.clone();
+    let mailboxes = handles
+        .iter()
+        .map(|handle| handle.mailbox.clone())
+        .collect();
+    let entries = spec
+        .volumes
+        .iter()
+        .map(|volume| Arc::new(Entry::new(first_view(volume))));
+    let shared = Arc::new(Shared {
+        entries: entries.collect(),
+        mailboxes,
+        log: Arc::clone(&log),
+        bells: OnceLock::new(),
+        faults: RwLock::new(read_faults()),
+        is_draining: AtomicBool::new(false),
+        is_over: AtomicBool::new(false),
+        spec,
+    });
+    for index in 0..shared.entries.len() {
+        shared.attach(index);
+    }
+    let peers = start_peers(&shared, listener).map_err(StartError::Thread)?;
+    // Both are set exactly once, here.
+    let _ = bells.set(peers.bells());
+    let _ = shared.bells.set(peers.bells());
+    let keeper = {
+        let shared = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || shared.keep())
+    };
+    Ok(Arc::new(NodeHandle {
+        shared,
+        io_backend,
+        peers: Mutex::new(peers),
+        reactors: Mutex::new(
+            handles
+                .into_iter()
+                .map(ReactorHandle::into_thread)
+                .collect(),
+        ),
+        keeper: Mutex::new(Some(keeper.map_err(StartError::Thread)?)),
+        _lock: lock,
+    }))
+}
+
+fn lock_data_dir(path: &Path) -> Result<File, StartError> {
+    let error = |source| StartError::DataDir {
+        path: path.display().to_string(),
+        source,
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.join("lock"));
+    let file = file.map_err(error)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse(path.display().to_string())),
+        Err(e) => Err(error(e.into())),
+    }
+}
+
+fn start_peers(shared: &Arc<Shared>, listener: Option<std::net::TcpListener>) -> io::Result<Peers> {
+    let spec = &shared.spec;
+    let is_needed = |name: &str| {
+        let with = |v: &VolumeSpec| v.replicas.iter().any(|r| r == name);
+        name != spec.name && spec.volumes.iter().any(|v| v.backing.is_some() && with(v))
+    };
+    let peers: Vec<_> = spec
+        .peers
+        .iter()
+        .filter(|(name, _)| is_needed(name))
+        .cloned()
+        .collect();
+    let common = peers::Common {
+        cluster: spec.cluster.clone(),
+        node: spec.name.clone(),
+        process: crate::meta_io::random_u128() as u64,
+        keepalive: spec.keepalive,
+        peer_timeout: spec.peer_timeout,
+        router: Arc::clone(shared) as Arc<dyn Router>,
+        log: Arc::clone(&shared.log),
+        is_stopping: AtomicBool::new(false),
+    };
+    Peers::start(common, listener, &peers)
+}
+
+/// The plan of planted faults: the environment's, or the file's that it names.
+fn read_faults() -> String {
+    let plan = std::env::var("POLLUX_FAULTS").unwrap_or_default();
+    match plan.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).unwrap_or_default(),
+        None => plan,
+    }
+}
+
+fn first_view(spec: &VolumeSpec) -> VolumeView {
+    VolumeView {
+        name: spec.name.clone(),
+        size_bytes: spec.size_bytes,
+        service: Service::Unavailable {
+            reason: format!("{} is not attached yet", spec.name),
+        },
+        trims: spec.allocation == crate::control::Allocation::Thin,
+        clients: 0,
+    }
+}
+
+impl NodeHandle {
+    /// What negotiation may say of a volume now; `None` if it is not configured here.
+    pub fn view(&self, volume: &str) -> Option<VolumeView> {
+        Some(self.shared.entry(volume)?.view())
+    }
+
+    /// Hands a negotiated client to its volume's reactor. Never waits.
+    pub fn attach(&self, volume: &str, attachment: Attachment) -> Result<(), AttachError> {
+        let entry = self.shared.entry(volume);
+        let entry = entry.ok_or_else(|| AttachError::NotFound(volume.to_owned()))?;
+        let Place::Attached(reactor) = *entry.place() else {
+            return Err(AttachError::NotServed(format!("{volume} is not attached")));
+        };
+        let message = Message::Client(volume.to_owned(), attachment);
+        self.shared.mailboxes[reactor]
+            .send(message)
+            .map_err(|_| AttachError::Full)
+    }
+
+    /// Where peers are listened for: tells the port where the configuration said 0.
+    pub fn replication_address(&self) -> Option<std::net::SocketAddr> {
+        self.peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .address()
+    }
+}
+
+impl Node for NodeHandle {
+    fn request(&self, volume: &str, request: Request, reply: Box<dyn FnOnce(Outcome) + Send>) {
+        Shared::request(&self.shared, volume, request, reply);
+    }
+
+    fn status(&self, volume: Option<&str>, reply: Box<dyn FnOnce(Vec<VolumeStatus>) + Send>) {
+        self.shared.status(volume, reply);
+    }
+
+    fn io_backend(&self) -> String {
+        self.io_backend.clone()
+    }
+
+    fn drain(&self, done: Box<dyn FnOnce() + Send>) {
+        Shared::drain(&self.shared, done);
+    }
+}
+
+impl Drop for NodeHandle {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Release);
+        self.peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stop();
+        if let Some(keeper) = self
+            .keeper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            keeper.thread().unpark();
+            // A panic was printed by its thread; nothing is left to do about it.
+            let _ = keeper.join();
+        }
+        for mailbox in &self.shared.mailboxes {
+            while let Err(message) = mailbox.send(Message::Exit) {
+                drop(message);
+                if self
+                    .reactors
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .iter()
+                    .all(JoinHandle::is_finished)
+                {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        for reactor in self
+            .reactors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
+            let _ = reactor.join();
+        }
+    }
+}
+
+impl Shared {
+    fn entry(&self, volume: &str) -> Option<&Arc<Entry>> {
+        self.entries.iter().find(|entry| entry.name == volume)
+    }
+
+    fn say(&self, level: Level, code: &'static str, volume: &str, text: &str) {
+        self.log.line(Line {
+            level,
+            code,
+            volume: Some(volume),
+            text,
+        });
+    }
+
+    /// The reactor a volume lives on.
+    fn reactor_of(&self, index: usize) -> usize {
+        index % self.mailboxes.len()
+    }
+
+    /// Every reactor gets its own copy of a message; a full box loses it, and the next one comes
+    /// within a second.
+    fn broadcast(&self, make: impl Fn() -> Message) {
+        for mailbox in &self.mailboxes {
+            let _ = mailbox.send(make());
+        }
+    }
+
+    fn has_replica(volume: &VolumeSpec, node: &str) -> Option<NodeIdx> {
+        let index = volume.replicas.iter().position(|name| name == node)?;
+        Some(NodeIdx(index as u8))
+    }
+}
+
+impl Router for Shared {
+    fn link(
+        &self,
+        volume: &str,
+        peer: &str,
+        socket: std::os::fd::OwnedFd,
+        unread: Vec<u8>,
+    ) -> bool {
+        let spec = self.spec.volumes.iter().find(|spec| spec.name == volume);
+        let Some(peer) = spec.and_then(|spec| Shared::has_replica(spec, peer)) else {
+            return false;
+        };
+        let Some(entry) = self.entry(volume) else {
+            return false;
+        };
+        let Place::Attached(reactor) = *entry.place() else {
+            return false;
+        };
+        let volume = volume.to_owned();
+        self.mailboxes[reactor]
+            .send(Message::Link {
+                volume,
+                peer,
+                socket,
+                unread,
+            })
+            .is_ok()
+    }
+
+    fn unreachable(&self, peer: &str, is_gone: bool) {
+        self.broadcast(|| Message::Unreachable {
+            node: peer.to_owned(),
+            is_gone,
+        });
+    }
+
+    fn shared(&self, peer: &str) -> Vec<String> {
+        let is_attached = |name: &str| {
+            self.entry(name)
+                .is_some_and(|entry| matches!(*entry.place(), Place::Attached(_)))
+        };
+        let volumes = self.spec.volumes.iter();
+        let shared =
+            volumes.filter(|v| Shared::has_replica(v, peer).is_some() && is_attached(&v.name));
+        shared.map(|volume| volume.name.clone()).collect()
+    }
+
+    fn is_shared(&self, volume: &str, peer: &str) -> bool {
+        let mut volumes = self.spec.volumes.iter();
+        volumes.any(|v| {
+            v.name == volume && v.backing.is_some() && Shared::has_replica(v, peer).is_some()
+        })
+    }
+}
+
+fn not_found(volume: &str) -> Refusal {
+    Refusal {
+        kind: RefusalKind::NotFound,
+        code: "E214",
+        text: format!("no volume `{volume}` is configured on this node"),
+        hint: Some("pollux status".into()),
+    }
+}
+
+fn failed(code: &'static str, text: String, hint: Option<String>) -> Refusal {
+    Refusal {
+        kind: RefusalKind::Failed,
+        code,
+        text,
+        hint,
+    }
+}
+
+/// Ends a volume's stay on its reactor and waits for it. Blocks.
+fn leave_and_wait(mailbox: &Mailbox, volume: &str, leave: Leave) -> Outcome {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    // The receiver waits below; if it did not, nobody would need the answer.
+    let reply = Box::new(move |outcome| drop(sender.send(outcome)));
+    if mailbox
+        .send(Message::Leave(volume.to_owned(), leave, reply))
+        .is_err()
+    {
+        return Err(failed(
+            "E216",
+            format!("{volume}: the node is too busy"),
+            None,
+        ));
+    }
+    receiver
+        .recv()
+        .unwrap_or_else(|_| Err(failed("E217", format!("{volume}: the node stops"), None)))
+}

@@ -1,0 +1,143 @@
+//! Starting reactor threads: ring, arena, CPU, sleep policy.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+
+use engine_ring::sys::cpu;
+use engine_ring::{Arena, ArenaConfig, Class, Pages, RingConfig, Waker, open_ring};
+
+use super::StartError;
+use crate::control::{NodeSpec, Polling};
+use crate::link::Gone;
+use crate::log::{Level, Line, Log};
+use crate::mailbox::{MESSAGES_MAX, Mailbox, Message};
+use crate::peers::{PeerBell, Peers};
+use crate::reactor::{Parts, Reactor, SleepPolicy};
+use crate::shell::Shell;
+
+/// Bytes of buffers of one reactor, and what each class is promised of them.
+const ARENA_BYTES: usize = 256 << 20;
+const GUARANTEED: [(Class, usize); Class::COUNT] = [
+    (Class::Client, 64 << 20),
+    (Class::PeerIn, 64 << 20),
+    (Class::Resync, 32 << 20),
+    (Class::Meta, 8 << 20),
+    (Class::Net, 32 << 20),
+];
+/// Reactors are pinned where at least this many CPUs are allowed; on fewer, the system's own
+/// choice is better than sharing one with whoever else was pinned there.
+const CPUS_TO_PIN: usize = 4;
+
+/// A running reactor.
+pub(super) struct ReactorHandle {
+    pub(super) mailbox: Mailbox,
+    /// What serves I/O, and why.
+    pub(super) words: String,
+    thread: JoinHandle<()>,
+}
+
+impl ReactorHandle {
+    pub(super) fn into_thread(self) -> JoinHandle<()> {
+        self.thread
+    }
+}
+
+/// Starts all reactors of a node.
+pub(super) fn start(
+    spec: &NodeSpec,
+    log: &Arc<dyn Log>,
+    bells: &Arc<OnceLock<Vec<(String, PeerBell)>>>,
+) -> Result<Vec<ReactorHandle>, StartError> {
+    let count = spec.reactors.max(1);
+    let cpus = cpu::allowed().unwrap_or_default();
+    let may_spin = cpus.len() > count;
+    let sessions = Arc::new(AtomicU64::new(1));
+    let process = crate::meta_io::random_u128() as u32 & 0xff_ffff;
+    let mut handles = Vec::with_capacity(count);
+    for index in 0..count {
+        let bells = Arc::clone(bells);
+        let (sender, inbox) = sync_channel(MESSAGES_MAX);
+        let parts = Parts {
+            inbox,
+            sleep: SleepPolicy::new(Polling::Balanced, may_spin),
+            sessions: Arc::clone(&sessions),
+            process,
+            redial: Box::new(move |peer: &str, volume: &str, gone: Gone| {
+                if let Some(bells) = bells.get() {
+                    Peers::redial(bells, peer, volume, gone.was_useful);
+                }
+            }),
+        };
+        let pin = (may_spin && cpus.len() >= CPUS_TO_PIN).then(|| cpus[index]);
+        handles.push(spawn(index, parts, sender, pin, log)?);
+    }
+    Ok(handles)
+}
+
+fn spawn(
+    index: usize,
+    parts: Parts,
+    sender: SyncSender<Message>,
+    pin: Option<usize>,
+    log: &Arc<dyn Log>,
+) -> Result<ReactorHandle, StartError> {
+    let (ready, is_ready) = sync_channel::<Result<(Waker, String), String>>(1);
+    let log = Arc::clone(log);
+    let run = move || match set_up(index, pin, log) {
+        Ok((shell, words)) => {
+            // The starter waits for it below.
+            let _ = ready.send(Ok((shell.ring.waker(), words)));
+            Reactor::new(shell, parts).run();
+        }
+        Err(why) => drop(ready.send(Err(why))),
+    };
+    let thread = thread::Builder::new()
+        .name(format!("reactor-{index}"))
+        .spawn(run);
+    let thread = thread.map_err(StartError::Thread)?;
+    let (waker, words) = first_words(&is_ready).map_err(StartError::Reactor)?;
+    Ok(ReactorHandle {
+        mailbox: Mailbox::new(sender, waker),
+        words,
+        thread,
+    })
+}
+
+fn first_words<T>(ready: &Receiver<Result<T, String>>) -> Result<T, String> {
+    ready
+        .recv()
+        .unwrap_or_else(|_| Err("the reactor ended at once".into()))
+}
+
+fn set_up(index: usize, pin: Option<usize>, log: Arc<dyn Log>) -> Result<(Shell, String), String> {
+    if let Some(cpu) = pin
+        && let Err(e) = cpu::pin(cpu)
+    {
+        let text = format!("reactor {index} is not pinned to CPU {cpu}: {e}");
+        log.line(Line {
+            level: Level::Warn,
+            code: "W107",
+            volume: None,
+            text: &text,
+        });
+    }
+    let mut guaranteed = [0; Class::COUNT];
+    GUARANTEED
+        .iter()
+        .for_each(|(class, bytes)| guaranteed[*class as usize] = *bytes);
+    let config = ArenaConfig {
+        reactor: index as u16,
+        bytes: ARENA_BYTES,
+        guaranteed,
+    };
+    let arena = Arena::new(&config).map_err(|e| format!("buffers of {ARENA_BYTES} bytes: {e}"))?;
+    let (ring, chosen) = open_ring(&RingConfig::default(), &arena).map_err(|e| format!("{e}"))?;
+    let mut words = chosen.why;
+    if arena.pages() == Pages::Small {
+        words.push_str(", buffers in small pages");
+    }
+    let shell = Shell::new(ring, arena, log);
+    Ok((shell.ok_or("the arena is too small")?, words))
+}

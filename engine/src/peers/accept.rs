@@ -1,0 +1,189 @@
+//! Accepting connections of peers and finding out what they are for.
+
+use std::io::{self, ErrorKind};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use engine_core::message::{Hello, Message, Refusal};
+use engine_core::wire::{
+    Control, ControlHello, HEADER_LEN, Kind, Parsed, parse_body, parse_control,
+};
+use engine_ring::sys::clock::boottime_ns;
+
+use super::peer::{Bell, Order};
+use super::{Common, stream};
+use crate::log::Level;
+
+/// Connections whose first frame is not here yet.
+const HALF_OPEN_MAX: usize = 64;
+/// Time for that first frame.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: no descriptors left, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Starts the listener's thread.
+pub(super) fn start(
+    common: &Arc<Common>,
+    listener: TcpListener,
+    bells: Vec<(String, Bell)>,
+) -> io::Result<JoinHandle<()>> {
+    let common = Arc::clone(common);
+    let bells = Arc::new(bells);
+    let half_open = Arc::new(AtomicUsize::new(0));
+    let run = move || {
+        loop {
+            let accepted = listener.accept();
+            if common.is_stopping() {
+                return;
+            }
+            let Ok((stream, _)) = accepted else {
+                thread::sleep(ACCEPT_PAUSE);
+                continue;
+            };
+            if half_open.fetch_add(1, Ordering::AcqRel) >= HALF_OPEN_MAX {
+                half_open.fetch_sub(1, Ordering::AcqRel);
+                continue;
+            }
+            let guard = Guard(Arc::clone(&half_open));
+            let (common, bells) = (Arc::clone(&common), Arc::clone(&bells));
+            let greeted = thread::Builder::new()
+                .name("handshake".into())
+                .spawn(move || {
+                    let _guard = guard;
+                    greet(&common, stream, &bells);
+                });
+            if greeted.is_err() {
+                thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    };
+    thread::Builder::new().name("replication".into()).spawn(run)
+}
+
+/// Counts a half-open connection while it lives.
+struct Guard(Arc<AtomicUsize>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Reads the first frame and hands the connection on.
+fn greet(common: &Common, stream: TcpStream, bells: &[(String, Bell)]) {
+    let deadline = boottime_ns() + HANDSHAKE_MAX.as_nanos() as u64;
+    let from = stream
+        .peer_addr()
+        .map_or_else(|_| "?".into(), |address| address.to_string());
+    let read = stream::tune(&stream).and_then(|()| stream::first_frame(&stream, deadline));
+    let (header, bytes) = match read {
+        Ok(frame) => frame,
+        // A probe connects and leaves without a word.
+        Err(e)
+            if matches!(
+                e.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+            ) =>
+        {
+            return;
+        }
+        Err(e) => {
+            common.say(
+                Level::Warn,
+                "W109",
+                &format!("{from} did not say who it is: {e}"),
+            );
+            return;
+        }
+    };
+    let body = &bytes[HEADER_LEN..];
+    if Kind::from_number(header.kind).is_some_and(Kind::is_control) {
+        match parse_control(&header, body) {
+            Ok(Some(Control::Hello(hello))) => greet_node(common, stream, &from, hello, bells),
+            _ => common.say(
+                Level::Warn,
+                "W109",
+                &format!("{from} did not begin with a greeting"),
+            ),
+        }
+        return;
+    }
+    match parse_body(&header, body) {
+        Ok(Parsed::Message {
+            message: Message::Hello(hello),
+            ..
+        }) => {
+            greet_volume(common, stream, &from, &hello, &bytes);
+        }
+        Ok(_) => common.say(
+            Level::Warn,
+            "W109",
+            &format!("{from} did not begin with a greeting"),
+        ),
+        Err(e) => common.say(
+            Level::Warn,
+            "W109",
+            &format!("{from} does not speak our protocol: {e}"),
+        ),
+    }
+}
+
+fn greet_node(
+    common: &Common,
+    stream: TcpStream,
+    from: &str,
+    hello: ControlHello,
+    bells: &[(String, Bell)],
+) {
+    let bell = bells.iter().find(|(name, _)| *name == hello.from);
+    // The side that refuses says who it is: the other then names the cause in its own log.
+    let refusal = match bell {
+        _ if hello.cluster != common.cluster => {
+            Some(format!("it belongs to cluster `{}`", hello.cluster))
+        }
+        _ if hello.to != common.node => Some(format!("it looks for node `{}`", hello.to)),
+        None => Some("it is not configured here".to_owned()),
+        Some(_) if hello.from >= common.node => Some("the smaller name dials".to_owned()),
+        Some(_) => None,
+    };
+    match (bell, refusal) {
+        (Some((_, bell)), None) => bell.ring(Order::Accepted(stream, hello)),
+        (_, refusal) => {
+            let why = refusal.unwrap_or_default();
+            let text = format!("node {} at {from} is refused: {why}", hello.from);
+            common.say(Level::Warn, "W110", &text);
+            super::control::say_hello(common, &stream, &hello.from);
+        }
+    }
+}
+
+fn greet_volume(common: &Common, stream: TcpStream, from: &str, hello: &Hello, bytes: &[u8]) {
+    let refusal = if hello.cluster != common.cluster {
+        Some(Refusal::Cluster)
+    } else if hello.to != common.node || !common.router.is_shared(&hello.volume, &hello.from) {
+        Some(Refusal::Volume)
+    } else {
+        None
+    };
+    if let Some(why) = refusal {
+        let Hello {
+            volume,
+            from: node,
+            cluster,
+            ..
+        } = hello;
+        let text = format!(
+            "a link of volume {volume} from node {node} of cluster {cluster} at {from} is refused: \
+             {why:?}"
+        );
+        common.say(Level::Warn, "W110", &text);
+        return stream::refuse(&stream, why);
+    }
+    // A volume that is not attached here just does not answer: the peer tries again.
+    common
+        .router
+        .link(&hello.volume, &hello.from, stream.into(), bytes.to_vec());
+}

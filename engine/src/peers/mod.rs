@@ -1,0 +1,169 @@
+//! Node pairs: who is there, and sockets for the links of volumes. Own threads, never a reactor.
+//!
+//! ```text
+//!  listener ─► handshake (one thread each, bounded) ─┬─ ControlHello ─► peer thread
+//!                                                    └─ Hello ─► Router::link ─► reactor
+//!  peer thread (one per node): control connection, keepalives; the smaller name dials it and
+//!      the data connections, the other side accepts and probes ─► Router::link, ::unreachable
+//! ```
+//! Silence on the control connection for `peer_timeout` ends all links to that node: a half-open
+//! connection is found within that bound (law F16). What this does not do: move data, or decide
+//! whether two replicas fit; each volume's core does.
+
+mod accept;
+mod control;
+mod dial;
+mod peer;
+mod stream;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::log::{Level, Line, Log};
+use peer::{Bell, Order, PeerThread};
+
+/// Where sockets and news go; made by the node.
+pub(crate) trait Router: Send + Sync {
+    /// A data connection; `unread` is what was received on it. `false`: the volume is not here.
+    fn link(&self, volume: &str, peer: &str, socket: OwnedFd, unread: Vec<u8>) -> bool;
+    /// A dial or probe failed; `is_gone`: and everything that stood is broken.
+    fn unreachable(&self, peer: &str, is_gone: bool);
+    /// Names of the volumes attached here that `peer` has a replica of too.
+    fn shared(&self, peer: &str) -> Vec<String>;
+    /// Whether `volume` is configured here with a replica on `peer`.
+    fn is_shared(&self, volume: &str, peer: &str) -> bool;
+}
+
+/// What all threads know.
+pub(crate) struct Common {
+    pub(crate) cluster: String,
+    pub(crate) node: String,
+    pub(crate) process: u64,
+    pub(crate) keepalive: Duration,
+    pub(crate) peer_timeout: Duration,
+    pub(crate) router: Arc<dyn Router>,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) is_stopping: AtomicBool,
+}
+
+impl Common {
+    fn say(&self, level: Level, code: &'static str, text: &str) {
+        self.log.line(Line {
+            level,
+            code,
+            volume: None,
+            text,
+        });
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+}
+
+/// The threads of all peers.
+pub(crate) struct Peers {
+    common: Arc<Common>,
+    bells: Vec<(String, Bell)>,
+    threads: Vec<JoinHandle<()>>,
+    /// Where the listener listens, to wake it at the end.
+    address: Option<SocketAddr>,
+}
+
+/// Listens at `address`. Errors: it is in use, or no address of this machine.
+pub(crate) fn listen(address: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+}
+
+impl Peers {
+    /// Starts a thread for each `(name, address)` and one that accepts.
+    pub(crate) fn start(
+        common: Common,
+        listener: Option<TcpListener>,
+        peers: &[(String, String)],
+    ) -> io::Result<Peers> {
+        let common = Arc::new(common);
+        let mut this = Peers {
+            common: Arc::clone(&common),
+            bells: Vec::new(),
+            threads: Vec::new(),
+            address: None,
+        };
+        for (name, address) in peers {
+            let (bell, thread) = PeerThread::start(&common, name, address)?;
+            this.bells.push((name.clone(), bell));
+            this.threads.push(thread);
+        }
+        if let Some(listener) = listener {
+            this.address = Some(listener.local_addr()?);
+            let bells = this.bells.clone();
+            this.threads.push(accept::start(&common, listener, bells)?);
+        }
+        Ok(this)
+    }
+
+    /// A link of `volume` to `peer` ended, or the volume is new: dial, if dialling is ours.
+    /// Never waits.
+    pub(crate) fn redial(bells: &[(String, Bell)], peer: &str, volume: &str, was_useful: bool) {
+        if let Some((_, bell)) = bells.iter().find(|(name, _)| name == peer) {
+            bell.ring(Order::Dial {
+                volume: volume.to_owned(),
+                was_useful,
+            });
+        }
+    }
+
+    /// How to reach the peers' threads.
+    pub(crate) fn bells(&self) -> Vec<(String, Bell)> {
+        self.bells.clone()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Ends all threads and their connections.
+    pub(crate) fn stop(&mut self) {
+        self.common.is_stopping.store(true, Ordering::Release);
+        self.bells
+            .iter()
+            .for_each(|(_, bell)| bell.ring(Order::Stop));
+        if let Some(address) = self.address {
+            // A last connection ends the listener's wait.
+            let _ =
+                std::net::TcpStream::connect_timeout(&reachable(address), Duration::from_secs(1));
+        }
+        for thread in self.threads.drain(..) {
+            // A panic was printed by its thread; nothing is left to do about it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The wildcard address is listened on, but not connected to.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+pub(crate) use peer::Bell as PeerBell;
+
+#[cfg(test)]
+mod tests;

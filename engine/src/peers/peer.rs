@@ -1,0 +1,296 @@
+//! The thread of one peer: keeps the control connection, dials, probes.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use engine_core::wire::ControlHello;
+use engine_ring::sys::clock::boottime_ns;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use super::control::Session;
+use super::dial::Backoff;
+use super::{Common, stream};
+use crate::log::Level;
+
+/// How often the accepting side probes a peer it has no connection to, and a standing session
+/// tells volumes without a link that there is none.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// What a peer's thread is told.
+pub(crate) enum Order {
+    /// A control connection was accepted from it.
+    Accepted(TcpStream, ControlHello),
+    /// This volume wants a link to it.
+    Dial { volume: String, was_useful: bool },
+    /// End.
+    Stop,
+}
+
+/// Wakes a peer's thread; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Bell {
+    orders: Sender<Order>,
+    event: Arc<OwnedFd>,
+}
+
+impl Bell {
+    /// Puts the order in and wakes the thread. Never waits.
+    pub(crate) fn ring(&self, order: Order) {
+        // A thread that has ended needs no orders; a full counter has woken it already.
+        let _ = self.orders.send(order);
+        let _ = rustix::io::write(&*self.event, &1u64.to_ne_bytes());
+    }
+}
+
+/// A volume that wants a link.
+struct Wish {
+    volume: String,
+    at: u64,
+    backoff: Backoff,
+    is_due: bool,
+}
+
+/// State of the thread.
+pub(super) struct PeerThread {
+    common: Arc<Common>,
+    name: String,
+    address: String,
+    orders: Receiver<Order>,
+    event: Arc<OwnedFd>,
+    /// This side dials.
+    dials: bool,
+    wishes: Vec<Wish>,
+    accepted: Option<(TcpStream, ControlHello)>,
+    is_over: bool,
+    /// The last thing said about it, so that a state is logged once.
+    said: String,
+}
+
+impl PeerThread {
+    pub(super) fn start(
+        common: &Arc<Common>,
+        name: &str,
+        address: &str,
+    ) -> io::Result<(Bell, JoinHandle<()>)> {
+        let (sender, orders) = mpsc::channel();
+        let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let bell = Bell {
+            orders: sender,
+            event: Arc::clone(&event),
+        };
+        let this = PeerThread {
+            common: Arc::clone(common),
+            name: name.to_owned(),
+            address: address.to_owned(),
+            orders,
+            event,
+            dials: *common.node < *name,
+            wishes: Vec::new(),
+            accepted: None,
+            is_over: false,
+            said: String::new(),
+        };
+        let thread = thread::Builder::new()
+            .name(format!("peer-{name}"))
+            .spawn(|| this.run())?;
+        Ok((bell, thread))
+    }
+
+    fn run(mut self) {
+        let mut backoff = Backoff::new(boottime_ns() ^ self.common.process);
+        while !self.is_over {
+            let session = if self.dials {
+                self.dial()
+            } else {
+                self.await_session()
+            };
+            match session {
+                Ok(Some(session)) => {
+                    backoff.reset();
+                    self.keep(session);
+                    if !self.is_over {
+                        self.common.router.unreachable(&self.name, true);
+                    }
+                }
+                Ok(None) => {}
+                Err(e) => {
+                    self.say_once(&format!("node {} at {}: {e}", self.name, self.address));
+                    self.common.router.unreachable(&self.name, false);
+                    self.pause(backoff.pause());
+                }
+            }
+        }
+    }
+
+    fn say_once(&mut self, text: &str) {
+        if self.said != text {
+            self.common.say(Level::Warn, "W101", text);
+            self.said = text.to_owned();
+        }
+    }
+
+    fn dial(&mut self) -> io::Result<Option<Session>> {
+        let stream = stream::connect(&self.address, self.common.peer_timeout.min(PROBE_EVERY))?;
+        Session::dialled(&self.common, stream, &self.name).map(Some)
+    }
+
+    /// The accepting side: waits for the peer and probes meanwhile.
+    fn await_session(&mut self) -> io::Result<Option<Session>> {
+        self.pause(PROBE_EVERY);
+        match self.accepted.take() {
+            Some((stream, hello)) => Session::accepted(&self.common, stream, &hello).map(Some),
+            None if self.is_over => Ok(None),
+            None => {
+                let timeout = self.common.peer_timeout.min(PROBE_EVERY);
+                stream::connect(&self.address, timeout).map(|_probe| None)
+            }
+        }
+    }
+
+    /// Sleeps, less if an order comes that ends the pause.
+    fn pause(&mut self, pause: Duration) {
+        let until = boottime_ns() + pause.as_nanos() as u64;
+        while !self.is_over && self.accepted.is_none() && boottime_ns() < until {
+            self.wait(None, until);
+            self.take_orders();
+        }
+    }
+
+    /// Until an order, readable bytes, or `until`.
+    fn wait(&self, stream: Option<&TcpStream>, until: u64) -> bool {
+        let left = Duration::from_nanos(until.saturating_sub(boottime_ns()));
+        let Ok(timeout) = rustix::time::Timespec::try_from(left) else {
+            return false;
+        };
+        let mut fds = vec![PollFd::from_borrowed_fd(self.event.as_fd(), PollFlags::IN)];
+        fds.extend(stream.map(|s| PollFd::from_borrowed_fd(s.as_fd(), PollFlags::IN)));
+        // An interrupted wait is a short one.
+        let _ = poll(&mut fds, Some(&timeout));
+        let mut count = [0; 8];
+        // Nothing to read means that nobody rang.
+        let _ = rustix::io::read(&*self.event, &mut count);
+        fds.get(1).is_some_and(|fd| !fd.revents().is_empty())
+    }
+
+    fn take_orders(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Stop => self.is_over = true,
+                Order::Accepted(stream, hello) => self.accepted = Some((stream, hello)),
+                Order::Dial { volume, was_useful } => self.wish(&volume, was_useful),
+            }
+        }
+    }
+
+    fn wish(&mut self, volume: &str, was_useful: bool) {
+        let now = boottime_ns();
+        let found = self.wishes.iter().position(|wish| wish.volume == volume);
+        let index = found.unwrap_or_else(|| {
+            let (volume, backoff) = (volume.to_owned(), Backoff::new(now));
+            self.wishes.push(Wish {
+                volume,
+                at: now,
+                backoff,
+                is_due: false,
+            });
+            self.wishes.len() - 1
+        });
+        let wish = &mut self.wishes[index];
+        if was_useful {
+            wish.backoff.reset();
+        }
+        // The first attempt is made at once.
+        wish.at = now
+            + if found.is_none() {
+                0
+            } else {
+                wish.backoff.pause().as_nanos() as u64
+            };
+        wish.is_due = true;
+    }
+
+    /// Lives with a session until it breaks or a newer one comes.
+    fn keep(&mut self, mut session: Session) {
+        let text = format!("node {} is connected", self.name);
+        self.common.say(Level::Info, "W101", &text);
+        self.said.clear();
+        self.wishes.clear();
+        if self.dials {
+            let shared = self.common.router.shared(&self.name);
+            shared.iter().for_each(|volume| self.wish(volume, true));
+        }
+        let ended = self.live(&mut session);
+        if self.is_over {
+            return;
+        }
+        let why = ended.map_or_else(|e| e.to_string(), |()| "it connected anew".to_owned());
+        self.say_once(&format!("node {} is lost: {why}", self.name));
+    }
+
+    fn live(&mut self, session: &mut Session) -> io::Result<()> {
+        let ns = |d: Duration| d.as_nanos() as u64;
+        let (keepalive, silence) = (ns(self.common.keepalive), ns(self.common.peer_timeout));
+        let mut ping_at = boottime_ns();
+        let mut tell_at = ping_at + ns(PROBE_EVERY);
+        loop {
+            let now = boottime_ns();
+            if now >= session.heard_at + silence {
+                return Err(io::Error::other(format!(
+                    "silent for {:?}",
+                    self.common.peer_timeout
+                )));
+            }
+            if now >= ping_at {
+                session.ping()?;
+                ping_at = now + keepalive;
+            }
+            if now >= tell_at {
+                // Volumes that still have no link learn that the peer has none for them.
+                self.common.router.unreachable(&self.name, false);
+                tell_at = now + ns(PROBE_EVERY);
+            }
+            self.dial_due(now);
+            let due = self.wishes.iter().filter(|w| w.is_due).map(|w| w.at).min();
+            let until = ping_at.min(tell_at).min(session.heard_at + silence);
+            if self.wait(Some(&session.stream), until.min(due.unwrap_or(u64::MAX))) {
+                session.read()?;
+            }
+            self.take_orders();
+            if self.is_over || self.accepted.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Opens the data connections that are due.
+    fn dial_due(&mut self, now: u64) {
+        if !self.dials {
+            return;
+        }
+        for index in 0..self.wishes.len() {
+            let wish = &mut self.wishes[index];
+            if !wish.is_due || wish.at > now {
+                continue;
+            }
+            wish.is_due = false;
+            let timeout = self.common.peer_timeout.min(PROBE_EVERY);
+            match stream::connect(&self.address, timeout) {
+                Ok(stream) => {
+                    let volume = &self.wishes[index].volume;
+                    self.common
+                        .router
+                        .link(volume, &self.name, stream.into(), Vec::new());
+                }
+                Err(_) => {
+                    let volume = self.wishes[index].volume.clone();
+                    self.wish(&volume, false);
+                }
+            }
+        }
+    }
+}

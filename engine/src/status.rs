@@ -1,0 +1,339 @@
+//! Status of a volume in the control plane's words.
+
+use std::time::Duration;
+
+use engine_core::message::{Disk, Refusal as Why};
+use engine_core::session::Session;
+use engine_core::time::Instant;
+use engine_core::units::{GRANULE, NODES_MAX, NodeIdx, NodeSet};
+use engine_core::volume::{PeerStatus, RoleStatus, Status};
+
+use crate::control::{
+    DiskState, Generation, IoCounters, LinkState, Reason, ReplicaStatus, ResyncStatus, Role, State,
+    VerifyReport, VolumeSpec, VolumeStatus,
+};
+use crate::words;
+
+/// Rates are not shown for this long after a resync began.
+const ESTIMATING: Duration = Duration::from_secs(5);
+/// Time over which a rate is averaged.
+const MEAN_SECONDS: f64 = 30.0;
+
+/// Rate of the resync with one peer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    moved: u64,
+    at: Instant,
+    began: Instant,
+    bytes_per_second: f64,
+}
+
+/// Rates of the resyncs with all peers; sampled when status is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rates([Rate; NODES_MAX]);
+
+impl Rates {
+    /// Mean rate, 0 while estimating.
+    fn sample(&mut self, peer: NodeIdx, moved: u64, now: Instant) -> u64 {
+        let rate = &mut self.0[usize::from(peer.0)];
+        if rate.began == Instant(0) || moved < rate.moved {
+            *rate = Rate {
+                moved,
+                at: now,
+                began: now,
+                bytes_per_second: 0.0,
+            };
+            return 0;
+        }
+        let seconds = now.since(rate.at).as_secs_f64();
+        if seconds > 0.1 {
+            let fresh = ((moved - rate.moved) * GRANULE) as f64 / seconds;
+            // Until there is a mean, the whole time since the beginning is one.
+            let age = now.since(rate.began).as_secs_f64().min(MEAN_SECONDS);
+            let weight = 1.0 - (-seconds / age.max(seconds)).exp();
+            let is_first = rate.bytes_per_second == 0.0;
+            let step = (fresh - rate.bytes_per_second) * if is_first { 1.0 } else { weight };
+            rate.bytes_per_second += step;
+            (rate.moved, rate.at) = (moved, now);
+        }
+        if now.since(rate.began) < ESTIMATING {
+            0
+        } else {
+            rate.bytes_per_second as u64
+        }
+    }
+
+    fn forget(&mut self, peer: NodeIdx) {
+        self.0[usize::from(peer.0)] = Rate::default();
+    }
+}
+
+/// Status of a volume that lives on a reactor; clients and counters are added by the caller.
+pub(crate) fn attached(
+    spec: &VolumeSpec,
+    me: NodeIdx,
+    core: &Status,
+    rates: &mut Rates,
+    now: Instant,
+) -> VolumeStatus {
+    let replicas = spec.replicas.iter().enumerate().map(|(index, name)| {
+        let node = NodeIdx(index as u8);
+        if node == me {
+            return own_replica(name, core);
+        }
+        let peer = core.peers.iter().find(|peer| peer.node == node);
+        peer.map_or_else(
+            || unknown(name),
+            |peer| peer_replica(name, core, peer, rates, now),
+        )
+    });
+    let replicas: Vec<_> = replicas.collect();
+    let (state, reason) = health(spec, me, core);
+    VolumeStatus {
+        name: spec.name.clone(),
+        size_bytes: spec.size_bytes,
+        role: if core.role == RoleStatus::Primary {
+            Role::Primary
+        } else {
+            Role::Secondary
+        },
+        state,
+        reason,
+        generation: core.chain.newest().map(|entry| Generation {
+            branch: entry.branch,
+            term: entry.term.0,
+        }),
+        replicas,
+        clients: Vec::new(),
+        notes: Vec::new(),
+        io: IoCounters::default(),
+    }
+}
+
+/// Status of a volume that does not live on a reactor.
+pub(crate) fn detached(
+    spec: &VolumeSpec,
+    node: &str,
+    state: State,
+    reason: Option<Reason>,
+) -> VolumeStatus {
+    let own = if state == State::NotCreated {
+        DiskState::NotCreated
+    } else {
+        DiskState::Unknown
+    };
+    let replica = |name: &String| ReplicaStatus {
+        disk_state: if name == node {
+            own
+        } else {
+            DiskState::Unknown
+        },
+        link_state: if name == node {
+            LinkState::SelfNode
+        } else {
+            LinkState::Connecting
+        },
+        ..unknown(name)
+    };
+    VolumeStatus {
+        name: spec.name.clone(),
+        size_bytes: spec.size_bytes,
+        role: Role::Secondary,
+        state,
+        reason,
+        generation: None,
+        replicas: spec.replicas.iter().map(replica).collect(),
+        clients: Vec::new(),
+        notes: Vec::new(),
+        io: IoCounters::default(),
+    }
+}
+
+fn unknown(name: &str) -> ReplicaStatus {
+    ReplicaStatus {
+        node: name.to_owned(),
+        disk_state: DiskState::Unknown,
+        link_state: LinkState::Connecting,
+        out_of_sync_bytes: 0,
+        resync: None,
+    }
+}
+
+fn own_replica(name: &str, core: &Status) -> ReplicaStatus {
+    let pulls = core
+        .peers
+        .iter()
+        .filter(|peer| matches!(peer.session, Session::Target(_)));
+    ReplicaStatus {
+        disk_state: disk_state(core.disk),
+        link_state: LinkState::SelfNode,
+        out_of_sync_bytes: pulls
+            .map(|peer| peer.out_of_sync * GRANULE)
+            .max()
+            .unwrap_or(0),
+        ..unknown(name)
+    }
+}
+
+fn peer_replica(
+    name: &str,
+    core: &Status,
+    peer: &PeerStatus,
+    rates: &mut Rates,
+    now: Instant,
+) -> ReplicaStatus {
+    let link_state = match peer.session {
+        Session::Standalone(_) => LinkState::Standalone,
+        Session::Connecting | Session::Handshake(_) => LinkState::Connecting,
+        Session::Source(_) => LinkState::ResyncSource,
+        Session::Target(_) => LinkState::ResyncTarget,
+        Session::Exchange(..) | Session::Waiting(_) | Session::InSync(_) => LinkState::Connected,
+    };
+    let is_syncing = matches!(
+        link_state,
+        LinkState::ResyncSource | LinkState::ResyncTarget
+    );
+    let resync = if is_syncing {
+        Some(resync_status(core, peer, rates, now))
+    } else {
+        rates.forget(peer.node);
+        None
+    };
+    let is_target = link_state == LinkState::ResyncTarget;
+    ReplicaStatus {
+        node: name.to_owned(),
+        disk_state: peer.disk.map_or(DiskState::Unknown, disk_state),
+        link_state,
+        // What a target still pulls is what it lacks itself.
+        out_of_sync_bytes: if is_target {
+            0
+        } else {
+            peer.out_of_sync * GRANULE
+        },
+        resync,
+    }
+}
+
+fn resync_status(
+    core: &Status,
+    peer: &PeerStatus,
+    rates: &mut Rates,
+    now: Instant,
+) -> ResyncStatus {
+    let (moved, left) = (peer.moved, peer.out_of_sync);
+    let rate = rates.sample(peer.node, moved, now);
+    let all = (moved + left).max(1);
+    ResyncStatus {
+        done_ratio: (moved as f64 / all as f64).min(0.999),
+        rate_bytes_per_second: rate,
+        eta_seconds: (rate > 0).then(|| (left * GRANULE).div_ceil(rate)),
+        paused: core.is_resync_paused || peer.is_paused,
+    }
+}
+
+fn disk_state(disk: Disk) -> DiskState {
+    match disk {
+        Disk::Blank | Disk::Inconsistent => DiskState::Inconsistent,
+        Disk::Outdated => DiskState::Outdated,
+        Disk::UpToDate => DiskState::UpToDate,
+        Disk::Failed => DiskState::Failed,
+    }
+}
+
+/// The one word for a volume's health, and the sentence why.
+fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reason>) {
+    let name = |node: NodeIdx| spec.replicas[usize::from(node.0)].as_str();
+    let say = |state, code, text: String| (state, Some(Reason { code, text }));
+    let count = spec.replicas.len();
+    if core.has_meta_failed {
+        let text = format!("the metadata of {} cannot be written", name(me));
+        return say(State::Critical, "E209", text);
+    }
+    let parted = core.peers.iter().find_map(|peer| match peer.session {
+        Session::Standalone(why @ (Why::Diverged | Why::Unrelated | Why::TwoPrimaries)) => {
+            Some((peer.node, why))
+        }
+        _ => None,
+    });
+    if let Some((node, why)) = parted {
+        let text = format!(
+            "{} is not talked to: {}",
+            name(node),
+            words::why_refused(why)
+        );
+        return say(State::Critical, "E206", text);
+    }
+    if core.disk == Disk::Failed {
+        let is_last = core.in_sync == NodeSet::only(me) || count == 1;
+        let state = if is_last {
+            State::Critical
+        } else {
+            State::Degraded
+        };
+        return say(state, "E208", format!("the disk of {} failed", name(me)));
+    }
+    if core.is_full {
+        return say(State::Critical, "W106", "the last copy is full".into());
+    }
+    if core.volume_id == 0 {
+        let text = format!("it was never promoted; pollux promote {}", spec.name);
+        return say(State::Degraded, "W105", text);
+    }
+    let missing: Vec<_> = NodeSet::first(count)
+        .iter()
+        .filter(|node| !core.in_sync.has(*node))
+        .map(name)
+        .collect();
+    if !missing.is_empty() {
+        let text = format!(
+            "{} of {count} synchronous copies are current; not in sync: {}",
+            core.in_sync.count(),
+            missing.join(", ")
+        );
+        return say(State::Degraded, "W104", text);
+    }
+    let unheard = core.peers.iter().find(|peer| peer.disk.is_none());
+    if let Some(peer) = unheard {
+        let mut text = format!("no link to {}", name(peer.node));
+        if let Some(why) = peer.last_refusal {
+            text.push_str(&format!(": {}", words::why_refused(why)));
+        }
+        return say(State::Degraded, "W101", text);
+    }
+    (State::Healthy, None)
+}
+
+/// Figures of a verify.
+pub(crate) fn verify_report(core: &Status, size: u64, failure: Option<String>) -> VerifyReport {
+    VerifyReport {
+        running: core.is_verifying,
+        compared_bytes: core.verify.compared * GRANULE,
+        total_bytes: size,
+        different_bytes: core.verify.different * GRANULE,
+        different: core
+            .verify
+            .runs
+            .iter()
+            .map(|run| (run.offset(), run.bytes()))
+            .collect(),
+        failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_hidden_first_then_a_mean_and_begins_anew_with_the_next_resync() {
+        let mut rates = Rates::default();
+        let peer = NodeIdx(1);
+        let at = |seconds: u64| Instant(1 + seconds * 1_000_000_000);
+        for second in 0..5 {
+            assert_eq!(rates.sample(peer, second * 256, at(second)), 0);
+        }
+        let rate = rates.sample(peer, 5 * 256, at(5));
+        assert!((900_000..1_100_000).contains(&rate), "{rate}");
+        assert_eq!(rates.sample(peer, 1, at(6)), 0);
+    }
+}

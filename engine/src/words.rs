@@ -1,0 +1,400 @@
+//! Sentences: refusals of commands, log lines of notices. Codes are listed here and nowhere else.
+//!
+//! | code | about |   | code | about |
+//! |---|---|---|---|---|
+//! | W101 | link to a node | | E201 | backing or metadata cannot be used |
+//! | W102 | resync | | E202 | metadata foreign or damaged |
+//! | W103 | disk or metadata failed | | E203 | in use |
+//! | W104 | a replica is not in sync | | E205 | not created |
+//! | W105 | not founded | | E206 | split brain |
+//! | W106 | last copy full | | E207 | data of this copy not fit for promotion |
+//! | W107 | reactor not pinned | | E208, E209 | disk, metadata failed |
+//! | W108 | peer broke the protocol | | E210 | primary elsewhere |
+//! | W109, W110 | connection refused | | E211 | clients attached, or still primary |
+//! | W111 | read error | | E212 | another node may have gone on (law T9) |
+//! | W112 | verify found differences | | E213 | cannot found |
+//! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E218 | see `refusal` |
+
+use engine_core::action::{CommandError, Notice};
+use engine_core::message::Refusal as Why;
+use engine_core::units::{Extent, GRANULE, NodeIdx, NodeSet};
+
+use crate::control::{Refusal, RefusalKind, Request};
+use crate::log::Level;
+use crate::meta_io::ReplicaError;
+
+/// Names of a volume's nodes, by index.
+#[derive(Clone, Copy)]
+pub(crate) struct Names<'a> {
+    pub(crate) volume: &'a str,
+    pub(crate) me: NodeIdx,
+    pub(crate) nodes: &'a [String],
+}
+
+impl<'a> Names<'a> {
+    pub(crate) fn of(&self, node: NodeIdx) -> &'a str {
+        self.nodes
+            .get(usize::from(node.0))
+            .map_or("?", String::as_str)
+    }
+
+    fn own(&self) -> &'a str {
+        self.of(self.me)
+    }
+
+    fn list(&self, set: NodeSet) -> String {
+        let names: Vec<_> = set.iter().map(|node| self.of(node)).collect();
+        names.join(", ")
+    }
+}
+
+/// What an operator reads when a command was not done.
+pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError) -> Refusal {
+    let Names { volume, .. } = names;
+    let me = names.own();
+    let verb = verb(request);
+    let (kind, code, why, hint) = match error {
+        CommandError::PrimaryElsewhere(node) => {
+            let primary = names.of(*node);
+            let hint = format!("demote {primary} first: on {primary}, pollux demote {volume}");
+            (
+                RefusalKind::Failed,
+                "E210",
+                format!("{primary} is primary"),
+                Some(hint),
+            )
+        }
+        CommandError::Inconsistent { source } => {
+            let mut why = format!("the data on {me} is inconsistent");
+            match source {
+                Some(node) => {
+                    why.push_str(&format!("\n  {} has the current data", names.of(*node)))
+                }
+                None => why.push_str("\n  no node with the current data is connected"),
+            }
+            let hint = format!(
+                "wait for the resync: pollux resync status {volume}; or lose what {me} lacks: \
+                 pollux promote {volume} --force"
+            );
+            (RefusalKind::WouldLoseData, "E207", why, Some(hint))
+        }
+        CommandError::Outdated { source } => {
+            let newer = source.map_or("another node", |node| names.of(node));
+            let why = format!("the data on {me} is outdated\n  {newer} has newer data");
+            let hint = format!(
+                "bring {newer} back, or lose its newer writes: pollux promote {volume} --force"
+            );
+            (RefusalKind::WouldLoseData, "E207", why, Some(hint))
+        }
+        CommandError::NotWhole { better } => {
+            let better = names.of(*better);
+            let why = format!(
+                "{me} lost power and may lack writes that were acknowledged\n  {better} has them"
+            );
+            let hint =
+                format!("promote {better}, or wait until it is connected and {me} is resynced");
+            (RefusalKind::WouldLoseData, "E207", why, Some(hint))
+        }
+        CommandError::MayHaveGoneOn(node) => {
+            let other = names.of(*node);
+            let why = format!("{other} may have taken writes alone after {me} lost it");
+            let hint = format!(
+                "start {other} and wait until it is connected; or, if it is gone for good: \
+                 pollux promote {volume} --force"
+            );
+            (RefusalKind::WouldLoseData, "E212", why, Some(hint))
+        }
+        CommandError::CannotFound { missing } => {
+            let missing = names.of(*missing);
+            let why = format!(
+                "it was never promoted, and {missing} is not connected with a blank replica"
+            );
+            let hint = format!(
+                "on {missing}: pollux volume create {volume}; or begin without it: \
+                 pollux promote {volume} --force"
+            );
+            (RefusalKind::WouldLoseData, "E213", why, Some(hint))
+        }
+        CommandError::SplitBrain(node) => {
+            let other = names.of(*node);
+            let why = format!("split brain: {me} and {other} both took writes after they parted");
+            let hint = format!("keep this node's data: pollux promote {volume} --force");
+            (RefusalKind::WouldLoseData, "E206", why, Some(hint))
+        }
+        CommandError::DiskFailed => (
+            RefusalKind::Failed,
+            "E208",
+            format!("the disk of {me} failed"),
+            None,
+        ),
+        CommandError::MetaFailed => {
+            let why = format!("the metadata of {me} cannot be written");
+            (RefusalKind::Failed, "E209", why, None)
+        }
+        CommandError::InProgress => (
+            RefusalKind::Failed,
+            "E215",
+            "another command of this kind runs".into(),
+            None,
+        ),
+        CommandError::NotConnected(node) => {
+            let node = names.of(*node);
+            let hint = format!("pollux peer connect {volume} {node}");
+            (
+                RefusalKind::Failed,
+                "E216",
+                format!("{node} is not connected"),
+                Some(hint),
+            )
+        }
+        CommandError::NotPrimary => {
+            let hint = format!("pollux promote {volume}");
+            (
+                RefusalKind::Failed,
+                "E217",
+                format!("{me} is not primary"),
+                Some(hint),
+            )
+        }
+        CommandError::NothingToDo => (
+            RefusalKind::Failed,
+            "E218",
+            "there is nothing to do".into(),
+            None,
+        ),
+        CommandError::Stopping => (
+            RefusalKind::Failed,
+            "E219",
+            format!("{me} is stopping"),
+            None,
+        ),
+        CommandError::TimedOut => (
+            RefusalKind::TimedOut,
+            "E220",
+            "it took longer than asked".into(),
+            None,
+        ),
+        CommandError::NoSuchPeer => (
+            RefusalKind::NotFound,
+            "E221",
+            "it has no such peer".into(),
+            None,
+        ),
+    };
+    Refusal {
+        kind,
+        code,
+        text: format!("cannot {verb} {volume} on {me}: {why}"),
+        hint,
+    }
+}
+
+fn verb(request: &Request) -> &'static str {
+    match request {
+        Request::Create { .. } => "create",
+        Request::Delete { .. } => "delete",
+        Request::Promote { .. } => "promote",
+        Request::Demote { .. } => "demote",
+        Request::PeerConnect { .. } => "connect",
+        Request::PeerDisconnect { .. } => "disconnect",
+        Request::ResyncStart { .. } => "resync",
+        Request::ResyncPause => "pause the resync of",
+        Request::ResyncResume => "resume the resync of",
+        Request::ResyncSetRate { .. } => "set the resync rate of",
+        Request::Verify | Request::VerifyStatus => "verify",
+    }
+}
+
+/// What was done, for the last line of a success.
+pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
+    let Names { volume, .. } = names;
+    let me = names.own();
+    match request {
+        Request::Promote { .. } => format!("{volume} is primary on {me}"),
+        Request::Demote { .. } => format!("{volume} is secondary on {me}"),
+        Request::PeerConnect { node } => format!("{volume} on {me} talks to {node} again"),
+        Request::PeerDisconnect { node } => format!("{volume} on {me} does not talk to {node}"),
+        Request::ResyncStart { from } => format!("{volume} on {me} resyncs from {from}"),
+        Request::ResyncPause => format!("resync of {volume} is paused"),
+        Request::ResyncResume => format!("resync of {volume} goes on"),
+        Request::ResyncSetRate { .. } => format!("resync rate of {volume} is set"),
+        Request::Verify | Request::VerifyStatus => format!("{volume} is compared"),
+        Request::Create { .. } => format!("{volume} is created on {me}"),
+        Request::Delete { .. } => format!("{volume} is deleted on {me}"),
+    }
+}
+
+/// Why two nodes do not talk.
+pub(crate) fn why_refused(why: Why) -> &'static str {
+    match why {
+        Why::Protocol => "no common protocol version",
+        Why::Feature => "one side needs a feature the other does not know",
+        Why::Cluster => "it belongs to another cluster",
+        Why::Volume => "it does not have this volume configured for this node",
+        Why::VolumeId => "it holds another volume of the same name",
+        Why::Size => "the sizes differ",
+        Why::ConfigDigest => "the volume is configured differently there",
+        Why::Diverged => "split brain: both took writes after they parted",
+        Why::Unrelated => "split brain: the histories have nothing in common",
+        Why::TwoPrimaries => "both are primary, or the primary is behind",
+        Why::Operator => "an operator disconnected it",
+        Why::Breach => "the link protocol was broken, or bytes were damaged",
+        Why::Leaving => "it is stopping",
+    }
+}
+
+fn bytes_of(extent: Extent) -> String {
+    let (start, end) = (extent.offset(), extent.offset() + extent.bytes());
+    format!("bytes {start}..{end}")
+}
+
+/// The log line of a notice.
+pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str, String) {
+    match notice {
+        Notice::Promoted { term } => (Level::Info, "I101", format!("is primary, term {}", term.0)),
+        Notice::Demoted => (Level::Info, "I101", "is secondary".into()),
+        Notice::Founded { branch } => (
+            Level::Info,
+            "I102",
+            format!("is founded, branch {branch:032x}"),
+        ),
+        Notice::InSync { record } => {
+            let text = format!(
+                "in sync: {} (term {}, step {})",
+                names.list(record.in_sync),
+                record.term.0,
+                record.step
+            );
+            (Level::Info, "I103", text)
+        }
+        Notice::PeerConnected(node) => (
+            Level::Info,
+            "W101",
+            format!("{} is connected", names.of(*node)),
+        ),
+        Notice::PeerLost(node) => (Level::Warn, "W101", format!("{} is lost", names.of(*node))),
+        Notice::PeerRefused { peer, why, by_us } => {
+            let (peer, why) = (names.of(*peer), why_refused(*why));
+            let text = if *by_us {
+                format!("{peer} is refused: {why}")
+            } else {
+                format!("{peer} refuses this node: {why}")
+            };
+            (Level::Warn, "W110", text)
+        }
+        Notice::ResyncBegan {
+            peer,
+            is_target,
+            dirty,
+        } => {
+            let (peer, bytes) = (names.of(*peer), dirty * GRANULE);
+            let way = if *is_target { "from" } else { "to" };
+            (
+                Level::Info,
+                "W102",
+                format!("resync {way} {peer}: {bytes} bytes"),
+            )
+        }
+        Notice::ResyncDone { peer } => (
+            Level::Info,
+            "W102",
+            format!("resync with {} is done", names.of(*peer)),
+        ),
+        Notice::DiskFailed => (
+            Level::Error,
+            "W103",
+            "the disk failed and takes part no more".into(),
+        ),
+        Notice::MetaFailed => {
+            let text = "metadata cannot be written; nothing more is acknowledged".into();
+            (Level::Error, "W103", text)
+        }
+        Notice::DiskFull => (Level::Error, "W106", "the last copy is full".into()),
+        Notice::ReadError { extent } => (
+            Level::Warn,
+            "W111",
+            format!("{} cannot be read here", bytes_of(*extent)),
+        ),
+        Notice::Difference { peer, extent } => {
+            let text = format!("{} differs: {}", names.of(*peer), bytes_of(*extent));
+            (Level::Warn, "W112", text)
+        }
+    }
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// Code of what keeps a replica from being created or attached.
+pub(crate) fn code_of(error: &ReplicaError) -> &'static str {
+    match error {
+        ReplicaError::NotCreated => "E205",
+        ReplicaError::Foreign(_) | ReplicaError::Load { .. } => "E202",
+        error if error.is_in_use() => "E203",
+        _ => "E201",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn names(nodes: &[String]) -> Names<'_> {
+        Names {
+            volume: "vm-store",
+            me: NodeIdx(1),
+            nodes,
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_nodes_and_only_verbs_that_exist() {
+        let nodes = ["alpha".to_owned(), "beta".to_owned()];
+        let promote = Request::Promote {
+            force: false,
+            wait: Duration::ZERO,
+        };
+        let alpha = NodeIdx(0);
+        let errors = [
+            CommandError::PrimaryElsewhere(alpha),
+            CommandError::Inconsistent {
+                source: Some(alpha),
+            },
+            CommandError::Outdated {
+                source: Some(alpha),
+            },
+            CommandError::NotWhole { better: alpha },
+            CommandError::MayHaveGoneOn(alpha),
+            CommandError::CannotFound { missing: alpha },
+            CommandError::SplitBrain(alpha),
+            CommandError::NotConnected(alpha),
+        ];
+        let verbs = [
+            "promote", "demote", "resync", "volume", "peer", "status", "verify",
+        ];
+        for error in errors {
+            let refusal = refusal(names(&nodes), &promote, &error);
+            let all = format!("{} {}", refusal.text, refusal.hint.unwrap_or_default());
+            assert!(all.contains("alpha"), "{all}");
+            assert!(
+                refusal
+                    .text
+                    .starts_with("cannot promote vm-store on beta: "),
+                "{all}"
+            );
+            for after in all.split("pollux ").skip(1) {
+                let verb = after.split([' ', ';']).next().unwrap();
+                assert!(verbs.contains(&verb), "{verb} in {all}");
+            }
+        }
+    }
+}
