@@ -109,7 +109,7 @@ mod tests {
             chain.push(Entry {
                 branch: 1,
                 term: Term(*t),
-            })
+            });
         });
         chain
     }

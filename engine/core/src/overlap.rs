@@ -93,7 +93,7 @@ impl Overlap {
         self.next_arrival += 1;
         let mut blockers = 0;
         self.each_overlapping(&holder, |other| {
-            blockers += u32::from(other.conflicts(&holder))
+            blockers += u32::from(other.conflicts(&holder));
         });
         holder.blockers = blockers;
         self.holders[index] = holder;

@@ -62,7 +62,7 @@ fn each_refusal_of_identity_names_its_cause_on_both_sides() {
     type Change = fn(&mut Hello);
     let cases: [(Refusal, Change); 9] = [
         (Refusal::Protocol, |h| {
-            (h.protocol_min, h.protocol_max) = (2, 3)
+            (h.protocol_min, h.protocol_max) = (2, 3);
         }),
         (Refusal::Feature, |h| h.features_required = 4),
         (Refusal::Cluster, |h| h.cluster = "prod".into()),

@@ -446,6 +446,8 @@ impl Volume {
         if self.overlap.holds(slot) {
             self.overlap.remove(slot, &mut self.granted);
         }
+        // Cancelled in the turn that granted its range: it must not start.
+        self.granted.retain(|s| *s != slot);
         self.ops.attention |= !self.wait_dispatch.is_empty() || self.role.waits_for_drain();
         self.ops.free(slot);
         if op.is_client() && !self.closing.is_empty() {

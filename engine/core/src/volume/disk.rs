@@ -151,7 +151,7 @@ impl Volume {
             return;
         };
         match self.ops.get(slot).kind {
-            Kind::Write { .. } | Kind::Zero { .. } => self.merged(slot, outcome),
+            Kind::Write { .. } | Kind::Zero { .. } => self.merged(slot, &outcome),
             Kind::Read { .. } => self.remote_copied(slot),
             Kind::Serve { id } => self.serve_sums(slot, id, outcome),
             Kind::ServeSums { id } => self.sums_served(slot, id, outcome),
@@ -162,8 +162,8 @@ impl Volume {
     }
 
     /// The bytes of an unaligned request are whole granules now.
-    fn merged(&mut self, slot: u32, outcome: JobOutcome) {
-        if let JobOutcome::Buffer(buf) = outcome {
+    fn merged(&mut self, slot: u32, outcome: &JobOutcome) {
+        if let JobOutcome::Buffer(buf) = *outcome {
             let op = self.ops.get_mut(slot);
             (op.piece_buf, op.piece_buf_owned) = (Some(buf), true);
         }

@@ -54,9 +54,12 @@ impl Flushing {
         self.writes += 1;
     }
 
-    /// A client's flush that did not begin is dropped.
+    /// A client's flush is dropped; a round under way goes on without it.
     pub fn forget(&mut self, slot: u32) {
         self.waiting.retain(|s| *s != slot);
+        if let Some(round) = &mut self.round {
+            round.clients.retain(|s| *s != slot);
+        }
     }
 
     /// A round runs or should.

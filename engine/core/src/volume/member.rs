@@ -13,6 +13,7 @@ use super::Volume;
 use super::ops::{Kind, Phase};
 
 /// What a frame of a primary asks for.
+#[derive(Clone, Copy)]
 pub(super) struct Frame {
     pub link: LinkId,
     pub stamp: Stamp,

@@ -191,7 +191,7 @@ impl Volume {
             self.say(node, Message::ResyncEqual { id });
             return self.end(slot);
         };
-        let last = different.last().unwrap_or(first);
+        let last = different.next_back().unwrap_or(first);
         self.read_to_serve(slot, Extent::new(start + first, start + last + 1));
     }
 

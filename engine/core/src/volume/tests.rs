@@ -1,1 +1,238 @@
+//! The volume in the smallest shell there is: disks, links and store answer at once, in order.
+//! Faults and schedules are the simulator's; here stands what each command does when all is well.
 
+mod pair;
+
+use std::time::Duration;
+
+use super::*;
+use crate::action::{Answer, CommandError};
+use crate::event::{Command, Op};
+use crate::message::Zeroing;
+use crate::session::Session;
+use crate::units::{BufId, ByteRange, GRANULE};
+use pair::World;
+
+const WAIT: Duration = Duration::from_secs(10);
+
+fn promote(force: bool) -> Command {
+    Command::Promote { force, wait: WAIT }
+}
+
+fn founded_pair() -> World {
+    let mut world = World::new(2);
+    world.connect();
+    assert_eq!(world.command(0, promote(false)), Ok(Answer::Ok));
+    world.settle();
+    world
+}
+
+fn in_sync_pair() -> World {
+    let world = founded_pair();
+    assert_eq!(world.status(0).in_sync, NodeSet(3), "{:?}", world.status(0));
+    assert!(matches!(
+        world.status(1).peers[0].session,
+        Session::InSync(_)
+    ));
+    world
+}
+
+#[test]
+fn a_single_replica_founds_itself_and_serves() {
+    let mut world = World::new(1);
+    assert_eq!(world.status(0).role, RoleStatus::Primary);
+    assert_eq!(world.write(0, 0, 3, 7), Outcome::Ok);
+    assert_eq!(world.nodes[0].disk[1], 7);
+    assert_eq!(world.client(0, Op::Flush), Outcome::Ok);
+    let size = world.size * GRANULE;
+    let past = ByteRange {
+        offset: size - 4096,
+        len: 8192,
+    };
+    assert_eq!(
+        world.client(
+            0,
+            Op::Read {
+                range: past,
+                buf: BufId(1)
+            }
+        ),
+        Outcome::OutOfRange
+    );
+}
+
+#[test]
+fn founding_needs_every_replica_and_makes_the_others_sync() {
+    let mut world = World::new(2);
+    world.gone(1);
+    let refused = world.command(0, promote(false));
+    assert_eq!(
+        refused,
+        Err(CommandError::CannotFound {
+            missing: NodeIdx(1)
+        })
+    );
+    world.connect();
+    assert_eq!(world.command(0, promote(false)), Ok(Answer::Ok));
+    world.settle();
+    assert_eq!(world.status(0).in_sync, NodeSet(3));
+    assert_eq!(world.status(1).volume_id, world.status(0).volume_id);
+    assert_eq!(world.status(1).chain, world.status(0).chain);
+    assert_eq!(world.status(1).disk, Disk::UpToDate);
+}
+
+#[test]
+fn a_write_is_on_both_disks_when_it_is_acknowledged() {
+    let mut world = in_sync_pair();
+    assert_eq!(world.write(0, 10, 4, 99), Outcome::Ok);
+    assert_eq!(world.nodes[0].disk[10..14], [99; 4]);
+    assert_eq!(world.nodes[1].disk[10..14], [99; 4]);
+}
+
+#[test]
+fn zeros_of_the_whole_disk_reach_every_copy() {
+    let mut world = in_sync_pair();
+    world.write(0, 0, 50, 5);
+    let range = ByteRange {
+        offset: 0,
+        len: world.size * GRANULE,
+    };
+    let op = Op::Zero {
+        range,
+        zeroing: Zeroing::Trim,
+        fua: false,
+    };
+    assert_eq!(world.client(0, op), Outcome::Ok);
+    assert!(world.nodes.iter().all(|n| n.disk.iter().all(|g| *g == 0)));
+}
+
+#[test]
+fn a_lost_member_leaves_s_and_comes_back_with_what_it_missed() {
+    let mut world = in_sync_pair();
+    world.cut();
+    assert_eq!(world.status(0).in_sync, NodeSet(1));
+    assert_eq!(world.write(0, 20, 2, 7), Outcome::Ok);
+    assert_eq!(world.nodes[1].disk[20], 0);
+    assert_eq!(world.status(0).peers[0].out_of_sync, 2);
+    world.connect();
+    assert_eq!(
+        world.status(0).in_sync,
+        NodeSet(3),
+        "{:#?}",
+        world.status(0)
+    );
+    assert_eq!(world.nodes[1].disk[20..22], [7; 2]);
+    assert_eq!(world.status(0).peers[0].out_of_sync, 0);
+}
+
+#[test]
+fn the_roles_change_in_order_without_a_resync() {
+    let mut world = in_sync_pair();
+    world.write(0, 1, 1, 1);
+    assert_eq!(
+        world.command(1, promote(false)),
+        Err(CommandError::PrimaryElsewhere(NodeIdx(0)))
+    );
+    assert_eq!(world.command(0, Command::Demote), Ok(Answer::Ok));
+    assert_eq!(world.command(1, promote(false)), Ok(Answer::Ok));
+    world.settle();
+    assert_eq!(world.status(1).in_sync, NodeSet(3));
+    assert_eq!(world.write(1, 2, 1, 2), Outcome::Ok);
+    assert_eq!(world.nodes[0].disk[2], 2);
+    assert_eq!(world.write(0, 3, 1, 3), Outcome::NotPrimary);
+}
+
+#[test]
+fn a_member_takes_over_from_a_primary_that_vanished() {
+    let mut world = in_sync_pair();
+    world.write(0, 5, 1, 8);
+    world.cut();
+    world.gone(0);
+    assert_eq!(world.command(1, promote(false)), Ok(Answer::Ok));
+    assert_eq!(world.status(1).in_sync, NodeSet(2));
+    assert_eq!(world.write(1, 6, 1, 9), Outcome::Ok);
+}
+
+#[test]
+fn two_that_went_on_alone_stop_and_nothing_is_overwritten() {
+    let mut world = in_sync_pair();
+    world.cut();
+    world.gone(0);
+    assert_eq!(world.write(0, 5, 1, 100), Outcome::Ok);
+    assert_eq!(world.command(1, promote(false)), Ok(Answer::Ok));
+    assert_eq!(world.write(1, 5, 1, 200), Outcome::Ok);
+    world.connect();
+    for node in 0..2 {
+        let session = world.status(node).peers[0].session;
+        assert!(matches!(session, Session::Standalone(_)), "{session:?}");
+    }
+    assert_eq!((world.nodes[0].disk[5], world.nodes[1].disk[5]), (100, 200));
+}
+
+#[test]
+fn a_restarted_member_alone_is_not_promoted_without_force() {
+    let mut world = in_sync_pair();
+    world.cut();
+    world.restart(1);
+    world.gone(0);
+    let refused = Err(CommandError::MayHaveGoneOn(NodeIdx(0)));
+    assert_eq!(world.command(1, promote(false)), refused);
+    assert_eq!(world.command(1, promote(true)), Ok(Answer::Ok));
+    world.connect();
+    assert!(matches!(
+        world.status(0).peers[0].session,
+        Session::Standalone(_)
+    ));
+}
+
+#[test]
+fn a_crashed_primary_reconciles_what_its_log_names() {
+    let mut world = in_sync_pair();
+    world.write(0, 5, 1, 8);
+    world.restart(0);
+    assert_eq!(world.status(0).role, RoleStatus::Secondary);
+    world.connect();
+    assert_eq!(
+        world.status(0).in_sync,
+        NodeSet(3),
+        "{:#?}",
+        world.status(0)
+    );
+    assert_eq!(world.command(0, promote(false)), Ok(Answer::Ok));
+    world.settle();
+    assert_eq!(world.status(0).in_sync, NodeSet(3));
+    assert_eq!(world.nodes[1].disk[5], 8);
+}
+
+#[test]
+fn verify_finds_a_difference_and_repair_waits_for_an_operator() {
+    let mut world = in_sync_pair();
+    world.write(0, 5, 4, 8);
+    world.nodes[1].disk[6] = 666;
+    let Ok(Answer::Verify(figures)) = world.command(0, Command::Verify) else {
+        panic!("a verify answers with figures");
+    };
+    assert_eq!((figures.compared, figures.different), (world.size, 1));
+    world.settle();
+    assert_eq!(world.status(0).in_sync, NodeSet(1));
+    assert_eq!(
+        world.nodes[1].disk[6], 666,
+        "repaired only on an operator's word"
+    );
+    let start = Command::ResyncStart { from: NodeIdx(0) };
+    assert_eq!(world.command(0, start), Ok(Answer::Ok));
+    world.settle();
+    assert_eq!(world.status(0).in_sync, NodeSet(3));
+    assert_eq!(world.nodes[1].disk[6], 8);
+}
+
+#[test]
+fn a_stop_marks_clean_and_a_start_needs_no_resync() {
+    let mut world = in_sync_pair();
+    world.write(0, 5, 1, 8);
+    assert_eq!(world.command(0, Command::Stop), Ok(Answer::Ok));
+    world.settle();
+    world.restart(0);
+    assert_eq!(world.status(0).peers[0].out_of_sync, 0);
+    assert!(world.status(0).is_whole);
+}

@@ -20,7 +20,7 @@ use crate::wire::codes::Code;
 use crate::wire::error::WireError;
 
 /// Most granules of one piece.
-pub(super) const PIECE_GRANULES: u64 = PIECE_MAX / GRANULE;
+pub(super) const PIECE_GRANULES: u64 = PIECE_MAX / GRANULE + 1;
 
 pub(super) fn put_stamp(stamp: &Stamp, w: &mut Writer) {
     w.u64(stamp.seq.0);

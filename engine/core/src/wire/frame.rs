@@ -24,7 +24,7 @@ pub const MAGIC: [u8; 4] = *b"PLX1";
 /// Bytes before the body.
 pub const HEADER_LEN: usize = 32;
 /// Most bytes of payload: one piece of a request.
-pub const PAYLOAD_MAX: u32 = PIECE_MAX as u32;
+pub const PAYLOAD_MAX: u32 = (PIECE_MAX + GRANULE) as u32;
 /// Most bytes of body: checksums of the largest payload, fields, and room to grow.
 pub const BODY_MAX: u32 = PAYLOAD_MAX / GRANULE as u32 * 8 + 4096;
 /// Flag: close if the type is unknown.

@@ -62,14 +62,14 @@ fn every_number_names_its_own_type_only() {
 
 #[test]
 fn the_largest_write_fits_a_frame() {
-    let extent = Extent::new(0, 8192);
+    let extent = Extent::new(0, 8193);
     let message = Message::Data {
         stamp: stamp(),
         extent,
         durable: false,
     };
     let frame = frame(&message, PAYLOAD_MAX);
-    assert_eq!(frame.len(), HEADER_LEN + 64 + 65536);
+    assert_eq!(frame.len(), HEADER_LEN + 64 + 8193 * 8);
     assert_eq!(read(&frame).unwrap().unwrap().0, message);
 }
 
@@ -345,7 +345,7 @@ fn our_own_breaches_stop_us_before_they_reach_the_peer() {
     refused(
         Message::ReadRequest {
             id: 1,
-            extent: Extent::new(0, 8193),
+            extent: Extent::new(0, 8194),
         },
         0,
     );

@@ -391,7 +391,7 @@ pub(super) fn messages() -> impl Strategy<Value = (Message, u32)> {
         )
             .prop_map(|(id, status, sums)| Message::SumReply { id, status, sums }),
     ];
-    (prop_oneof![opening, writing, syncing], 1u32..=8192).prop_map(|(message, granules)| {
+    (prop_oneof![opening, writing, syncing], 1u32..=8193).prop_map(|(message, granules)| {
         let payload_len = match &message {
             Message::Data { extent, .. } | Message::ResyncData { extent, .. } => {
                 extent.bytes() as u32

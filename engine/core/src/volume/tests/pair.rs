@@ -1,0 +1,428 @@
+//! One or two volumes, with a tag per granule as their data.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::action::{Action, Answer, CommandError, Job, MetaBlock, Outcome, ReadInto};
+use crate::event::{Command, CommandId, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId};
+use crate::meta::{self, Backing, BackingKind, Expect, Params};
+use crate::record::Choice;
+use crate::time::Instant;
+use crate::units::{BufId, ByteRange, GRANULE, NodeIdx};
+use crate::verdict::Policy;
+use crate::volume::{Setup, Status, Volume};
+
+pub struct Node {
+    pub volume: Volume,
+    pub disk: Vec<u64>,
+    meta: Vec<Box<MetaBlock>>,
+    buffers: HashMap<u64, Vec<u64>>,
+    events: VecDeque<Event>,
+    lives: u128,
+}
+
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub size: u64,
+    now: Instant,
+    links: u64,
+    link: Option<LinkId>,
+    /// The cable is plugged in: a dropped link comes up again.
+    is_plugged: bool,
+    next: u64,
+    outcomes: HashMap<u64, Outcome>,
+    answers: HashMap<u64, Result<Answer, CommandError>>,
+}
+
+fn params(node: usize, nodes: usize, size: u64) -> Params {
+    Params {
+        volume: "v".into(),
+        slice: 0,
+        incarnation: 100 + node as u128,
+        self_node: NodeIdx(node as u8),
+        node_count: nodes as u8,
+        nodes_digest: 1,
+        size_granules: size,
+        grain: 1,
+        activity_log_slots: 64,
+        boot_id: 1,
+        backing: Backing {
+            kind: BackingKind::File,
+            identity: [0; 32],
+            size: size * GRANULE,
+        },
+    }
+}
+
+impl Node {
+    fn attach(&mut self, node: usize, nodes: usize, size: u64) {
+        let p = params(node, nodes, size);
+        let expect = Expect {
+            volume: p.volume,
+            slice: 0,
+            self_node: p.self_node,
+            node_count: p.node_count,
+            nodes_digest: 1,
+            size_granules: size,
+            granule_bytes: GRANULE as u32,
+            backing: p.backing,
+        };
+        let bytes: Vec<u8> = self.meta.iter().flat_map(|b| b.iter().copied()).collect();
+        let loaded = meta::load(&bytes, &expect).expect("the metadata is whole");
+        self.lives += 1;
+        self.volume = Volume::attach(setup(node, nodes, self.lives), loaded);
+        self.events.clear();
+        self.events.push_back(Event::Start);
+    }
+}
+
+fn setup(node: usize, nodes: usize, life: u128) -> Setup {
+    Setup {
+        node: NodeIdx(node as u8),
+        names: ["alpha", "beta"][..nodes]
+            .iter()
+            .map(|n| (*n).to_owned())
+            .collect(),
+        cluster: "lab".into(),
+        volume: "v".into(),
+        config_digest: 1,
+        policy: Policy::Written,
+        min_copies: 1,
+        member_timeout: Duration::from_secs(5),
+        has_volatile_cache: true,
+        is_memory: false,
+        boot_id: 1,
+        entropy: 12345 + 1000 * life + node as u128,
+        requests_max: 32,
+        peer_requests_max: 32,
+        peer_bytes_max: 64 << 20,
+        #[cfg(feature = "planted")]
+        bug: None,
+    }
+}
+
+impl World {
+    pub fn new(nodes: usize) -> World {
+        let size = 5000;
+        let make = |node: usize| {
+            let blocks = meta::format(&params(node, nodes, size)).expect("the parameters fit");
+            let mut disk: Vec<Box<MetaBlock>> = Vec::new();
+            for (block, bytes) in blocks {
+                disk.resize_with(disk.len().max(block as usize + 1), || Box::new([0; 4096]));
+                disk[block as usize] = bytes;
+            }
+            let expect = Expect {
+                volume: "v".into(),
+                slice: 0,
+                self_node: NodeIdx(node as u8),
+                node_count: nodes as u8,
+                nodes_digest: 1,
+                size_granules: size,
+                granule_bytes: GRANULE as u32,
+                backing: params(node, nodes, size).backing,
+            };
+            let bytes: Vec<u8> = disk.iter().flat_map(|b| b.iter().copied()).collect();
+            let loaded = meta::load(&bytes, &expect).expect("a fresh replica loads");
+            Node {
+                volume: Volume::attach(setup(node, nodes, 0), loaded),
+                disk: vec![0; size as usize],
+                meta: disk,
+                buffers: HashMap::new(),
+                events: VecDeque::from([Event::Start]),
+                lives: 0,
+            }
+        };
+        let mut world = World {
+            nodes: (0..nodes).map(make).collect(),
+            size,
+            now: Instant(1),
+            links: 0,
+            link: None,
+            is_plugged: false,
+            next: 1000,
+            outcomes: HashMap::new(),
+            answers: HashMap::new(),
+        };
+        world.settle();
+        world
+    }
+
+    pub fn status(&self, node: usize) -> Status {
+        self.nodes[node].volume.status()
+    }
+
+    /// Runs until nothing moves for a while; links that were dropped come up again.
+    pub fn settle(&mut self) {
+        for _ in 0..100 {
+            self.drain();
+            if self.is_plugged && self.link.is_none() {
+                self.connect_once();
+            }
+            self.now = self.now.after(Duration::from_millis(100));
+            for node in &mut self.nodes {
+                node.events.push_back(Event::Tick);
+            }
+        }
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(node) = (0..self.nodes.len()).find(|n| !self.nodes[*n].events.is_empty()) {
+            let Some(event) = self.nodes[node].events.pop_front() else {
+                return;
+            };
+            let mut actions = Vec::new();
+            self.nodes[node]
+                .volume
+                .handle(self.now, event, &mut actions);
+            while self.nodes[node].volume.next_deadline() == Some(self.now) {
+                self.nodes[node]
+                    .volume
+                    .handle(self.now, Event::Tick, &mut actions);
+            }
+            actions
+                .into_iter()
+                .for_each(|action| self.act(node, action));
+        }
+    }
+
+    fn connect_once(&mut self) {
+        self.links += 1;
+        let link = LinkId(self.links);
+        self.link = Some(link);
+        for node in 0..2 {
+            let peer = NodeIdx(1 - node as u8);
+            self.nodes[node]
+                .events
+                .push_back(Event::LinkUp { peer, link });
+        }
+    }
+
+    pub fn connect(&mut self) {
+        self.is_plugged = true;
+        self.connect_once();
+        self.settle();
+    }
+
+    pub fn cut(&mut self) {
+        self.is_plugged = false;
+        if let Some(link) = self.link.take() {
+            self.nodes
+                .iter_mut()
+                .for_each(|n| n.events.push_back(Event::LinkDown { link }));
+        }
+        self.settle();
+    }
+
+    /// `node` cannot be reached by the other one.
+    pub fn gone(&mut self, node: usize) {
+        let peer = NodeIdx(node as u8);
+        self.nodes[1 - node]
+            .events
+            .push_back(Event::Unreachable { peer });
+        self.drain();
+    }
+
+    /// The process ends at once and starts again in the same boot.
+    pub fn restart(&mut self, node: usize) {
+        self.cut();
+        let (nodes, size) = (self.nodes.len(), self.size);
+        self.nodes[node].attach(node, nodes, size);
+        self.settle();
+    }
+
+    pub fn command(&mut self, node: usize, command: Command) -> Result<Answer, CommandError> {
+        self.next += 1;
+        let id = CommandId(self.next);
+        self.nodes[node]
+            .events
+            .push_back(Event::Command { id, command });
+        for _ in 0..200 {
+            self.drain();
+            if let Some(answer) = self.answers.remove(&id.0) {
+                return answer;
+            }
+            self.now = self.now.after(Duration::from_millis(100));
+            self.nodes
+                .iter_mut()
+                .for_each(|n| n.events.push_back(Event::Tick));
+        }
+        panic!("a command is answered");
+    }
+
+    pub fn client(&mut self, node: usize, op: Op) -> Outcome {
+        self.next += 1;
+        let (session, req) = (SessionId(node as u64), ReqId(self.next));
+        self.nodes[node]
+            .events
+            .push_back(Event::Submit { session, req, op });
+        for _ in 0..100 {
+            self.drain();
+            if let Some(outcome) = self.outcomes.remove(&req.0) {
+                return outcome;
+            }
+            self.now = self.now.after(Duration::from_millis(100));
+            self.nodes
+                .iter_mut()
+                .for_each(|n| n.events.push_back(Event::Tick));
+        }
+        panic!("a request is answered");
+    }
+
+    pub fn write(&mut self, node: usize, first: u64, count: u64, tag: u64) -> Outcome {
+        self.next += 1;
+        let buf = BufId(self.next);
+        self.nodes[node]
+            .buffers
+            .insert(buf.0, vec![tag; count as usize]);
+        let range = ByteRange {
+            offset: first * GRANULE,
+            len: count * GRANULE,
+        };
+        let outcome = self.client(
+            node,
+            Op::Write {
+                range,
+                buf,
+                fua: false,
+            },
+        );
+        self.nodes[node].buffers.remove(&buf.0);
+        outcome
+    }
+
+    fn act(&mut self, at: usize, action: Action) {
+        self.next += 1;
+        let fresh = BufId(self.next);
+        let node = &mut self.nodes[at];
+        match action {
+            Action::Complete { req, outcome, .. } => {
+                self.outcomes.insert(req.0, outcome);
+            }
+            Action::Answer { id, result } => {
+                self.answers.insert(id.0, result);
+            }
+            Action::DiskRead {
+                token,
+                extent,
+                into,
+            } => {
+                let bytes = node.disk[extent.start as usize..extent.end as usize].to_vec();
+                let is_zero = bytes.iter().all(|g| *g == 0);
+                let buf = match into {
+                    ReadInto::Buf(buf) => {
+                        node.buffers.insert(buf.0, bytes);
+                        None
+                    }
+                    ReadInto::Alloc => {
+                        node.buffers.insert(fresh.0, bytes);
+                        Some(fresh)
+                    }
+                };
+                node.events.push_back(Event::DiskDone {
+                    token,
+                    result: Ok(()),
+                    buf,
+                    is_zero,
+                });
+            }
+            Action::DiskWrite {
+                token, extent, buf, ..
+            } => {
+                let bytes = node.buffers[&buf.0].clone();
+                assert_eq!(
+                    bytes.len() as u64,
+                    extent.granules(),
+                    "a buffer covers its extent"
+                );
+                node.disk[extent.start as usize..extent.end as usize].copy_from_slice(&bytes);
+                let (result, buf) = (Ok(()), None);
+                node.events.push_back(Event::DiskDone {
+                    token,
+                    result,
+                    buf,
+                    is_zero: false,
+                });
+            }
+            Action::DiskZero { token, extent, .. } => {
+                node.disk[extent.start as usize..extent.end as usize].fill(0);
+                let (result, buf) = (Ok(()), None);
+                node.events.push_back(Event::DiskDone {
+                    token,
+                    result,
+                    buf,
+                    is_zero: false,
+                });
+            }
+            Action::DiskFlush { token } => {
+                let (result, buf) = (Ok(()), None);
+                node.events.push_back(Event::DiskDone {
+                    token,
+                    result,
+                    buf,
+                    is_zero: false,
+                });
+            }
+            Action::MetaWrite {
+                token,
+                block,
+                bytes,
+            } => {
+                node.meta[block as usize] = bytes;
+                node.events.push_back(Event::MetaDone {
+                    token,
+                    result: Ok(()),
+                });
+            }
+            Action::Job { token, job } => {
+                let outcome = match job {
+                    Job::Merge { .. } | Job::Copy { .. } => JobOutcome::Done,
+                    Job::MergeZeros { .. } => JobOutcome::Buffer(fresh),
+                    Job::Sums { extent } => JobOutcome::Sums(
+                        node.disk[extent.start as usize..extent.end as usize].to_vec(),
+                    ),
+                };
+                node.events.push_back(Event::JobDone { token, outcome });
+            }
+            Action::Send {
+                link,
+                message,
+                payload,
+            } => {
+                let bytes = payload.map(|buf| node.buffers[&buf.0].clone());
+                if self.link != Some(link) {
+                    return;
+                }
+                let other = &mut self.nodes[1 - at];
+                let payload = bytes.map(|bytes| {
+                    other.buffers.insert(fresh.0, bytes);
+                    Payload {
+                        buf: fresh,
+                        is_intact: true,
+                    }
+                });
+                other.events.push_back(Event::Peer {
+                    link,
+                    message,
+                    payload,
+                });
+            }
+            Action::Drop { link } => {
+                if self.link == Some(link) {
+                    self.link = None;
+                    self.nodes
+                        .iter_mut()
+                        .for_each(|n| n.events.push_back(Event::LinkDown { link }));
+                }
+            }
+            Action::Release { buf } => {
+                assert!(
+                    node.buffers.remove(&buf.0).is_some(),
+                    "{buf:?} is released once"
+                );
+            }
+            Action::ProposeRecord(_) => node.events.push_back(Event::Record(Choice::Chosen)),
+            Action::SessionQuiet { .. } | Action::Notice(_) => {}
+        }
+    }
+}
