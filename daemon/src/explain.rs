@@ -371,3 +371,15 @@ pub fn drain_cut_short() -> Failure {
     )
     .hint("nothing acknowledged is lost; the next start reconciles")
 }
+
+/// The NBD server did not start.
+pub fn nbd_did_not_start(why: &nbd_server::StartError) -> Failure {
+    use std::error::Error;
+    let mut text = why.to_string();
+    let mut cause = why.source();
+    while let Some(source) = cause {
+        let _ = write!(text, ": {source}");
+        cause = source.source();
+    }
+    Failure::new(Exit::Failed, "E125", text)
+}

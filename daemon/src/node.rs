@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use engine::control::{Node, NodeSpec};
+use engine::log::Log;
+use nbd_server::Volumes;
 
 use crate::explain::{self, Failure};
 
@@ -24,14 +26,23 @@ impl From<StartError> for Failure {
     }
 }
 
-/// How a node is started; [`start_node`] everywhere but in tests.
-pub type StartNode = fn(NodeSpec) -> Result<Arc<dyn Node>, StartError>;
+/// A running engine, seen from both of its sides.
+pub struct Started {
+    /// For the API: requests, status, drain.
+    pub node: Arc<dyn Node>,
+    /// For the NBD server: what may be said of a volume, and clients handed over.
+    pub volumes: Arc<dyn Volumes>,
+}
+
+/// How an engine is started; [`start_node`] everywhere but in tests. Called outside the runtime's
+/// thread; returns once every volume was attached or found offline.
+pub type StartNode = fn(NodeSpec, Arc<dyn Log>) -> Result<Started, StartError>;
 
 /// Starts the engine on `spec`. Errors: node-wide faults only, such as a port in use; a volume
 /// that cannot attach is `offline` in its status.
-pub fn start_node(spec: NodeSpec) -> Result<Arc<dyn Node>, StartError> {
+pub fn start_node(spec: NodeSpec, log: Arc<dyn Log>) -> Result<Started, StartError> {
     let text = format!("this build has no engine to run node {}", spec.name);
-    drop(spec);
+    drop((spec, log));
     Err(StartError {
         code: "E199",
         text,

@@ -40,7 +40,7 @@ fn node_metrics(shared: &Shared, registry: &mut Registry) {
     let build = gauges(registry, "build_info", "Version and back end; always 1");
     let labels = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("node", shared.spec.name.clone()),
+        ("node", shared.facts.spec.name.clone()),
         ("io_backend", shared.node.io_backend()),
     ];
     build.get_or_create(&labels).set(1.0);
@@ -49,7 +49,7 @@ fn node_metrics(shared: &Shared, registry: &mut Registry) {
         "insecure_listener",
         "Listeners off loopback without TLS",
     );
-    for word in &shared.insecure {
+    for word in &shared.facts.insecure {
         insecure
             .get_or_create(&vec![("listener", (*word).to_owned())])
             .set(1.0);

@@ -26,9 +26,10 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::routing::{get, post};
 use engine::control::{Done, Node, NodeSpec, Request, VolumeSpec, VolumeStatus};
+use nbd_proto::Transport;
 use tokio::sync::oneshot;
 
-use crate::config::nearest;
+use crate::config::{self, Config, nearest};
 use crate::explain::{self, Failure};
 
 /// Longest request body that is read, in bytes.
@@ -37,9 +38,30 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// What all requests share.
 pub struct Shared {
     node: Arc<dyn Node>,
-    spec: NodeSpec,
-    insecure: Vec<&'static str>,
+    facts: Facts,
     draining: AtomicBool,
+}
+
+/// What the API says of a node beyond what its engine knows.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// What it runs.
+    pub spec: NodeSpec,
+    /// Its listeners beyond loopback without TLS.
+    pub insecure: Vec<&'static str>,
+    /// Where clients find its NBD server.
+    pub nbd: Vec<Transport>,
+}
+
+impl Facts {
+    /// Those of `node` in `config`.
+    pub fn of(config: &Config, node: &config::Node) -> Facts {
+        Facts {
+            spec: config.node_spec(node),
+            insecure: node.insecure_words(),
+            nbd: node.nbd_transports(),
+        }
+    }
 }
 
 /// What a listener lets through.
@@ -52,12 +74,11 @@ pub enum Access {
 }
 
 impl Shared {
-    /// The API of `node`, which runs `spec`; `insecure` are its listeners without TLS.
-    pub fn new(node: Arc<dyn Node>, spec: NodeSpec, insecure: Vec<&'static str>) -> Arc<Shared> {
+    /// The API of `node`, of which `facts` are known.
+    pub fn new(node: Arc<dyn Node>, facts: Facts) -> Arc<Shared> {
         Arc::new(Shared {
             node,
-            spec,
-            insecure,
+            facts,
             draining: AtomicBool::new(false),
         })
     }
@@ -69,14 +90,14 @@ impl Shared {
 
     /// The configured volume `name`. Errors: not on this node.
     fn volume(&self, name: &str) -> Result<&VolumeSpec, Failure> {
-        let volumes = &self.spec.volumes;
+        let volumes = &self.facts.spec.volumes;
         volumes
             .iter()
             .find(|volume| volume.name == name)
             .ok_or_else(|| {
                 let known: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
                 let near = nearest(name, known.iter().copied());
-                explain::no_such_volume(name, &self.spec.name, near, &known)
+                explain::no_such_volume(name, &self.facts.spec.name, near, &known)
             })
     }
 
@@ -84,7 +105,7 @@ impl Shared {
     fn peer(&self, name: &str, peer: &str) -> Result<(), Failure> {
         let volume = self.volume(name)?;
         let known = volume.replicas.iter().any(|replica| replica == peer);
-        match known && peer != self.spec.name {
+        match known && peer != self.facts.spec.name {
             true => Ok(()),
             false => Err(explain::no_such_peer(peer, Some(name))),
         }
@@ -189,16 +210,12 @@ fn changing() -> Router<Arc<Shared>> {
         .method_not_allowed_fallback(|uri: Uri| async move { explain::no_such_route(uri.path()) })
 }
 
-/// One segment of a path, or a value of a query, whatever it holds.
-pub(crate) fn percent_encode_segment(text: &str) -> String {
-    percent_encode(text.as_bytes(), b"")
-}
-
-/// Everything but unreserved characters and those of `keep` as `%XX`. Source: RFC 3986, 2.3.
-fn percent_encode(bytes: &[u8], keep: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for &byte in bytes {
-        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || keep.contains(&byte) {
+/// One segment of a path, or a value of a query, whatever it holds: everything but unreserved
+/// characters as `%XX`. Source: RFC 3986, 2.3.
+pub(crate) fn percent_encode(segment: &str) -> String {
+    let mut text = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             true => text.push(char::from(byte)),
             false => text.push_str(&format!("%{byte:02X}")),
         }

@@ -1,18 +1,18 @@
 //! How the node and its volumes are.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path as UrlPath, Query, State};
-use engine::control::{Allocation, Backing, NbdExportSpec, NodeSpec, Polling, WritePolicy};
+use engine::control::{Allocation, Backing, NbdExportSpec, Polling, WritePolicy};
 use jiff::Timestamp;
+use nbd_proto::{ExportName, NbdUri, Transport};
 use serde::Deserialize;
 
+use super::Shared;
 use super::body::{
     Declared, DeclaredExport, STATUS_SCHEMA, StatusReport, VOLUME_SCHEMA, VolumeEntry, VolumeReport,
 };
-use super::{Shared, percent_encode};
 use crate::explain::Failure;
 
 /// `?volume=NAME`.
@@ -38,9 +38,10 @@ async fn report(shared: &Shared, name: Option<&str>) -> Result<StatusReport, Fai
     Ok(StatusReport {
         schema: STATUS_SCHEMA.to_owned(),
         generated_at: format!("{now:.3}"),
-        node: shared.spec.name.clone(),
+        node: shared.facts.spec.name.clone(),
         io_backend: shared.node.io_backend(),
         insecure: shared
+            .facts
             .insecure
             .iter()
             .map(|word| (*word).to_owned())
@@ -61,7 +62,7 @@ pub(super) async fn volume(
     let mut volumes = report(&shared, Some(&name)).await?.volumes;
     Ok(Json(VolumeReport {
         schema: VOLUME_SCHEMA.to_owned(),
-        node: shared.spec.name.clone(),
+        node: shared.facts.spec.name.clone(),
         declared,
         status: volumes.pop(),
     }))
@@ -92,7 +93,7 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         read_only: export.read_only,
         description: export.description.clone(),
         allow: export.allow.clone(),
-        uris: uris(&shared.spec, &export.name),
+        uris: uris(&shared.facts.nbd, &export.name),
     };
     Ok(Declared {
         backing,
@@ -105,16 +106,18 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
     })
 }
 
-/// NBD URIs of an export, ready to paste. Source: the NBD URI specification.
-fn uris(spec: &NodeSpec, export: &str) -> Vec<String> {
-    let name = percent_encode(export.as_bytes(), b"/");
-    let tcp = spec
-        .nbd
-        .as_ref()
-        .map(|address| format!("nbd://{address}/{name}"));
-    let unix = spec.nbd_socket.as_deref().map(|path: &Path| {
-        let socket = percent_encode(path.as_os_str().as_encoded_bytes(), b"/");
-        format!("nbd+unix:///{name}?socket={socket}")
-    });
-    tcp.into_iter().chain(unix).collect()
+/// NBD URIs of an export, ready to paste.
+fn uris(transports: &[Transport], export: &str) -> Vec<String> {
+    // The configuration lets no other name through.
+    let Ok(export) = ExportName::new(export) else {
+        return Vec::new();
+    };
+    let uri = |transport: &Transport| NbdUri {
+        transport: transport.clone(),
+        export: export.clone(),
+    };
+    transports
+        .iter()
+        .map(|transport| uri(transport).to_string())
+        .collect()
 }

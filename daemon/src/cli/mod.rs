@@ -261,7 +261,7 @@ fn block_on<T>(exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 
 /// Address of a volume in the API, with `rest` below it.
 fn volume_path(volume: &str, rest: &str) -> String {
-    let name = crate::api::percent_encode_segment(volume);
+    let name = crate::api::percent_encode(volume);
     match rest {
         "" => format!("/api/v1/volumes/{name}"),
         rest => format!("/api/v1/volumes/{name}/{rest}"),

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::{Place, block_on, output, volume_path};
 use crate::api::body::{Changed, StatusReport, ask};
-use crate::api::percent_encode_segment;
+use crate::api::percent_encode;
 use crate::client::Daemon;
 use crate::exit::Exit;
 use crate::explain::{self, Failure, counted};
@@ -71,7 +71,7 @@ impl Which {
         };
         let mut failures = Vec::new();
         for volume in &volumes {
-            let rest = format!("peers/{}/{verb}", percent_encode_segment(&self.peer));
+            let rest = format!("peers/{}/{verb}", percent_encode(&self.peer));
             let path = volume_path(volume, &rest);
             let answer = daemon
                 .post(&path, &ask::Nothing {}, Some(super::CHANGE_MAX))

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Place, block_on, output, parse_rate, text, volume_path};
 use crate::api::body::{Changed, StatusReport, ask};
-use crate::api::percent_encode_segment;
+use crate::api::percent_encode;
 use crate::client::Daemon;
 use crate::exit::Exit;
 use crate::explain::Failure;
@@ -140,7 +140,7 @@ fn change(
 impl Status {
     fn run(self, daemon: &Daemon) -> Result<Exit, Failure> {
         let path = match &self.volume {
-            Some(volume) => format!("/api/v1/status?volume={}", percent_encode_segment(volume)),
+            Some(volume) => format!("/api/v1/status?volume={}", percent_encode(volume)),
             None => "/api/v1/status".to_owned(),
         };
         let report: StatusReport = block_on(daemon.get(&path))?;

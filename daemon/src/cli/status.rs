@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Place, block_on, output, text};
 use crate::api::body::{State, StatusReport};
-use crate::api::percent_encode_segment;
+use crate::api::percent_encode;
 use crate::exit::Exit;
 use crate::explain::Failure;
 
@@ -36,7 +36,7 @@ impl Status {
     pub(super) fn run(self, place: &Place) -> Result<Exit, Failure> {
         let daemon = place.daemon()?;
         let path = match &self.volume {
-            Some(volume) => format!("/api/v1/status?volume={}", percent_encode_segment(volume)),
+            Some(volume) => format!("/api/v1/status?volume={}", percent_encode(volume)),
             None => "/api/v1/status".to_owned(),
         };
         let report: StatusReport = block_on(daemon.get(&path))?;

@@ -1,8 +1,9 @@
 //! From the checked file to what one node runs.
 
 use engine::control::{Backing, NbdExportSpec, NodeSpec, VolumeSpec};
+use nbd_proto::Transport;
 
-use super::{Config, NbdExport, Node, Volume};
+use super::{Config, Listener, NbdExport, Node, Volume};
 
 impl Config {
     /// What `node` runs: its listeners and the volumes it holds a replica of.
@@ -36,6 +37,45 @@ impl Node {
     /// Socket of this node's API.
     pub fn api_socket(&self) -> std::path::PathBuf {
         self.data_dir.join(super::file::API_SOCKET)
+    }
+
+    /// Where clients of other machines find its NBD server, if they can. A wildcard stands for no
+    /// machine: then the host is the one that peers dial.
+    pub fn nbd_tcp(&self) -> Option<Transport> {
+        let nbd = self.nbd.as_deref()?;
+        let known = self.address.as_deref().filter(|_| nbd.is_wildcard());
+        Some(Transport::Tcp {
+            host: known.unwrap_or(nbd).host.clone(),
+            port: nbd.port,
+        })
+    }
+
+    /// Where clients find its NBD server, in the order in which they are shown.
+    pub fn nbd_transports(&self) -> Vec<Transport> {
+        let socket = self.nbd_socket.as_ref().map(|path| Transport::Unix {
+            // The file is UTF-8, and so is every path in it.
+            socket: path.display().to_string(),
+        });
+        self.nbd_tcp().into_iter().chain(socket).collect()
+    }
+
+    /// Listeners that really are open to others, not merely allowed to be.
+    pub fn insecure_words(&self) -> Vec<&'static str> {
+        let open = |listener: &&Listener| {
+            let address = match listener {
+                Listener::Nbd => &self.nbd,
+                Listener::Replication => &self.address,
+                Listener::Api => &self.api,
+            };
+            address
+                .as_ref()
+                .is_some_and(|address| !address.is_loopback())
+        };
+        self.insecure
+            .iter()
+            .filter(open)
+            .map(|listener| listener.word())
+            .collect()
     }
 }
 

@@ -413,3 +413,18 @@ fn the_node_is_the_named_one_the_only_one_or_the_host() {
     one.nodes.truncate(1);
     assert_eq!(select_node(&one, None, "gamma").map(name).unwrap(), "alpha");
 }
+
+#[test]
+fn only_listeners_that_are_open_count_as_insecure() {
+    let to = "\"0.0.0.0:10809\"\ninsecure = [\"nbd\", \"replication\"]";
+    let loaded = read(&GOOD.replacen("\"127.0.0.1:10809\"", to, 1));
+    assert_eq!(loaded.errors(), 0);
+    let alpha = &loaded.config.nodes[0];
+    assert_eq!(alpha.insecure_words(), ["nbd"]);
+    // A wildcard stands for no machine; clients dial what peers dial.
+    let host = "127.0.0.1".to_owned();
+    assert_eq!(
+        alpha.nbd_tcp(),
+        Some(nbd_proto::Transport::Tcp { host, port: 10809 })
+    );
+}

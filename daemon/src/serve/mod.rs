@@ -1,14 +1,16 @@
 //! `pollux serve`: one node's daemon from start to drain.
 //!
 //! ```text
-//! lock data_dir ─► bind the API ─► start the engine ─► READY ─► signal ─► drain ─► exit 0
+//! lock data_dir ─► bind API and NBD ─► start the engine ─► READY ─► signal ─► drain ─► exit 0
 //! ```
 //!
 //! It ends only for node-wide faults. Everything that concerns one volume is in that volume's
 //! status.
 
+mod late_volumes;
 mod lock;
 mod notify;
+mod queued_log;
 mod watch;
 
 use std::future::pending;
@@ -17,18 +19,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::control::{Node, NodeSpec};
+use engine::log::Log;
+use nbd_proto::{ExportName, NbdUri};
+use nbd_server::{NbdConfig, NbdServer};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::api::listen::{ApiSocket, serve_tcp};
-use crate::api::{self, Access, Shared};
-use crate::config::{Listener, Loaded, Node as NodeConfig};
+use crate::api::{self, Access, Facts, Shared};
+use crate::config::{Loaded, Node as NodeConfig};
 use crate::exit::Exit;
 use crate::explain::{self, Failure, counted};
-use crate::node::StartNode;
+use crate::node::{StartNode, Started};
+use late_volumes::LateVolumes;
 use lock::DataDirLock;
+use queued_log::QueuedLog;
 
 /// Time for all volumes to drain before the stop counts as a crash.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -48,6 +55,10 @@ pub fn run(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<Exit,
 
 async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<Exit, Failure> {
     let mut signals = Signals::take()?;
+    let log: Arc<dyn Log> = Arc::new(
+        QueuedLog::start().map_err(|why| explain::cannot_run("the log did not start", &why))?,
+    );
+    let facts = Facts::of(&loaded.config, node);
     let socket_path = node.api_socket();
     let socket = ApiSocket::bind(&socket_path)?;
     let tcp = node
@@ -55,13 +66,15 @@ async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<E
         .as_ref()
         .map(|address| bind_tcp(&address.to_string()))
         .transpose()?;
+    let volumes = LateVolumes::new(&facts.spec);
+    let nbd = start_nbd(loaded, &facts.spec, volumes.clone(), log.clone())?;
 
-    let spec = loaded.config.node_spec(node);
-    let (engine, stop) = start_engine(start, spec.clone(), &mut signals).await?;
-    let insecure = insecure_words(node);
-    info!(code = "I100", "{}", start_line(&spec, node, &*engine));
+    let (started, stop) = start_engine(start, facts.spec.clone(), log, &mut signals).await?;
+    let engine = started.node;
+    volumes.set(started.volumes);
+    info!(code = "I100", "{}", start_line(&facts.spec, node, &*engine));
 
-    let shared = Shared::new(engine.clone(), spec, insecure);
+    let shared = Shared::new(engine.clone(), facts);
     let own_uid = rustix::process::geteuid().as_raw();
     let all = api::router(shared.clone(), Access::All);
     let serving = tokio::spawn(socket.serve(all, own_uid));
@@ -82,7 +95,7 @@ async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<E
     );
     notify::send("STOPPING=1\nSTATUS=draining");
     shared.start_draining();
-    let drained = drain(&engine, &mut signals).await;
+    let drained = drain(&nbd, &engine, &mut signals).await;
     serving.abort();
     // Its end removes the socket; how it ended is known.
     let _ = serving.await;
@@ -94,20 +107,48 @@ async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<E
     drained
 }
 
+fn start_nbd(
+    loaded: &Loaded,
+    spec: &NodeSpec,
+    volumes: Arc<LateVolumes>,
+    log: Arc<dyn Log>,
+) -> Result<NbdServer, Failure> {
+    let others = loaded
+        .config
+        .nodes
+        .iter()
+        .filter(|other| other.name.value != spec.name);
+    let default_export = ExportName::new("").expect("the empty name is one");
+    let uri = |other: &NodeConfig| {
+        let transport = other.nbd_tcp()?;
+        Some((
+            other.name.value.clone(),
+            NbdUri {
+                transport,
+                export: default_export.clone(),
+            },
+        ))
+    };
+    let mut config = NbdConfig::of(spec);
+    config.uris = others.filter_map(uri).collect();
+    NbdServer::start(&config, volumes, log).map_err(|why| explain::nbd_did_not_start(&why))
+}
+
 /// Starts the engine; a signal that comes meanwhile is returned beside it, a second one ends the
 /// process at once.
 async fn start_engine(
     start: StartNode,
     spec: NodeSpec,
+    log: Arc<dyn Log>,
     signals: &mut Signals,
-) -> Result<(Arc<dyn Node>, Option<&'static str>), Failure> {
-    let mut starting = tokio::task::spawn_blocking(move || start(spec));
+) -> Result<(Started, Option<&'static str>), Failure> {
+    let mut starting = tokio::task::spawn_blocking(move || start(spec, log));
     let mut stop = None;
     loop {
         tokio::select! {
             started = &mut starting => {
-                let engine = started.map_err(|_| explain::engine_gone("(all)"))??;
-                return Ok((engine, stop));
+                let started = started.map_err(|_| explain::engine_gone("(all)"))??;
+                return Ok((started, stop));
             }
             name = signals.next() => match stop {
                 None => stop = Some(name),
@@ -120,11 +161,20 @@ async fn start_engine(
     }
 }
 
-async fn drain(engine: &Arc<dyn Node>, signals: &mut Signals) -> Result<Exit, Failure> {
-    let (done, drained) = oneshot::channel();
-    engine.drain(Box::new(move || {
-        let _ = done.send(());
-    }));
+/// Closes the NBD listeners, then lets the engine finish what was submitted.
+async fn drain(
+    nbd: &NbdServer,
+    engine: &Arc<dyn Node>,
+    signals: &mut Signals,
+) -> Result<Exit, Failure> {
+    let drained = async {
+        nbd.stop().await;
+        let (done, drained) = oneshot::channel();
+        engine.drain(Box::new(move || {
+            let _ = done.send(());
+        }));
+        drained.await
+    };
     tokio::select! {
         answer = tokio::time::timeout(DRAIN_MAX, drained) => match answer {
             Ok(Ok(())) => {
@@ -163,25 +213,6 @@ fn bind_tcp(address: &str) -> Result<tokio::net::TcpListener, Failure> {
     let listener = TcpListener::bind(&addresses[..]).map_err(refused)?;
     listener.set_nonblocking(true).map_err(refused)?;
     tokio::net::TcpListener::from_std(listener).map_err(refused)
-}
-
-/// Listeners that really are open to others, not merely allowed to be.
-fn insecure_words(node: &NodeConfig) -> Vec<&'static str> {
-    let open = |listener: &Listener| {
-        let address = match listener {
-            Listener::Nbd => &node.nbd,
-            Listener::Replication => &node.address,
-            Listener::Api => &node.api,
-        };
-        address
-            .as_ref()
-            .is_some_and(|address| !address.is_loopback())
-    };
-    node.insecure
-        .iter()
-        .filter(|listener| open(listener))
-        .map(|l| l.word())
-        .collect()
 }
 
 fn start_line(spec: &NodeSpec, node: &NodeConfig, engine: &dyn Node) -> String {

@@ -73,7 +73,7 @@ fn the_status_is_the_documented_json() {
         "generated_at": null,
         "node": "alpha",
         "io_backend": "POSIX threads (a test's choice)",
-        "insecure": ["nbd"],
+        "insecure": [],
         "volumes": [{
             "name": "vm-store",
             "size_bytes": 1_073_741_824,
@@ -183,7 +183,6 @@ fn metrics_are_openmetrics() {
         "pollux_replica_disk_state{volume=\"vm-store\",node=\"alpha\",state=\"up_to_date\"} 1.0",
         "pollux_resync_done_ratio{volume=\"vm-store\",node=\"beta\"} 0.5",
         "pollux_volume_reads_total{volume=\"vm-store\"} 3",
-        "pollux_insecure_listener{listener=\"nbd\"} 1.0",
     ] {
         assert!(body.lines().any(|found| found == line), "{line}\n{body}");
     }

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use engine::control::{
-    ClientStatus, DiskState, Done, Generation, IoCounters, LinkState, Node, NodeSpec, Outcome,
-    Reason, ReplicaStatus, Request, ResyncStatus, Role, State, VerifyReport, VolumeStatus,
+    ClientStatus, DiskState, Done, Generation, IoCounters, LinkState, Node, Outcome, Reason,
+    ReplicaStatus, Request, ResyncStatus, Role, State, VerifyReport, VolumeStatus,
 };
+use engine::front_end::{AttachError, Attachment, VolumeView};
+use nbd_server::Volumes;
 use pollux_daemon::api::listen::{ApiSocket, serve_tcp};
-use pollux_daemon::api::{self, Access, Shared};
+use pollux_daemon::api::{self, Access, Facts, Shared};
 use pollux_daemon::client::Daemon;
 use pollux_daemon::config::Loaded;
 use tempfile::TempDir;
@@ -73,6 +75,16 @@ impl Node for Fake {
 
     fn drain(&self, done: Box<dyn FnOnce() + Send>) {
         thread::spawn(done);
+    }
+}
+
+impl Volumes for Fake {
+    fn view(&self, _: &str) -> Option<VolumeView> {
+        None
+    }
+
+    fn attach(&self, volume: &str, _: Attachment) -> Result<(), AttachError> {
+        Err(AttachError::NotFound(volume.to_owned()))
     }
 }
 
@@ -158,7 +170,7 @@ impl Place {
         let text = format!(
             "[cluster]\nname = \"lab\"\nquorum = \"off\"\n\
              [node.alpha]\ndata_dir = \"{0}/alpha\"\naddress = \"127.0.0.1:8790\"\n\
-             nbd = \"127.0.0.1:10809\"\nnbd_socket = \"nbd.sock\"\n\
+             nbd_socket = \"nbd.sock\"\n\
              [node.beta]\ndata_dir = \"{0}/beta\"\naddress = \"127.0.0.1:8890\"\n\
              nbd = \"127.0.0.1:10909\"\n\
              [volume.vm-store]\nsize = \"1GiB\"\nbacking = \"vm-store.img\"\n\
@@ -179,9 +191,9 @@ impl Place {
         loaded
     }
 
-    pub fn spec(&self) -> NodeSpec {
+    pub fn facts(&self) -> Facts {
         let loaded = self.loaded();
-        loaded.config.node_spec(&loaded.config.nodes[0])
+        Facts::of(&loaded.config, &loaded.config.nodes[0])
     }
 
     /// The binary on this configuration as node alpha, without terminal.
@@ -233,7 +245,7 @@ impl Served {
     pub fn new(volumes: Vec<VolumeStatus>, answer: Answer) -> Served {
         let place = Place::new();
         let node = Fake::new(volumes, answer);
-        let shared = Shared::new(node.clone(), place.spec(), vec!["nbd"]);
+        let shared = Shared::new(node.clone(), place.facts());
         let socket = place.data_dir.join("pollux.sock");
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();

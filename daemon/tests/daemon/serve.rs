@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use engine::control::{Node, NodeSpec, Outcome, Request, State, VolumeStatus};
+use engine::log::Log;
 use pollux_daemon::config::Loaded;
-use pollux_daemon::node::StartError;
+use pollux_daemon::node::{StartError, Started};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fake::{Fake, Place, agree, vm_store};
@@ -17,11 +18,15 @@ use crate::fake::{Fake, Place, agree, vm_store};
 const CONFIG: &str = "POLLUX_TEST_CONFIG";
 const STUCK: &str = "POLLUX_TEST_STUCK";
 
-fn start(_: NodeSpec) -> Result<Arc<dyn Node>, StartError> {
+fn start(_: NodeSpec, _: Arc<dyn Log>) -> Result<Started, StartError> {
     let fake = Fake::new(vec![vm_store(State::Healthy)], agree);
-    Ok(match env::var_os(STUCK) {
-        Some(_) => Arc::new(Stuck(fake)),
-        None => fake,
+    let node: Arc<dyn Node> = match env::var_os(STUCK) {
+        Some(_) => Arc::new(Stuck(fake.clone())),
+        None => fake.clone(),
+    };
+    Ok(Started {
+        node,
+        volumes: fake,
     })
 }
 
@@ -216,5 +221,23 @@ fn an_api_port_in_use_is_exit_1_before_anything_starts() {
     assert_eq!(ran.exit, 1);
     let expected = format!("error[E106]: the API address 127.0.0.1:{port} is already in use\n");
     assert!(ran.stderr.contains(&expected), "{ran:?}");
+    assert!(!place.data_dir.join("pollux.sock").exists());
+}
+
+#[test]
+fn an_nbd_address_in_use_is_exit_1_before_the_engine_starts() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nbd = format!("nbd = \"{}\"\nnbd_socket", taken.local_addr().unwrap());
+    let text = fs::read_to_string(&place.config).unwrap();
+    fs::write(&place.config, text.replacen("nbd_socket", &nbd, 1)).unwrap();
+    let ran = place.pollux("serve");
+    assert_eq!(ran.exit, 1);
+    assert!(
+        ran.stderr.contains("error[E125]: nbd: 127.0.0.1:"),
+        "{ran:?}"
+    );
+    assert!(ran.stderr.contains("in use"), "{ran:?}");
+    assert!(!place.data_dir.join("nbd.sock").exists());
     assert!(!place.data_dir.join("pollux.sock").exists());
 }
