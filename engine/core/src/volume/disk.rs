@@ -94,12 +94,17 @@ impl Volume {
         self.durable.touch();
         self.notice(Notice::DiskFailed);
         self.tell_state();
-        // What is still with the disk will not count, whenever it comes back (F13).
+        // What is still with the disk will not count, whenever it comes back (F13); what was
+        // stored since the last good flush may be lost, so it counts no more (F4). S shrinks
+        // before any of it is acknowledged.
         for slot in self.ops.slots() {
             let op = self.ops.get_mut(slot);
-            if op.phase == Phase::Out && op.is_mutation() && op.pending.has(self.me) {
+            if op.phase == Phase::Out && op.is_mutation() && !op.answered {
                 op.pending = op.pending.without(self.me);
+                op.confirmed = op.confirmed.without(self.me);
                 op.failed = op.failed.with(self.me);
+            } else if op.phase == Phase::Out && op.is_mutation() {
+                op.pending = op.pending.without(self.me);
             }
         }
         self.round_lost(self.me);

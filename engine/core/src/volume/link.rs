@@ -97,8 +97,11 @@ impl Volume {
         let (was, Some(link)) = (peer.session, peer.session.link()) else {
             return self.step(node, event);
         };
-        let was_in_sync = matches!(was, Session::InSync(_));
-        peer.vanished_in_sync = was_in_sync && vanished;
+        // A handshake that ended before the hellos were judged was no session: what the last one
+        // proved still stands (law T9).
+        if !matches!(was, Session::Handshake(_)) {
+            peer.vanished_in_sync = matches!(was, Session::InSync(_)) && vanished;
+        }
         (peer.hello, peer.is_primary, peer.hello_owed) = (None, false, false);
         (peer.operations_out, peer.bytes_out, peer.record_pending) = (0, 0, false);
         (peer.runs_from, peer.runs_received, peer.gate) = (None, false, Gate::Open);
