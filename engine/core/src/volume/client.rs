@@ -228,9 +228,13 @@ impl Volume {
             self.flush.note_write();
             pending = self.peer_legs(&op, seq, durable, pending);
         }
+        let is_usable = self.is_disk_usable();
         let op = self.ops.get_mut(slot);
         (op.phase, op.seq, op.since) = (Phase::Out, seq, self.now);
         (op.pending, op.confirmed, op.failed) = (pending, NodeSet::EMPTY, NodeSet::EMPTY);
+        if !is_usable {
+            op.failed = NodeSet::only(self.me);
+        }
         if pending.is_empty() {
             op.failed = NodeSet(u8::MAX);
             self.evaluate(slot);

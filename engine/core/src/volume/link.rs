@@ -501,7 +501,9 @@ impl Volume {
         if matches!(plan, Plan::Adopt | Plan::Adopted) {
             return;
         }
-        let clean = peer.dirty.is_empty();
+        // Where one copy failed there is nothing to compare: it is never a source or target again.
+        let has_failed = self.disk() == Disk::Failed || peer.disk == Disk::Failed;
+        let clean = peer.dirty.is_empty() || has_failed;
         self.step(node, SessionEvent::Exchanged { clean });
         match self.peers.get(node).session {
             Session::InSync(_) => self.durable.sb.whole = true,

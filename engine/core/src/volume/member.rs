@@ -46,7 +46,12 @@ impl Volume {
             };
             return self.confirm(frame.link, frame.stamp.seq, status);
         }
-        let Some(slot) = self.take_internal(frame.kind, frame.extent, frame.link) else {
+        let has_room = self.peers.get(node).unstable.len() < self.ops.window_len();
+        let slot = match has_room {
+            true => self.take_internal(frame.kind, frame.extent, frame.link),
+            false => None,
+        };
+        let Some(slot) = slot else {
             // It had no credit for this.
             self.release(frame.buf);
             return self.breach(node);

@@ -309,6 +309,11 @@ impl Ops {
         0..self.entries.len() as u32
     }
 
+    /// Most seqs between the newest and the oldest that is not stable.
+    pub fn window_len(&self) -> usize {
+        self.window.len()
+    }
+
     /// A seq may be given out now without running over one that is not stable yet.
     pub fn has_window(&self, next: Seq, stable: Seq) -> bool {
         next.0 - stable.0 < self.window.len() as u64
