@@ -68,6 +68,8 @@ pub struct Session {
     pub id: SessionId,
     /// Where.
     pub node: usize,
+    /// The core was told that it closed.
+    pub is_closed: bool,
     /// Not answered yet.
     pub requests: BTreeMap<u64, Request>,
 }
@@ -137,18 +139,30 @@ impl Clients {
         self.history = None;
     }
 
+    /// One history binds all clients: there was no split and no loss by force.
+    pub fn is_judging(&self) -> bool {
+        self.history.is_some()
+    }
+
     fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock
     }
 
-    /// The request whose buffer this is, and whether its session is closing.
+    /// The request whose buffer this is, and whether the core knows its session closed.
     pub fn by_buffer(&mut self, node: usize, buf: BufId) -> Option<(&mut Request, bool)> {
-        let live = self.slots.iter_mut().flatten().map(|s| (s, false));
-        let all = live.chain(self.closing.iter_mut().map(|s| (s, true)));
-        all.filter(|(s, _)| s.node == node)
-            .flat_map(|(s, closing)| s.requests.values_mut().map(move |r| (r, closing)))
+        let all = self.slots.iter_mut().flatten().chain(&mut self.closing);
+        all.filter(|s| s.node == node)
+            .flat_map(|s| {
+                let is_closed = s.is_closed;
+                s.requests.values_mut().map(move |r| (r, is_closed))
+            })
             .find(|(r, _)| r.buf == Some(buf))
+    }
+
+    /// The core is told that this session closed.
+    pub fn core_knows_closed(&mut self, id: SessionId) {
+        self.closing.iter_mut().filter(|s| s.id == id).for_each(|s| s.is_closed = true);
     }
 }
 
@@ -233,6 +247,7 @@ impl World {
         self.clients.slots[slot] = Some(Session {
             id,
             node,
+            is_closed: false,
             requests: BTreeMap::new(),
         });
         true

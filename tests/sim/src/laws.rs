@@ -146,6 +146,9 @@ impl World {
 
     /// Before a node handles an event.
     pub fn before(&mut self, node: usize, event: &Event) -> Before {
+        if let Event::CloseSession { session } = event {
+            self.clients.core_knows_closed(*session);
+        }
         let Event::LinkDown { link } = event else {
             return Before::Nothing;
         };
@@ -240,6 +243,9 @@ impl World {
         if was_primary || reigned {
             self.clients.crashed_with = Some(self.required(node));
         }
+        // Pages were lost and the process could not write down that its disk failed: the operator
+        // saw the kernel's complaint, and does not count on this copy.
+        self.nodes[node].is_condemned |= self.nodes[node].has_failed_flush;
         self.sessions_end(node);
         self.operator_forgets(node);
         self.laws.sent.retain(|(n, _), _| *n != node);
@@ -423,30 +429,11 @@ impl World {
     }
 
     fn is_covered(&self, a: usize, b: usize, granule: u64, as_crashed: bool) -> bool {
-        let (Some(fa), Some(fb)) = (self.peek(a), self.peek(b)) else {
-            return true;
-        };
-        let (Some(ra), Some(rb)) = (fa.record, fb.record) else {
-            // An adopted node has no record before it joins; the one that has must cover.
-            let keeper = if fa.record.is_some() { (a, b) } else { (b, a) };
-            return self.marks(keeper.0, keeper.1, granule, as_crashed);
-        };
-        let (newer, older) = if rb.is_newer_than(&ra) {
-            ((b, rb), (a, ra))
-        } else {
-            ((a, ra), (b, rb))
-        };
-        let is_member = |r: &Record, n: usize| r.in_sync.has(NodeIdx(n as u8));
-        let keeper = match is_member(&newer.1, newer.0) {
-            true => (newer.0, older.0),
-            false => (older.0, newer.0),
-        };
-        let both_in = is_member(&newer.1, a) && is_member(&newer.1, b);
-        let other_alone = is_member(&older.1, older.0) && !is_member(&older.1, newer.0);
-        self.marks(keeper.0, keeper.1, granule, as_crashed)
-            || self.opens(keeper.0, granule, as_crashed)
-            || self.opens(keeper.1, granule, as_crashed)
-            || ((both_in || other_alone) && self.marks(keeper.1, keeper.0, granule, as_crashed))
+        // Both sides' bits count: every handshake begins from their union (law S9), and a restart
+        // turns a node's own open extents into bits.
+        [(a, b), (b, a)].into_iter().any(|(node, peer)| {
+            self.marks(node, peer, granule, as_crashed) || self.opens(node, granule, as_crashed)
+        })
     }
 
     /// S11: a replica whose life this node does not know lacks everything.
@@ -520,16 +507,15 @@ impl World {
         if on_its_way || is_written(node) || is_written(peer) {
             return true;
         }
+        // A newer write that is stored there and not durable is covered by the peer's own log,
+        // which every handshake adds to the dirty bits.
+        let needs_durable = is_source && !self.peek(peer).is_some_and(|f| f.is_open(granule));
         let base = granule * BLOCKS_PER_GRANULE;
         (base..base + BLOCKS_PER_GRANULE).all(|block| {
             let here = self.nodes[node].disk.live().block(block);
             let there = &self.nodes[peer].disk;
-            let theirs = if is_source {
-                there.durable_block(block)
-            } else {
-                there.live().block(block)
-            };
-            here == theirs
+            let durable = there.durable_block(block);
+            here == there.live().block(block) && (!needs_durable || here == durable)
         })
     }
 
@@ -568,7 +554,8 @@ impl World {
                 before.is_open(granule)
                     && !after.is_open(granule)
                     && disk.durable_block(*block) != disk.live().block(*block)
-                    && !after.is_dirty(member, granule)
+                    && !self.is_marked(after, node, member, granule)
+                    && !self.is_newer_elsewhere(node, member, granule)
             });
             if let Some(block) = hole {
                 let text = format!(
@@ -583,6 +570,20 @@ impl World {
         }
         if closed > 0 {
             self.count("activity-log closings");
+        }
+    }
+
+    /// A newer write of another member, which its own log covers.
+    fn is_newer_elsewhere(&self, node: usize, member: usize, granule: u64) -> bool {
+        member != node && self.peek(member).is_some_and(|f| f.is_open(granule))
+    }
+
+    /// A block that is not durable at another member is marked for it; one that is not durable
+    /// here is marked for everybody: what may differ is the same, seen from here.
+    fn is_marked(&self, found: &Found, node: usize, member: usize, granule: u64) -> bool {
+        match member == node {
+            true => self.all().filter(|p| *p != node).all(|p| found.is_dirty(p, granule)),
+            false => found.is_dirty(member, granule),
         }
     }
 
@@ -933,6 +934,9 @@ impl World {
     /// R3: a flush is answered only after all it names is durable on every member of S.
     pub fn law_flush_answered(&mut self, node: usize, must: &BTreeMap<u64, u64>) {
         self.refresh(node);
+        if !self.clients.is_judging() {
+            return;
+        }
         for member in self.required(node) {
             let hole = must
                 .iter()

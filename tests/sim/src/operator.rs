@@ -308,6 +308,13 @@ impl World {
             self.operator.was_bold &= !joined;
             return;
         }
+        if self.operator.rng.one_in(8) {
+            // Whoever gave up on the other waits for a word.
+            for (a, b) in self.net.pairs() {
+                self.mend(Mend::Reconnect(a, b));
+                self.mend(Mend::Reconnect(b, a));
+            }
+        }
         if self.now < self.operator.apart_since + 2_000 * MS {
             return;
         }
@@ -329,9 +336,11 @@ impl World {
     }
 
     fn find_a_primary(&mut self) {
-        let is_busy = self.operator.is_promoting() || self.operator.is_closing;
-        if !self.primaries().is_empty() || is_busy {
+        if !self.primaries().is_empty() {
             self.operator.idle_since = self.now;
+            return;
+        }
+        if self.operator.is_promoting() || self.operator.is_closing {
             return;
         }
         if let Switching::Demoting(_) = self.operator.switching {
@@ -361,10 +370,16 @@ impl World {
                 able = vec![other];
             }
         }
+        let is_late = self.now > self.operator.idle_since + 3_000 * MS;
         if !able.is_empty() {
             let node = *self.operator.rng.pick(&able);
+            if is_late && self.nodes.iter().any(|n| n.is_gone) {
+                // A member is destroyed and cannot be asked; this one holds everything.
+                let force = Command::Promote { force: true, wait };
+                return self.ask_node(node, force, Purpose::PromoteByForce);
+            }
             self.ask_node(node, promote, Purpose::Promote);
-        } else if all_alive && self.now > self.operator.idle_since + 3_000 * MS {
+        } else if all_alive && is_late {
             self.force_something(wait);
         }
     }
@@ -509,7 +524,9 @@ impl World {
                 let serves = self.primaries().contains(&node);
                 let others = !self.primaries().is_empty();
                 if !serves && others && self.is_spared(node) {
-                    self.replace(node);
+                    // Taken away now, made anew once S knows.
+                    self.kill(node, None);
+                    self.nodes[node].is_gone = true;
                 }
             }
             Step::Stop { node, down } => self.stop(node_of(node), down),

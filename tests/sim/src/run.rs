@@ -92,6 +92,11 @@ fn heal(world: &mut World) {
         }
         world.command(node, Command::ResyncRate(0));
     }
+    await_health(world);
+}
+
+/// L1: everything is well within a bound of time.
+fn await_health(world: &mut World) {
     let bound = world.now + HEAL_WITHIN;
     while !world.is_healthy() && world.failure.is_none() {
         if world.now > bound {
@@ -139,6 +144,7 @@ fn finish(world: &mut World) {
     settle(world, "the last requests are not answered");
     world.close_all();
     settle(world, "the last session does not close");
+    await_health(world);
     world.run_until(world.now + 20 * MS);
     if world.failure.is_some() {
         return;

@@ -325,7 +325,10 @@ impl World {
 
     /// A data-disk operation ended: tells the core.
     pub fn disk_ended(&mut self, node: usize, io: u64) {
+        let fails_flush = self.nodes[node].disk.faults.flush_error_once;
         let (result, tags) = self.nodes[node].disk.finish(io);
+        self.nodes[node].has_failed_flush |=
+            fails_flush && !self.nodes[node].disk.faults.flush_error_once;
         let pending = self.nodes[node]
             .pending
             .remove(&io)

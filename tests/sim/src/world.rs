@@ -158,6 +158,8 @@ pub struct Node {
     pub is_stopping: bool,
     /// A fault of the plan made this copy fail; the operator replaces it.
     pub is_condemned: bool,
+    /// A flush failed here since the process started.
+    pub has_failed_flush: bool,
     /// Taken out of service until it left S and can be replaced.
     pub is_gone: bool,
     /// How long it stays down after it was told to stop.
@@ -242,6 +244,7 @@ impl World {
                 lost_power: false,
                 is_stopping: false,
                 is_condemned: false,
+                has_failed_flush: false,
                 is_gone: false,
                 stop_for: 0,
                 was_in_touch: false,
@@ -797,6 +800,7 @@ impl World {
         machine.life += 1;
         machine.events = 0;
         machine.was_in_touch = false;
+        machine.has_failed_flush = false;
         machine.restart_at = None;
         self.process_begins(node);
         self.feed(node, Event::Start);
