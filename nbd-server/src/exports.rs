@@ -105,10 +105,7 @@ impl Catalogue {
             Service::Secondary { primary } => {
                 return Err(Refusal::Policy(self.elsewhere(entry, primary.as_deref())));
             }
-            Service::Unavailable { reason } => {
-                let text = format!("{volume} is not served on {}: {reason}", self.node);
-                return Err(Refusal::Policy(text));
-            }
+            Service::Unavailable { reason } => return Err(Refusal::Policy(reason.clone())),
         }
         Ok(ExportInfo {
             name: entry.name.clone(),

@@ -25,6 +25,7 @@ pub use listener::{NbdServer, StartError};
 pub use network::{Network, WrongNetwork};
 
 use engine::front_end::{AttachError, Attachment, VolumeView};
+use engine::node::NodeHandle;
 
 /// The volumes of this node, as a listener sees them.
 pub trait Volumes: Send + Sync {
@@ -33,4 +34,14 @@ pub trait Volumes: Send + Sync {
 
     /// Hands a negotiated client over. Errors: the socket was closed.
     fn attach(&self, volume: &str, attachment: Attachment) -> Result<(), AttachError>;
+}
+
+impl Volumes for NodeHandle {
+    fn view(&self, volume: &str) -> Option<VolumeView> {
+        NodeHandle::view(self, volume)
+    }
+
+    fn attach(&self, volume: &str, attachment: Attachment) -> Result<(), AttachError> {
+        NodeHandle::attach(self, volume, attachment)
+    }
 }

@@ -84,6 +84,11 @@ impl Intake {
         }
     }
 
+    /// There is something to parse, or to go on with.
+    fn is_due(&self) -> bool {
+        self.at < self.filled || self.stalled.is_some()
+    }
+
     /// It holds more than an idle connection needs.
     pub(super) fn is_large(&self) -> bool {
         self.capacity > RECEIVE_MIN
@@ -208,11 +213,10 @@ impl NbdConnection {
 
     /// Parses and submits until the bytes are used up or something must be waited for.
     pub(super) fn take(&mut self, host: &mut impl Host) {
-        while self.life == Life::Serving
-            && (self.intake.at < self.intake.filled || self.intake.stalled.is_some())
-            && self.go_on(host)
-            && self.intake.at < self.intake.filled
-        {
+        while self.life == Life::Serving && self.intake.is_due() && self.go_on(host) {
+            if self.intake.at == self.intake.filled {
+                return;
+            }
             let intake = &self.intake;
             let buf = intake
                 .buf

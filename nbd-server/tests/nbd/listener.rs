@@ -1,7 +1,5 @@
 //! What a client meets before it is attached. The volumes are a table.
 
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
@@ -12,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Server, config, connect_unix, export, socket_config};
+use crate::common::{Server, config, connect_unix, export, socket_config};
 use engine::front_end::{AttachError, Attachment, Service, VolumeView};
 use nbd_proto::{OptionCode, OptionReplyKind};
 use nbd_server::{Limits, Volumes};
@@ -122,7 +120,7 @@ fn a_secondary_lists_its_exports_and_says_where_to_go() {
         (
             "off",
             Service::Unavailable {
-                reason: "its backing is missing".to_owned(),
+                reason: "off is offline: its backing is missing".to_owned(),
             },
         ),
     ]);
@@ -145,7 +143,7 @@ fn a_secondary_lists_its_exports_and_says_where_to_go() {
             "vm store is secondary on beta; primary: alpha, nbd://10.0.0.1:10810/vm%20store",
         ),
         ("lost", "lost is secondary on beta; no primary is known"),
-        ("off", "off is not served on beta: its backing is missing"),
+        ("off", "off is offline: its backing is missing"),
     ];
     for (name, text) in refusals {
         for option in [OptionCode::INFO, OptionCode::GO] {

@@ -1,0 +1,12 @@
+//! Listeners and connections over real sockets.
+
+mod allocations;
+mod common;
+mod counts;
+mod listener;
+mod node;
+mod served;
+mod session;
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
