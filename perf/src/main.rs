@@ -1,2 +1,45 @@
-//! Load generators.
-fn main() {}
+//! Load generators and side-by-side runs against other servers.
+//!
+//! ```text
+//!  perf nbd      one load against one server                     load/, figures, usage
+//!  perf compare  our server and its peers in turn, as a table    compare/
+//!  perf core     the pure core alone: nanoseconds per request    core
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod figures;
+mod load;
+mod nbd;
+mod usage;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measure Pollux, and others with the same yardstick
+#[derive(Debug, Parser)]
+#[command(name = "perf", disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Nbd(nbd::Nbd),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Nbd(verb) => nbd::run(&verb),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("perf: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
