@@ -2,7 +2,8 @@
 //! file, what still works, and what to do next. Findings in a configuration file carry their own
 //! words, beside the lines they mark.
 //!
-//! Codes: `E0xx` configuration, `E1xx` daemon and command line, `E2xx` volumes (from the engine).
+//! Codes: `E0xx` configuration, `E1xx` daemon and command line, `E2xx` volumes (from the engine);
+//! `W0xx` configuration, `W15x` and `I12x` daemon, other `W1xx` and `I1xx` engine.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -10,10 +11,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use engine::control::{Refusal, RefusalKind};
+use engine::control::{Refusal, RefusalKind, Request};
 
 use crate::api::body::{LinkState, Problem, Replica, State, VolumeEntry};
 use crate::config::Loaded;
+use crate::config::units::show_bytes;
 use crate::exit::Exit;
 
 /// Why a command did not do what was asked.
@@ -374,12 +376,54 @@ pub fn drain_cut_short() -> Failure {
 
 /// The NBD server did not start.
 pub fn nbd_did_not_start(why: &nbd_server::StartError) -> Failure {
-    use std::error::Error;
-    let mut text = why.to_string();
-    let mut cause = why.source();
+    Failure::new(Exit::Failed, "E125", with_causes(why))
+}
+
+/// An error and what caused it, outermost first.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
     while let Some(source) = cause {
         let _ = write!(text, ": {source}");
         cause = source.source();
     }
-    Failure::new(Exit::Failed, "E125", text)
+    text
+}
+
+/// What was asked for, in the words of the command line; for the log.
+pub fn asked(request: &Request) -> String {
+    let flag = |is_set: &bool, word: &str| {
+        if *is_set {
+            format!(" {word}")
+        } else {
+            String::new()
+        }
+    };
+    match request {
+        Request::Create { adopt, if_absent } => {
+            format!(
+                "volume create{}{}",
+                flag(adopt, "--adopt"),
+                flag(if_absent, "--if-absent")
+            )
+        }
+        Request::Delete { wipe } => format!("volume delete{}", flag(wipe, "--wipe")),
+        Request::Promote { force, .. } => format!("promote{}", flag(force, "--force")),
+        Request::Demote { disconnect } => format!("demote{}", flag(disconnect, "--disconnect")),
+        Request::PeerConnect { node } => format!("peer connect {node}"),
+        Request::PeerDisconnect { node } => format!("peer disconnect {node}"),
+        Request::ResyncStart { from } => format!("resync start --from {from}"),
+        Request::ResyncPause => "resync pause".to_owned(),
+        Request::ResyncResume => "resync resume".to_owned(),
+        Request::ResyncSetRate {
+            bytes_per_second: Some(rate),
+        } => {
+            format!("resync set --rate {}/s", show_bytes(*rate))
+        }
+        Request::ResyncSetRate {
+            bytes_per_second: None,
+        } => "resync set --rate max".to_owned(),
+        Request::Verify => "verify".to_owned(),
+        Request::VerifyStatus => "verify --status".to_owned(),
+    }
 }

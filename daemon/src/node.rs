@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use engine::control::{Node, NodeSpec};
+use engine::front_end::{AttachError, Attachment, VolumeView};
 use engine::log::Log;
+use engine::node::NodeHandle;
 use nbd_server::Volumes;
 
 use crate::explain::{self, Failure};
@@ -12,7 +14,7 @@ use crate::explain::{self, Failure};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct StartError {
-    /// Stable code, for example `E201`.
+    /// Stable code, for example `E126`.
     pub code: &'static str,
     /// What happened and to which listener or file.
     pub text: String,
@@ -41,11 +43,26 @@ pub type StartNode = fn(NodeSpec, Arc<dyn Log>) -> Result<Started, StartError>;
 /// Starts the engine on `spec`. Errors: node-wide faults only, such as a port in use; a volume
 /// that cannot attach is `offline` in its status.
 pub fn start_node(spec: NodeSpec, log: Arc<dyn Log>) -> Result<Started, StartError> {
-    let text = format!("this build has no engine to run node {}", spec.name);
-    drop((spec, log));
-    Err(StartError {
-        code: "E199",
-        text,
+    let handle = engine::node::start(spec, log).map_err(|why| StartError {
+        code: "E126",
+        text: explain::with_causes(&why),
         hint: None,
+    })?;
+    Ok(Started {
+        volumes: Arc::new(EngineVolumes(handle.clone())),
+        node: handle,
     })
+}
+
+/// The engine's volumes, as the NBD server sees them.
+struct EngineVolumes(Arc<NodeHandle>);
+
+impl Volumes for EngineVolumes {
+    fn view(&self, volume: &str) -> Option<VolumeView> {
+        self.0.view(volume)
+    }
+
+    fn attach(&self, volume: &str, attachment: Attachment) -> Result<(), AttachError> {
+        self.0.attach(volume, attachment)
+    }
 }

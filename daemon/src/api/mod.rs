@@ -116,13 +116,13 @@ impl Shared {
         if self.draining.load(Ordering::Relaxed) {
             return Err(explain::draining());
         }
-        let asked = format!("{request:?}");
+        let asked = explain::asked(&request);
         let outcome = self.ask(name, request).await;
         match &outcome {
             Ok(Done::Ok(text) | Done::Already(text)) => {
-                tracing::info!(code = "I105", volume = name, "{asked}: {text}");
+                tracing::info!(code = "I123", volume = name, "{asked}: {text}");
             }
-            Ok(Done::Verify(_)) => tracing::info!(code = "I105", volume = name, "{asked}: begun"),
+            Ok(Done::Verify(_)) => tracing::info!(code = "I123", volume = name, "{asked}: begun"),
             Err(refused) => {
                 let code = &*refused.code;
                 tracing::warn!(code, volume = name, "{asked} refused: {}", refused.text);

@@ -72,7 +72,7 @@ async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<E
     let (started, stop) = start_engine(start, facts.spec.clone(), log, &mut signals).await?;
     let engine = started.node;
     volumes.set(started.volumes);
-    info!(code = "I100", "{}", start_line(&facts.spec, node, &*engine));
+    info!(code = "I120", "{}", start_line(&facts.spec, node, &*engine));
 
     let shared = Shared::new(engine.clone(), facts);
     let own_uid = rustix::process::geteuid().as_raw();
@@ -90,7 +90,7 @@ async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<E
         None => signals.next().await,
     };
     info!(
-        code = "I110",
+        code = "I121",
         "{name}: draining all volumes; a second signal ends at once"
     );
     notify::send("STOPPING=1\nSTATUS=draining");
@@ -178,7 +178,7 @@ async fn drain(
     tokio::select! {
         answer = tokio::time::timeout(DRAIN_MAX, drained) => match answer {
             Ok(Ok(())) => {
-                info!(code = "I111", "all volumes are drained and clean");
+                info!(code = "I122", "all volumes are drained and clean");
                 Ok(Exit::Done)
             }
             Ok(Err(_)) => Err(explain::engine_gone("(all)")),

@@ -1,15 +1,16 @@
-//! One log line per change of a volume: its state, role, copies and links.
+//! One log line per change of a volume's state or of its reason, and of a change only seen here.
 //!
-//! The status is compared with the one before at a steady pace; what comes and goes in between is
-//! not seen here.
+//! The engine logs what happens: roles, links, members, resyncs. What that means for a volume is
+//! a word of its status, which is compared with the one before at a steady pace; what comes and
+//! goes in between is not seen here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::control::{Node, ReplicaStatus, VolumeStatus};
+use engine::control::{Node, VolumeStatus};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::api::body::{DiskState, LinkState, Role, State};
+use crate::api::body::State;
 use crate::api::volume_status;
 
 const PERIOD: Duration = Duration::from_millis(250);
@@ -34,7 +35,7 @@ pub(super) async fn log_changes(node: Arc<dyn Node>) {
 /// A change worth a line.
 #[derive(Debug, PartialEq, Eq)]
 struct Change {
-    code: String,
+    code: &'static str,
     volume: String,
     text: String,
     is_bad: bool,
@@ -55,22 +56,12 @@ impl Change {
     }
 }
 
-/// What differs; a volume not seen before counts as changed in everything but its links.
+/// What differs; a volume not seen before counts as changed.
 fn changes(before: &[VolumeStatus], now: &[VolumeStatus]) -> Vec<Change> {
-    let mut found = Vec::new();
-    for volume in now {
-        let old = before.iter().find(|old| old.name == volume.name);
-        found.extend(state_change(old, volume));
-        if old.is_none_or(|old| old.role != volume.role) {
-            let text = format!("role is {}", Role::from(volume.role).word());
-            found.push(change("I102", volume, text));
-        }
-        for replica in &volume.replicas {
-            let old = old.and_then(|old| old.replicas.iter().find(|o| o.node == replica.node));
-            found.extend(replica_changes(volume, old, replica));
-        }
-    }
-    found
+    let old = |volume: &VolumeStatus| before.iter().find(|old| old.name == volume.name);
+    now.iter()
+        .filter_map(|volume| state_change(old(volume), volume))
+        .collect()
 }
 
 fn state_change(old: Option<&VolumeStatus>, volume: &VolumeStatus) -> Option<Change> {
@@ -78,49 +69,22 @@ fn state_change(old: Option<&VolumeStatus>, volume: &VolumeStatus) -> Option<Cha
         return None;
     }
     let state = State::from(volume.state);
-    let mut text = format!("state is {}", state.word());
-    if let Some(was) = old
+    let was = old
         .map(|old| State::from(old.state))
-        .filter(|was| *was != state)
-    {
-        text.push_str(&format!(", was {}", was.word()));
-    }
-    let mut found = change("I101", volume, text);
-    if let Some(reason) = &volume.reason {
-        found
-            .text
-            .push_str(&format!(": {}", reason.text.replace('\n', " ")));
-        found.code = reason.code.to_owned();
-    }
-    found.is_bad = state != State::Healthy;
-    Some(found)
-}
-
-fn replica_changes(
-    volume: &VolumeStatus,
-    old: Option<&ReplicaStatus>,
-    replica: &ReplicaStatus,
-) -> Vec<Change> {
-    let mut found = Vec::new();
-    let node = &replica.node;
-    if old.is_none_or(|old| old.disk_state != replica.disk_state) {
-        let word = DiskState::from(replica.disk_state).word();
-        found.push(change("I103", volume, format!("copy on {node} is {word}")));
-    }
-    if old.is_some_and(|old| old.link_state != replica.link_state) {
-        let word = LinkState::from(replica.link_state).word();
-        found.push(change("I104", volume, format!("link to {node} is {word}")));
-    }
-    found
-}
-
-fn change(code: &str, volume: &VolumeStatus, text: String) -> Change {
-    Change {
-        code: code.to_owned(),
+        .filter(|was| *was != state);
+    let was = was
+        .map(|was| format!(", was {}", was.word()))
+        .unwrap_or_default();
+    let (code, why) = match &volume.reason {
+        Some(reason) => (reason.code, format!(": {}", reason.text.replace('\n', " "))),
+        None => ("I124", String::new()),
+    };
+    Some(Change {
+        code,
         volume: volume.name.clone(),
-        text,
-        is_bad: false,
-    }
+        text: format!("state is {}{was}{why}", state.word()),
+        is_bad: state != State::Healthy,
+    })
 }
 
 #[cfg(test)]
@@ -129,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    fn volume(state: control::State, link: control::LinkState) -> VolumeStatus {
+    fn volume(state: control::State) -> VolumeStatus {
         VolumeStatus {
             name: "vm-store".into(),
             size_bytes: 4096,
@@ -137,13 +101,7 @@ mod tests {
             state,
             reason: None,
             generation: None,
-            replicas: vec![ReplicaStatus {
-                node: "beta".into(),
-                disk_state: control::DiskState::UpToDate,
-                link_state: link,
-                out_of_sync_bytes: 0,
-                resync: None,
-            }],
+            replicas: Vec::new(),
             clients: Vec::new(),
             notes: Vec::new(),
             io: Default::default(),
@@ -151,30 +109,28 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_one_line_with_code_and_volume() {
-        use control::{LinkState, State};
-        let up = volume(State::Healthy, LinkState::Connected);
-        let mut down = volume(State::Degraded, LinkState::Connecting);
+    fn each_change_of_state_is_one_line_with_code_and_volume() {
+        let up = volume(control::State::Healthy);
+        let mut down = volume(control::State::Degraded);
         down.reason = Some(control::Reason {
             code: "W104",
             text: "beta lost its link".into(),
         });
+        let said = |before: Option<&VolumeStatus>, now: &VolumeStatus| {
+            let found = state_change(before, now).into_iter();
+            found
+                .into_iter()
+                .map(|c| (c.code, c.volume, c.text))
+                .collect::<Vec<_>>()
+        };
+        let line = |code, text: &str| vec![(code, "vm-store".to_owned(), text.to_owned())];
+        assert_eq!(said(None, &up), line("I124", "state is healthy"));
+        assert_eq!(said(Some(&up), &up), []);
+        let text = "state is degraded, was healthy: beta lost its link";
+        assert_eq!(said(Some(&up), &down), line("W104", text));
         assert_eq!(
-            changes(std::slice::from_ref(&up), std::slice::from_ref(&up)),
-            []
-        );
-        let found = changes(&[up], &[down]);
-        let shown: Vec<_> = found
-            .iter()
-            .map(|c| (&*c.code, &*c.volume, &*c.text))
-            .collect();
-        let state = "state is degraded, was healthy: beta lost its link";
-        assert_eq!(
-            shown,
-            [
-                ("W104", "vm-store", state),
-                ("I104", "vm-store", "link to beta is connecting")
-            ]
+            said(Some(&down), &up),
+            line("I124", "state is healthy, was degraded")
         );
     }
 }

@@ -3,5 +3,6 @@
 mod api;
 mod cli;
 mod config;
+mod engine_runs;
 mod fake;
 mod serve;

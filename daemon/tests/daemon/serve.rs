@@ -88,7 +88,7 @@ impl Running {
         let mut child = command.spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let mut running = Running { child, log };
-        running.wait_for("I101");
+        running.wait_for("I120");
         running
     }
 
@@ -131,7 +131,7 @@ fn a_signal_drains_and_ends_with_0() {
         let ran = place.pollux("status");
         assert_eq!(ran.exit, 0, "{ran:?}");
         daemon.signal(signal);
-        daemon.wait_for("I111");
+        daemon.wait_for("I122");
         assert_eq!(daemon.end(), 0);
         assert!(!place.data_dir.join("pollux.sock").exists());
         assert_eq!(place.pollux("status").exit, 8);
@@ -143,7 +143,7 @@ fn a_second_signal_ends_at_once() {
     let place = Place::new();
     let mut daemon = Running::start(&place, &[(STUCK, "1")]);
     daemon.signal(Signal::TERM);
-    daemon.wait_for("I110");
+    daemon.wait_for("I121");
     let began = Instant::now();
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.end(), 1);
