@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use engine_core::meta::Loaded;
+use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
 use engine_core::volume::Setup;
 use engine_ring::Waker;
@@ -42,6 +43,17 @@ pub(crate) enum Leave {
     Delete,
 }
 
+/// What the thread of a peer found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerNews {
+    /// A dial or probe failed that began at this moment.
+    Unreachable { began: Instant },
+    /// Its control connection broke: all links to it end.
+    Gone,
+    /// It is connected, and volumes without a link still have none.
+    Unlinked,
+}
+
 /// Everything a reactor is told.
 pub(crate) enum Message {
     /// Attach this volume.
@@ -55,8 +67,8 @@ pub(crate) enum Message {
         socket: OwnedFd,
         unread: Vec<u8>,
     },
-    /// This node cannot be reached; `is_gone` ends what links there still are.
-    Unreachable { node: String, is_gone: bool },
+    /// What is known of the way to a node.
+    Peer { node: String, news: PeerNews },
     /// An operator's request.
     Request {
         volume: String,

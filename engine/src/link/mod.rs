@@ -60,6 +60,8 @@ pub(crate) struct Gone {
     pub(crate) was_useful: bool,
     /// The peer ended it without having said anything.
     pub(crate) was_silent: bool,
+    /// When it began.
+    pub(crate) since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,6 +268,7 @@ impl Links {
             peer: link.peer,
             was_useful,
             was_silent,
+            since: link.since,
         });
         self.events
             .push((link.volume, Event::LinkDown { link: id }));

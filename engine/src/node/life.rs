@@ -18,7 +18,7 @@ use crate::layer::faulty::Faults;
 use crate::log::Level;
 use crate::mailbox::{Leave, Message, NewVolume, Reply};
 use crate::meta_io::{self, Attached, Replica, ReplicaError};
-use crate::peers::Peers;
+use crate::peers::{Peers, When};
 use crate::words;
 
 /// Client requests of one volume at once.
@@ -55,7 +55,7 @@ impl Shared {
         if let (Place::Attached(_), Some(bells)) = (&*entry.place(), self.bells.get()) {
             spec.replicas
                 .iter()
-                .for_each(|peer| Peers::redial(bells, peer, &spec.name, true));
+                .for_each(|peer| Peers::redial(bells, peer, &spec.name, When::Soon));
         }
     }
 

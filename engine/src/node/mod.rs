@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
 use rustix::fs::FlockOperation;
 
@@ -28,7 +29,7 @@ use crate::control::{
 use crate::entry::{Entry, Place};
 use crate::front_end::{AttachError, Attachment, Service, VolumeView};
 use crate::log::{Level, Line, Log};
-use crate::mailbox::{Leave, Mailbox, Message};
+use crate::mailbox::{Leave, Mailbox, Message, PeerNews};
 use crate::peers::{self, Peers, Router};
 use reactors::ReactorHandle;
 
@@ -368,10 +369,27 @@ impl Router for Shared {
             .is_ok()
     }
 
-    fn unreachable(&self, peer: &str, is_gone: bool) {
-        self.broadcast(|| Message::Unreachable {
+    fn unreachable(&self, peer: &str, began: u64) {
+        let news = PeerNews::Unreachable {
+            began: Instant(began),
+        };
+        self.broadcast(|| Message::Peer {
             node: peer.to_owned(),
-            is_gone,
+            news,
+        });
+    }
+
+    fn gone(&self, peer: &str) {
+        self.broadcast(|| Message::Peer {
+            node: peer.to_owned(),
+            news: PeerNews::Gone,
+        });
+    }
+
+    fn unlinked(&self, peer: &str) {
+        self.broadcast(|| Message::Peer {
+            node: peer.to_owned(),
+            news: PeerNews::Unlinked,
         });
     }
 

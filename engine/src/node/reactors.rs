@@ -10,10 +10,9 @@ use engine_ring::{Arena, ArenaConfig, Class, Pages, RingConfig, Waker, open_ring
 
 use super::StartError;
 use crate::control::{NodeSpec, Polling};
-use crate::link::Gone;
 use crate::log::{Level, Line, Log};
 use crate::mailbox::{MESSAGES_MAX, Mailbox, Message};
-use crate::peers::{PeerBell, Peers};
+use crate::peers::{PeerBell, Peers, When};
 use crate::reactor::{Parts, Reactor, SleepPolicy};
 use crate::shell::Shell;
 
@@ -64,9 +63,9 @@ pub(super) fn start(
             sleep: SleepPolicy::new(Polling::Balanced, may_spin),
             sessions: Arc::clone(&sessions),
             process,
-            redial: Box::new(move |peer: &str, volume: &str, gone: Gone| {
+            redial: Box::new(move |peer: &str, volume: &str, when: When| {
                 if let Some(bells) = bells.get() {
-                    Peers::redial(bells, peer, volume, gone.was_useful);
+                    Peers::redial(bells, peer, volume, when);
                 }
             }),
         };

@@ -31,8 +31,12 @@ use peer::{Bell, Order, PeerThread};
 pub(crate) trait Router: Send + Sync {
     /// A data connection; `unread` is what was received on it. `false`: the volume is not here.
     fn link(&self, volume: &str, peer: &str, socket: OwnedFd, unread: Vec<u8>) -> bool;
-    /// A dial or probe failed; `is_gone`: and everything that stood is broken.
-    fn unreachable(&self, peer: &str, is_gone: bool);
+    /// A dial or probe that began at this moment of CLOCK_BOOTTIME failed.
+    fn unreachable(&self, peer: &str, began: u64);
+    /// Its control connection broke: everything that stood is broken.
+    fn gone(&self, peer: &str);
+    /// It is connected, and who has no link to it still does not get one.
+    fn unlinked(&self, peer: &str);
     /// Names of the volumes attached here that `peer` has a replica of too.
     fn shared(&self, peer: &str) -> Vec<String>;
     /// Whether `volume` is configured here with a replica on `peer`.
@@ -109,11 +113,11 @@ impl Peers {
 
     /// A link of `volume` to `peer` ended, or the volume is new: dial, if dialling is ours.
     /// Never waits.
-    pub(crate) fn redial(bells: &[(String, Bell)], peer: &str, volume: &str, was_useful: bool) {
+    pub(crate) fn redial(bells: &[(String, Bell)], peer: &str, volume: &str, when: When) {
         if let Some((_, bell)) = bells.iter().find(|(name, _)| name == peer) {
             bell.ring(Order::Dial {
                 volume: volume.to_owned(),
-                was_useful,
+                when,
             });
         }
     }
@@ -163,7 +167,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-pub(crate) use peer::Bell as PeerBell;
+pub(crate) use peer::{Bell as PeerBell, When};
 
 #[cfg(test)]
 mod tests;

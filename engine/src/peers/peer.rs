@@ -26,9 +26,20 @@ pub(crate) enum Order {
     /// A control connection was accepted from it.
     Accepted(TcpStream, ControlHello),
     /// This volume wants a link to it.
-    Dial { volume: String, was_useful: bool },
+    Dial { volume: String, when: When },
     /// End.
     Stop,
+}
+
+/// How soon a volume wants its link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Its last one stood for a while, or never was: soon.
+    Soon,
+    /// Its last one broke quickly: after a growing pause.
+    Later,
+    /// Somebody waits for an answer; without a connection to the node, for that too.
+    Now,
 }
 
 /// Wakes a peer's thread; cheap to clone.
@@ -67,6 +78,10 @@ pub(super) struct PeerThread {
     wishes: Vec<Wish>,
     accepted: Option<(TcpStream, ControlHello)>,
     is_over: bool,
+    /// Somebody waits: the pause before the next attempt ends.
+    is_urgent: bool,
+    /// When the latest attempt to reach the peer began.
+    began: u64,
     /// The last thing said about it, so that a state is logged once.
     said: String,
 }
@@ -93,6 +108,8 @@ impl PeerThread {
             wishes: Vec::new(),
             accepted: None,
             is_over: false,
+            is_urgent: false,
+            began: 0,
             said: String::new(),
         };
         let thread = thread::Builder::new()
@@ -114,13 +131,13 @@ impl PeerThread {
                     backoff.reset();
                     self.keep(session);
                     if !self.is_over {
-                        self.common.router.unreachable(&self.name, true);
+                        self.common.router.gone(&self.name);
                     }
                 }
                 Ok(None) => {}
                 Err(e) => {
                     self.say_once(&format!("node {} at {}: {e}", self.name, self.address));
-                    self.common.router.unreachable(&self.name, false);
+                    self.common.router.unreachable(&self.name, self.began);
                     self.pause(backoff.pause());
                 }
             }
@@ -135,6 +152,7 @@ impl PeerThread {
     }
 
     fn dial(&mut self) -> io::Result<Option<Session>> {
+        self.began = boottime_ns();
         let stream = stream::connect(&self.address, self.common.peer_timeout.min(PROBE_EVERY))?;
         Session::dialled(&self.common, stream, &self.name).map(Some)
     }
@@ -146,6 +164,7 @@ impl PeerThread {
             Some((stream, hello)) => Session::accepted(&self.common, stream, &hello).map(Some),
             None if self.is_over => Ok(None),
             None => {
+                self.began = boottime_ns();
                 let timeout = self.common.peer_timeout.min(PROBE_EVERY);
                 stream::connect(&self.address, timeout).map(|_probe| None)
             }
@@ -155,10 +174,13 @@ impl PeerThread {
     /// Sleeps, less if an order comes that ends the pause.
     fn pause(&mut self, pause: Duration) {
         let until = boottime_ns() + pause.as_nanos() as u64;
-        while !self.is_over && self.accepted.is_none() && boottime_ns() < until {
+        self.take_orders();
+        while !(self.is_over || self.is_urgent) && self.accepted.is_none() && boottime_ns() < until
+        {
             self.wait(None, until);
             self.take_orders();
         }
+        self.is_urgent = false;
     }
 
     /// Until an order, readable bytes, or `until`.
@@ -182,12 +204,15 @@ impl PeerThread {
             match order {
                 Order::Stop => self.is_over = true,
                 Order::Accepted(stream, hello) => self.accepted = Some((stream, hello)),
-                Order::Dial { volume, was_useful } => self.wish(&volume, was_useful),
+                Order::Dial { volume, when } => {
+                    self.is_urgent |= when == When::Now;
+                    self.wish(&volume, when);
+                }
             }
         }
     }
 
-    fn wish(&mut self, volume: &str, was_useful: bool) {
+    fn wish(&mut self, volume: &str, when: When) {
         let now = boottime_ns();
         let found = self.wishes.iter().position(|wish| wish.volume == volume);
         let index = found.unwrap_or_else(|| {
@@ -201,12 +226,13 @@ impl PeerThread {
             self.wishes.len() - 1
         });
         let wish = &mut self.wishes[index];
-        if was_useful {
+        if when != When::Later {
             wish.backoff.reset();
         }
         // The first attempt is made at once.
+        let is_now = found.is_none() || when == When::Now;
         wish.at = now
-            + if found.is_none() {
+            + if is_now {
                 0
             } else {
                 wish.backoff.pause().as_nanos() as u64
@@ -220,9 +246,12 @@ impl PeerThread {
         self.common.say(Level::Info, "W101", &text);
         self.said.clear();
         self.wishes.clear();
+        self.is_urgent = false;
         if self.dials {
             let shared = self.common.router.shared(&self.name);
-            shared.iter().for_each(|volume| self.wish(volume, true));
+            shared
+                .iter()
+                .for_each(|volume| self.wish(volume, When::Now));
         }
         let ended = self.live(&mut session);
         if self.is_over {
@@ -251,7 +280,7 @@ impl PeerThread {
             }
             if now >= tell_at {
                 // Volumes that still have no link learn that the peer has none for them.
-                self.common.router.unreachable(&self.name, false);
+                self.common.router.unlinked(&self.name);
                 tell_at = now + ns(PROBE_EVERY);
             }
             self.dial_due(now);
@@ -288,7 +317,7 @@ impl PeerThread {
                 }
                 Err(_) => {
                     let volume = self.wishes[index].volume.clone();
-                    self.wish(&volume, false);
+                    self.wish(&volume, When::Later);
                 }
             }
         }

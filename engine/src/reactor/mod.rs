@@ -21,8 +21,9 @@ use std::sync::mpsc::Receiver;
 use engine_core::time::Instant;
 use engine_ring::{Completion, Wait};
 
-use crate::link::{Gone, Links};
+use crate::link::Links;
 use crate::mailbox::Message;
+use crate::peers::When;
 use crate::shell::Shell;
 use crate::table::Table;
 use crate::token::{Kind, Token};
@@ -51,8 +52,8 @@ pub(crate) struct Parts {
     /// Counter of sessions, shared by all reactors, and the process's random number above it.
     pub(crate) sessions: Arc<AtomicU64>,
     pub(crate) process: u32,
-    /// Told of each link that ended: peer's name, volume.
-    pub(crate) redial: Box<dyn Fn(&str, &str, Gone) + Send>,
+    /// Asks for a link: peer's name, volume, how soon.
+    pub(crate) redial: Box<dyn Fn(&str, &str, When) + Send>,
 }
 
 /// One reactor; made and run on its own thread.

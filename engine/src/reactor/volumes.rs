@@ -6,11 +6,12 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine_core::action::{Answer, CommandError};
 use engine_core::event::{Command, CommandId, Event};
 use engine_core::time::Instant;
-use engine_core::units::NodeIdx;
+use engine_core::units::{NODES_MAX, NodeIdx, NodeSet};
 use engine_core::volume::{RoleStatus, Volume as Core};
 use engine_ring::{Backend, FileId, Op};
 
@@ -21,7 +22,8 @@ use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::front_end::{DrainReason, Intake, Service};
 use crate::log::Level;
-use crate::mailbox::{Leave, Message, NewVolume, Reply};
+use crate::mailbox::{Leave, Message, NewVolume, PeerNews, Reply};
+use crate::peers::When;
 use crate::reactor::Reactor;
 use crate::status::{self, Rates};
 use crate::token::{Kind, Token};
@@ -47,6 +49,16 @@ enum Leaving {
     Closing(u32, Outcome, Reply<Outcome>),
 }
 
+/// A promotion on its way to the core. What is known of peers without a link may be old; each of
+/// them is tried once more before the core is asked, so that it decides on fresh facts.
+struct Asking {
+    request: Request,
+    reply: Reply<Outcome>,
+    waiting: NodeSet,
+    began: Instant,
+    until: Instant,
+}
+
 /// One volume of this reactor.
 pub(super) struct Volume {
     pub(super) driver: Driver,
@@ -58,6 +70,12 @@ pub(super) struct Volume {
     leaving: Option<Leaving>,
     pending: Vec<(CommandId, Pending)>,
     next_command: u64,
+    /// A promotion that first finds out who can be reached.
+    asking: Option<Asking>,
+    /// When the latest promotion was asked for.
+    promoting_since: Instant,
+    /// When each peer's last link ended, or the volume was attached.
+    unlinked_since: [Instant; NODES_MAX],
     /// Failure of the latest verify.
     verify_failure: Option<String>,
     rates: Rates,
@@ -71,7 +89,15 @@ impl Volume {
 
     /// When it must run again even if nothing happens.
     pub(super) fn next_moment(&self) -> Option<Instant> {
-        self.driver.next_moment()
+        let asking = self.asking.as_ref().map(|asking| asking.until);
+        self.driver.next_moment().into_iter().chain(asking).min()
+    }
+
+    /// This peer has a link now, or an attempt that began at this moment was in vain.
+    fn found_out(&mut self, peer: NodeIdx, began: Instant) {
+        if let Some(asking) = self.asking.as_mut().filter(|asking| asking.began <= began) {
+            asking.waiting = asking.waiting.without(peer);
+        }
     }
 
     fn names(&self) -> Names<'_> {
@@ -139,8 +165,10 @@ impl Reactor {
                     return;
                 };
                 self.links.add(&mut self.shell, slot, peer, socket, &unread);
+                let volume = self.volumes.get_mut(slot).expect("it was just found");
+                volume.found_out(peer, self.shell.now);
             }
-            Message::Unreachable { node, is_gone } => self.unreachable(&node, is_gone),
+            Message::Peer { node, news } => self.peer_news(&node, news),
             Message::Request {
                 volume,
                 request,
@@ -223,6 +251,9 @@ impl Reactor {
             leaving: None,
             pending: Vec::new(),
             next_command: 1,
+            asking: None,
+            promoting_since: Instant(0),
+            unlinked_since: [self.shell.now; NODES_MAX],
             verify_failure: None,
             rates: Rates::default(),
             notes,
@@ -240,8 +271,9 @@ impl Reactor {
         self.parts.sleep.set_polling(polling);
     }
 
-    /// A node cannot be reached: its links end if they stood, and volumes without one learn it.
-    fn unreachable(&mut self, node: &str, is_gone: bool) {
+    /// What the thread of a peer found out, for every volume it has a replica of.
+    fn peer_news(&mut self, node: &str, news: PeerNews) {
+        let now = self.shell.now;
         for slot in 0..self.volumes.slots() {
             let Some(volume) = self.volumes.get_mut(slot) else {
                 continue;
@@ -249,10 +281,18 @@ impl Reactor {
             let Some(peer) = volume.peer(node) else {
                 continue;
             };
-            if is_gone {
+            if news == PeerNews::Gone {
                 self.links.end_of_peer(&mut self.shell, slot, peer);
             }
-            if !self.links.has_peer(slot, peer) {
+            let since = volume.unlinked_since[usize::from(peer.0)];
+            // The other side dials; it may still be on its way.
+            let may_come = news == PeerNews::Unlinked && now.since(since) < UNLINKED_MIN;
+            if !may_come && !self.links.has_peer(slot, peer) {
+                let began = match news {
+                    PeerNews::Unreachable { began } => began,
+                    PeerNews::Gone | PeerNews::Unlinked => now,
+                };
+                volume.found_out(peer, began);
                 self.links.events.push((slot, Event::Unreachable { peer }));
             }
         }
@@ -264,8 +304,10 @@ impl Reactor {
             let Some(volume) = self.volumes.get_mut(gone.volume) else {
                 continue;
             };
+            volume.unlinked_since[usize::from(gone.peer.0)] = self.shell.now;
             if gone.was_silent {
                 // It answered nothing: the volume is not attached there.
+                volume.found_out(gone.peer, gone.since);
                 volume
                     .driver
                     .local
@@ -273,8 +315,12 @@ impl Reactor {
                 self.is_pressed = true;
             }
             if volume.leaving.is_none() {
-                let peer = volume.names().of(gone.peer);
-                (self.parts.redial)(peer, &volume.spec.name, gone);
+                let when = if gone.was_useful {
+                    When::Soon
+                } else {
+                    When::Later
+                };
+                (self.parts.redial)(volume.names().of(gone.peer), &volume.spec.name, when);
             }
         }
     }
@@ -312,10 +358,41 @@ impl Reactor {
                 let id = volume.command(command, Pending::Request(request, reply));
                 self.start_verify(slot, id);
             }
+            (Some(_), Request::Promote { .. }) => self.ask_around(slot, request, reply),
             (Some(command), _) => {
                 volume.command(command, Pending::Request(request, reply));
             }
         }
+    }
+
+    /// Tries every peer without a link once more, then promotes.
+    fn ask_around(&mut self, slot: u32, request: Request, reply: Reply<Outcome>) {
+        let volume = self.volumes.get_mut(slot).expect("the caller found it");
+        let Request::Promote { wait, .. } = request else {
+            unreachable!("only promotions ask around");
+        };
+        if volume.asking.is_some() {
+            let refusal = words::refusal(volume.names(), &request, &CommandError::InProgress);
+            return reply(Err(refusal));
+        }
+        let all = NodeSet::first(volume.spec.replicas.len()).without(volume.me);
+        let links = &self.links;
+        let waiting = all.iter().filter(|peer| !links.has_peer(slot, *peer));
+        let waiting = waiting.fold(NodeSet::EMPTY, NodeSet::with);
+        for peer in waiting.iter() {
+            let peer = volume.names().of(peer);
+            (self.parts.redial)(peer, &volume.spec.name, When::Now);
+        }
+        let began = self.shell.now;
+        let until = began.after(wait.min(ASKING_MAX));
+        volume.promoting_since = began;
+        volume.asking = Some(Asking {
+            request,
+            reply,
+            waiting,
+            began,
+            until,
+        });
     }
 
     /// A verify takes long: it is answered with its figures so far, once it runs.
@@ -421,6 +498,7 @@ impl Reactor {
         if volume.driver.answers.is_empty() && volume.driver.notices.is_empty() {
             return;
         }
+        let now = self.shell.now;
         for notice in std::mem::take(&mut volume.driver.notices) {
             let (level, code, text) = words::notice(volume.names(), &notice);
             self.shell.say(level, code, &volume.spec.name, &text);
@@ -431,6 +509,20 @@ impl Reactor {
                 continue;
             };
             match (volume.pending.swap_remove(index).1, result) {
+                (Pending::Request(request, reply), Err(CommandError::PrimaryElsewhere(_)))
+                    if now.since(volume.promoting_since) < ELSEWHERE_GRACE =>
+                {
+                    // Never found out: it is asked again at `until`.
+                    let (waiting, began) = (NodeSet::only(volume.me), volume.promoting_since);
+                    let until = now.after(ELSEWHERE_PAUSE);
+                    volume.asking = Some(Asking {
+                        request,
+                        reply,
+                        waiting,
+                        began,
+                        until,
+                    });
+                }
                 (Pending::Request(request, reply), result) => {
                     if matches!(request, Request::Demote { .. }) {
                         volume.is_admitting = true;
@@ -465,6 +557,24 @@ impl Reactor {
         let Some(volume) = self.volumes.get_mut(slot) else {
             return;
         };
+        let now = self.shell.now;
+        if let Some(asking) = volume
+            .asking
+            .take_if(|a| a.waiting.is_empty() || a.until <= now)
+        {
+            let Asking {
+                request,
+                reply,
+                began,
+                ..
+            } = asking;
+            if let Request::Promote { force, wait } = request {
+                let wait = wait.saturating_sub(now.since(began));
+                let command = Command::Promote { force, wait };
+                volume.command(command, Pending::Request(request, reply));
+                self.is_pressed = true;
+            }
+        }
         match volume.leaving.take() {
             None => {}
             Some(Leaving::Clients(command, pending)) if volume.clients == 0 => {
@@ -534,6 +644,16 @@ impl Reactor {
         status
     }
 }
+
+/// Longest time a promotion waits for news of peers before the core is asked.
+const ASKING_MAX: Duration = Duration::from_secs(4);
+/// A peer that dials us has this long after a link ended, or the volume was attached.
+const UNLINKED_MIN: Duration = Duration::from_secs(3);
+
+/// A demotion elsewhere may be news that is still on its way: a primary there is a refusal only
+/// after this time.
+const ELSEWHERE_GRACE: Duration = Duration::from_millis(500);
+const ELSEWHERE_PAUSE: Duration = Duration::from_millis(20);
 
 const QUORUM_OFF: &str = "quorum is off: nodes that lose each other can both be promoted by hand; \
                           they then stop as split brain when they meet again";

@@ -1,0 +1,256 @@
+//! Two nodes in one process: founding, mirroring, losing the link, resync, equal copies.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::nodes::*;
+use common::{OK, pattern};
+use engine::control::{
+    Backing, Done, LinkState, NodeSpec, RefusalKind, Request, Role, State, VolumeSpec,
+};
+use engine::node::NodeHandle;
+
+const MIB: u64 = 1 << 20;
+const SIZE: u64 = 32 * MIB;
+
+struct Pair {
+    specs: [NodeSpec; 2],
+    alpha: Option<Arc<NodeHandle>>,
+    beta: Option<Arc<NodeHandle>>,
+    cable: Cable,
+    _dirs: [tempfile::TempDir; 2],
+}
+
+fn specs(dir: &Path, memory: bool) -> VolumeSpec {
+    let backing = if memory {
+        Backing::Memory
+    } else {
+        Backing::Path(dir.join("data.img"))
+    };
+    volume("v", SIZE, backing, &["alpha", "beta"])
+}
+
+impl Pair {
+    /// Alpha dials beta through a cable; beta probes alpha.
+    fn new(memory: bool) -> Pair {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let cable = Cable::new();
+        let mut alpha = node("alpha", dirs[0].path(), vec![specs(dirs[0].path(), memory)]);
+        let mut beta = node("beta", dirs[1].path(), vec![specs(dirs[1].path(), memory)]);
+        let probe = Cable::new();
+        let through = cable.address.to_string();
+        let back = probe.address.to_string();
+        drop(probe);
+        beta.address = Some("127.0.0.1:0".into());
+        alpha.address = Some("127.0.0.1:0".into());
+        let peers = vec![("alpha".to_owned(), back), ("beta".to_owned(), through)];
+        (alpha.peers, beta.peers) = (peers.clone(), peers);
+        let specs = [alpha, beta];
+        let mut pair = Pair {
+            specs,
+            alpha: None,
+            beta: None,
+            cable,
+            _dirs: dirs,
+        };
+        pair.start_beta();
+        pair.start_alpha();
+        pair
+    }
+
+    fn start_alpha(&mut self) {
+        self.alpha = Some(launch("alpha", self.specs[0].clone()));
+    }
+
+    fn start_beta(&mut self) {
+        let beta = launch("beta", self.specs[1].clone());
+        *self.cable.target.lock().unwrap() = beta.replication_address();
+        self.beta = Some(beta);
+    }
+
+    fn alpha(&self) -> &NodeHandle {
+        self.alpha.as_ref().unwrap()
+    }
+
+    fn beta(&self) -> &NodeHandle {
+        self.beta.as_ref().unwrap()
+    }
+
+    fn created(memory: bool) -> Pair {
+        let pair = Pair::new(memory);
+        create(pair.alpha(), "v");
+        create(pair.beta(), "v");
+        assert_eq!(
+            promote(pair.alpha(), "v"),
+            Ok(Done::Ok("v is primary on alpha".into())),
+            "founding needs both blank replicas"
+        );
+        pair.until_healthy();
+        pair
+    }
+
+    fn until_healthy(&self) {
+        until("both healthy", || {
+            [self.alpha(), self.beta()]
+                .iter()
+                .all(|n| status(n, "v").state == State::Healthy)
+        });
+    }
+
+    /// What beta holds, read by making it primary.
+    fn read_on_beta(&self, offset: u64, len: u64) -> Vec<u8> {
+        ask(self.alpha(), "v", Request::Demote { disconnect: true }).unwrap();
+        promote(self.beta(), "v").unwrap();
+        let (read, bytes) = attach(self.beta(), "v").read(offset, len);
+        assert_eq!(read, OK);
+        bytes
+    }
+}
+
+#[test]
+fn what_is_written_on_the_primary_is_read_on_the_promoted_secondary() {
+    for memory in [true, false] {
+        let pair = Pair::created(memory);
+        let mut client = attach(pair.alpha(), "v");
+        let mut expected = vec![0; 8 << 20];
+        for (seed, offset, len) in [(1, 0, 4096), (2, 70_001, 200_000), (3, 1 << 20, 4 << 20)] {
+            let bytes = pattern(seed, len);
+            assert_eq!(client.write(offset, &bytes), OK);
+            expected[offset as usize..offset as usize + len].copy_from_slice(&bytes);
+        }
+        assert_eq!(client.zero(2 << 20, 123_456), OK);
+        expected[2 << 20..(2 << 20) + 123_456].fill(0);
+        assert_eq!(client.flush(), OK);
+        drop(client);
+        assert!(
+            pair.read_on_beta(0, 8 << 20) == expected,
+            "memory: {memory}"
+        );
+    }
+}
+
+#[test]
+fn a_cut_link_degrades_and_a_mended_one_resyncs_what_changed() {
+    for memory in [true, false] {
+        let pair = Pair::created(memory);
+        let mut client = attach(pair.alpha(), "v");
+        assert_eq!(client.write(0, &pattern(1, 1 << 20)), OK);
+        pair.cable.cut();
+        let bytes = pattern(2, 3 << 20);
+        assert_eq!(client.write(MIB, &bytes), OK, "the survivor goes on");
+        let now = status(pair.alpha(), "v");
+        assert_eq!(
+            (now.state, now.reason.unwrap().code),
+            (State::Degraded, "W104")
+        );
+        until("what beta lacks is counted", || {
+            status(pair.alpha(), "v").replicas[1].out_of_sync_bytes >= 3 * MIB
+        });
+        pair.cable.mend();
+        pair.until_healthy();
+        assert_eq!(status(pair.alpha(), "v").replicas[1].out_of_sync_bytes, 0);
+        drop(client);
+        let mut expected = pattern(1, 1 << 20);
+        expected.extend_from_slice(&bytes);
+        assert!(
+            pair.read_on_beta(0, 4 * MIB) == expected,
+            "memory: {memory}"
+        );
+    }
+}
+
+#[test]
+fn a_secondary_that_crashed_comes_back_and_resyncs() {
+    let mut pair = Pair::created(false);
+    let mut client = attach(pair.alpha(), "v");
+    assert_eq!(client.write(0, &pattern(1, 1 << 20)), OK);
+    pair.beta = None;
+    let bytes = pattern(5, 1 << 20);
+    assert_eq!(client.write(512 << 10, &bytes), OK);
+    pair.start_beta();
+    pair.until_healthy();
+    drop(client);
+    assert!(pair.read_on_beta(512 << 10, 1 << 20) == bytes);
+}
+
+#[test]
+fn a_primary_elsewhere_is_named_and_a_planned_switch_works_both_ways() {
+    let pair = Pair::created(true);
+    let refusal = promote(pair.beta(), "v").unwrap_err();
+    assert_eq!((refusal.kind, refusal.code), (RefusalKind::Failed, "E210"));
+    assert!(refusal.text.contains("alpha"), "{}", refusal.text);
+    for (from, to) in [(pair.alpha(), pair.beta()), (pair.beta(), pair.alpha())] {
+        ask(from, "v", Request::Demote { disconnect: false }).unwrap();
+        promote(to, "v").unwrap();
+        assert_eq!(status(to, "v").role, Role::Primary);
+        assert_eq!(status(from, "v").role, Role::Secondary);
+        pair.until_healthy();
+    }
+}
+
+#[test]
+fn a_lone_replica_is_not_founded_without_the_other_unless_forced() {
+    let mut pair = Pair::new(true);
+    create(pair.alpha(), "v");
+    pair.beta = None;
+    let wait = Duration::from_secs(5);
+    let refusal = ask(pair.alpha(), "v", Request::Promote { force: false, wait }).unwrap_err();
+    assert_eq!(
+        (refusal.kind, refusal.code),
+        (RefusalKind::WouldLoseData, "E213")
+    );
+    ask(pair.alpha(), "v", Request::Promote { force: true, wait }).unwrap();
+    assert_eq!(attach(pair.alpha(), "v").write(0, b"alone"), OK);
+    pair.start_beta();
+    create(pair.beta(), "v");
+    pair.until_healthy();
+    assert_eq!(pair.read_on_beta(0, 5), b"alone");
+}
+
+#[test]
+fn an_operator_can_disconnect_and_connect_a_peer() {
+    let pair = Pair::created(true);
+    let beta = || "beta".to_owned();
+    ask(pair.alpha(), "v", Request::PeerDisconnect { node: beta() }).unwrap();
+    until("standalone", || {
+        status(pair.alpha(), "v").replicas[1].link_state == LinkState::Standalone
+    });
+    assert_eq!(attach(pair.alpha(), "v").write(0, &pattern(3, 65536)), OK);
+    ask(pair.alpha(), "v", Request::PeerConnect { node: beta() }).unwrap();
+    pair.until_healthy();
+    assert!(pair.read_on_beta(0, 65536) == pattern(3, 65536));
+}
+
+#[test]
+fn a_verify_of_equal_copies_finds_nothing() {
+    let pair = Pair::created(false);
+    assert_eq!(attach(pair.alpha(), "v").write(0, &pattern(3, 1 << 20)), OK);
+    let first = ask(pair.alpha(), "v", Request::Verify).unwrap();
+    assert!(matches!(first, Done::Verify(_)));
+    until("compared", || {
+        let Ok(Done::Verify(report)) = ask(pair.alpha(), "v", Request::VerifyStatus) else {
+            panic!("figures are always there");
+        };
+        assert_eq!((report.different_bytes, report.failure), (0, None));
+        !report.running && report.compared_bytes == SIZE
+    });
+}
+
+#[test]
+fn a_drained_pair_starts_again_as_equals() {
+    let mut pair = Pair::created(false);
+    assert_eq!(attach(pair.alpha(), "v").write(0, &pattern(3, 1 << 20)), OK);
+    drain(pair.alpha());
+    drain(pair.beta());
+    (pair.alpha, pair.beta) = (None, None);
+    pair.start_beta();
+    pair.start_alpha();
+    pair.until_healthy();
+    assert_eq!(status(pair.alpha(), "v").role, Role::Secondary);
+    promote(pair.beta(), "v").unwrap();
+    let (read, bytes) = attach(pair.beta(), "v").read(0, 1 << 20);
+    assert!(read == OK && bytes == pattern(3, 1 << 20));
+}
