@@ -29,6 +29,9 @@ const OPTION_MAX: u32 = 12 << 10;
 const OPTIONS_MAX: u32 = 1000;
 /// Idle time, period and number of probes after which a silent TCP peer is found dead.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 6);
+/// Send buffer of a Unix socket, bytes. A reply of 1 MiB takes 2 wake-ups of the reactor, not 5, at
+/// the same CPU time (depth 8; the default is 208 KiB).
+const UNIX_SEND_BUFFER: usize = 512 << 10;
 /// What half-open clients are told while the server stops.
 const STOPPING: &str = "the server is shutting down";
 
@@ -220,8 +223,12 @@ fn attach(
 impl Stream {
     /// Socket options. What a kernel does not know is left as it is.
     fn prepare(&self, origin: &Origin, stalled_max: Duration) {
-        let Stream::Tcp(stream) = self else {
-            return;
+        let stream = match self {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(stream) => {
+                let _ = SockRef::from(stream).set_send_buffer_size(UNIX_SEND_BUFFER);
+                return;
+            }
         };
         let socket = SockRef::from(stream);
         let (idle, period, probes) = KEEPALIVE;

@@ -19,7 +19,7 @@ use crate::session::Session;
 
 /// A node and its server.
 pub struct Served {
-    _server: Server,
+    pub server: Server,
     node: Arc<NodeHandle>,
     _dir: tempfile::TempDir,
     socket: PathBuf,
@@ -46,7 +46,7 @@ impl Served {
         }
         let server = Server::start(NbdConfig::of(&spec), node.clone()).unwrap();
         Served {
-            _server: server,
+            server,
             node,
             _dir: dir,
             socket,
@@ -70,6 +70,11 @@ impl Served {
 
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// What the engine runs on.
+    pub fn io_backend(&self) -> String {
+        self.node.io_backend()
     }
 
     /// Clients the engine knows.
@@ -128,7 +133,7 @@ fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
         data_dir: dir.to_owned(),
         address: None,
         peers: Vec::new(),
-        nbd: None,
+        nbd: Some("127.0.0.1:0".to_owned()),
         nbd_socket: Some(socket),
         reactors: 1,
         keepalive: Duration::from_millis(500),

@@ -62,6 +62,54 @@ fn what_one_connection_wrote_all_connections_read() {
 }
 
 #[test]
+fn the_same_is_served_over_tcp() {
+    let served = Served::start(SIZE);
+    let mut client = served.server.connect();
+    client.greet();
+    let name = nbd_proto::ExportName::new("disk").unwrap();
+    let wanted = nbd_proto::Wanted::default();
+    let mut data = Vec::new();
+    nbd_proto::InfoRequest { name, wanted }.encode(&mut data);
+    let mut bytes = Vec::new();
+    nbd_proto::OptionHeader::encode_with(nbd_proto::OptionCode::GO, &data, &mut bytes);
+    // Requests that come with GO are served like all others.
+    let write = Request {
+        flags: F::FUA,
+        kind: K::WRITE,
+        cookie: Cookie(1),
+        offset: 3,
+        length: 4,
+    };
+    bytes.extend(write.encode());
+    bytes.extend(b"data");
+    let flush = Request {
+        flags: F::NONE,
+        kind: K::FLUSH,
+        cookie: Cookie(2),
+        ..write
+    };
+    client.0.write_all(&bytes).unwrap();
+    assert_eq!(client.reply().0, nbd_proto::OptionReplyKind::INFO);
+    assert_eq!(client.reply().0, nbd_proto::OptionReplyKind::ACK);
+    assert_eq!(
+        client.read(16),
+        *b"\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\x01"
+    );
+    client.0.write_all(&flush.encode()).unwrap();
+    client.read(16);
+    let read = Request {
+        kind: K::READ,
+        cookie: Cookie(3),
+        offset: 0,
+        length: 8,
+        ..flush
+    };
+    client.0.write_all(&read.encode()).unwrap();
+    assert_eq!(client.read(24)[16..], *b"\0\0\0data\0");
+    assert_eq!(served.clients(), 1);
+}
+
+#[test]
 fn the_largest_requests_come_back_whole() {
     let served = Served::start(SIZE);
     let mut session = served.open();
