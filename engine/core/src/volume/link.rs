@@ -571,15 +571,15 @@ impl Volume {
         peer.adoption_owed = true;
     }
 
-    /// Members of S that differ: the one that reigns, if it is whole, drops the other from S, and
-    /// the next handshake makes it a sync target.
+    /// Members of S that differ: the primary drops the other from S, and the next handshake makes
+    /// it a sync target. Without a primary they wait for one: a node that changed S by itself
+    /// could meet the promotion of the other, and two empty reigns would compare as diverged.
     pub(super) fn settle_waiting(&mut self, node: NodeIdx) {
         let peer = self.peers.get(node);
         let may_source = self.reigns()
-            && self.durable.sb.whole
+            && self.role.is_primary()
             && self.disk() == Disk::UpToDate
-            && self.durable.change.is_none()
-            && self.role.may_change_set();
+            && self.durable.change.is_none();
         let is_member = self.in_sync().has(node) && self.in_sync().has(self.me);
         let differs = matches!(peer.session, Session::Waiting(_)) && !peer.dirty.is_empty();
         if may_source && is_member && differs && peer.disk == Disk::UpToDate {
