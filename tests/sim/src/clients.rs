@@ -488,7 +488,7 @@ impl World {
             Outcome::Stopping => "answers: stopping",
         });
         if request.kind == Kind::Beyond {
-            if !refused && outcome != Outcome::Stopping {
+            if is_ok {
                 self.fail(
                     "B13",
                     format!("a read past the end is answered {outcome:?}"),
@@ -634,6 +634,7 @@ impl World {
         if crash == Crash::VolatileLost {
             self.count("losses of all volatile state");
             self.clients.acked.clear();
+            self.all().for_each(|n| self.laws.forget_holdings(n));
         }
         let time = self.clients.tick();
         if let Some(history) = &mut self.clients.history {

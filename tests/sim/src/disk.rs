@@ -59,9 +59,12 @@ impl Image {
 
     /// Tags of an extent, in order.
     pub fn read(&self, extent: Extent) -> Vec<u64> {
-        (extent.start..extent.end)
-            .flat_map(|g| self.granule(g))
-            .collect()
+        let mut tags = vec![0; (extent.granules() * BLOCKS_PER_GRANULE) as usize];
+        for (granule, content) in self.0.range(extent.start..extent.end) {
+            let at = ((granule - extent.start) * BLOCKS_PER_GRANULE) as usize;
+            tags[at..at + content.len()].copy_from_slice(content);
+        }
+        tags
     }
 
     /// Blocks inside that are not zeros.
@@ -287,17 +290,24 @@ impl Disk {
     /// Old content, new content or content on its way: a read that meets a write sees any.
     fn mixed(&mut self, extent: Extent, before: &[u64]) -> Vec<u64> {
         let mut tags = self.live.read(extent);
-        for (i, block) in blocks(extent).enumerate() {
-            if tags[i] != before[i] && self.rng.coin() {
-                tags[i] = before[i];
+        if tags != before {
+            for (tag, before) in tags.iter_mut().zip(before) {
+                if tag != before && self.rng.coin() {
+                    *tag = *before;
+                }
             }
-            for work in self.in_flight.values() {
-                let Some(at) = work.target().filter(|at| blocks(*at).contains(&block)) else {
-                    continue;
-                };
+        }
+        let first = blocks(extent).start;
+        for work in self.in_flight.values() {
+            let Some(common) = work.target().and_then(|at| at.intersect(extent)) else {
+                continue;
+            };
+            for block in blocks(common) {
                 if self.rng.coin() {
-                    tags[i] = match work {
-                        Work::Write { tags, .. } => tags[(block - blocks(at).start) as usize],
+                    tags[(block - first) as usize] = match work {
+                        Work::Write { extent: at, tags, .. } => {
+                            tags[(block - blocks(*at).start) as usize]
+                        }
                         _ => 0,
                     };
                 }

@@ -239,6 +239,11 @@ impl Engine {
         matches!(self.0.status().role, RoleStatus::Primary)
     }
 
+    /// Neither serves nor is on its way to serve or to stop.
+    pub fn is_secondary(&self) -> bool {
+        matches!(self.0.status().role, RoleStatus::Secondary | RoleStatus::Stopped)
+    }
+
     /// State of the copy.
     pub fn disk(&self) -> Disk {
         self.0.status().disk

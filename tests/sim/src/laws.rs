@@ -34,8 +34,8 @@ pub struct Laws {
     sent: BTreeMap<(usize, u64), Sent>,
     /// Granules in which two live images differ.
     differ: BTreeMap<(usize, usize), BTreeSet<u64>>,
-    /// Hot granules marked at a node for a peer.
-    marked: BTreeMap<(usize, usize), BTreeSet<u64>>,
+    /// Which hot granules are marked at a node for a peer.
+    marked: BTreeMap<(usize, usize), Vec<bool>>,
     /// Which acknowledged writes each node's disk holds whole.
     holds: Vec<BTreeSet<Segment>>,
     /// Lost power while it was in S, and did not leave S or start a reign since.
@@ -265,9 +265,10 @@ impl World {
     pub fn power_lost(&mut self, node: usize) {
         self.refresh(node);
         let Some(found) = self.peek(node) else { return };
-        let was_clean = found.is_clean;
+        let (was_clean, may_differ) = (found.is_clean, !found.is_settled());
         let volatile = self.nodes[node].disk.has_volatile_cache();
-        if was_clean || !volatile {
+        // With nothing open and nothing marked it lost nothing that others have.
+        if was_clean || !volatile || !may_differ {
             self.nodes[node].lost_power = false;
             return;
         }
@@ -370,6 +371,7 @@ impl World {
             self.law_histories_tell(node);
         }
         self.law_members_are_equal_at_rest();
+        self.law_not_whole_leaves(node);
         self.law_one_primary();
         self.law_tables_are_bounded(node);
     }
@@ -464,20 +466,13 @@ impl World {
         };
         let hot = self.hot();
         for peer in self.all().filter(|p| *p != node) {
-            let now: BTreeSet<u64> = hot
-                .iter()
-                .copied()
-                .filter(|g| engine.is_dirty(peer, *g))
-                .collect();
-            let Some(before) = self.laws.marked.get(&(node, peer)) else {
-                self.laws.marked.insert((node, peer), now);
-                return;
-            };
-            if *before == now {
+            let now: Vec<bool> = hot.iter().map(|g| engine.is_dirty(peer, *g)).collect();
+            let before = self.laws.marked.insert((node, peer), now.clone());
+            let Some(before) = before.filter(|b| *b != now) else {
                 continue;
-            }
-            let cleared: Vec<u64> = before.difference(&now).copied().collect();
-            self.laws.marked.insert((node, peer), now);
+            };
+            let is_cleared = |i: &usize| before[*i] && !now[*i];
+            let cleared: Vec<u64> = (0..hot.len()).filter(is_cleared).map(|i| hot[i]).collect();
             let founded = self.peek(node).is_some_and(|f| f.volume_id != 0);
             let is_source = engine.is_primary();
             if !founded || self.has_no_history(node, peer) {
@@ -500,8 +495,9 @@ impl World {
 
     fn is_proven(&self, node: usize, peer: usize, granule: u64, is_source: bool) -> bool {
         let at = Extent::new(granule, granule + 1);
-        let on_its_way = self.laws.sent.iter().any(|((n, _), s)| {
-            *n == node && s.peer == peer && s.writes.values().any(|e| e.overlaps(at))
+        let joins = |a: usize, b: usize| (a, b) == (node, peer) || (b, a) == (node, peer);
+        let on_its_way = self.laws.sent.iter().any(|((from, _), sent)| {
+            joins(*from, sent.peer) && sent.writes.values().any(|e| e.overlaps(at))
         });
         let is_written = |n: usize| self.nodes[n].disk.writing().any(|e| e.overlaps(at));
         if on_its_way || is_written(node) || is_written(peer) {
@@ -662,7 +658,7 @@ impl World {
                 self.is_alive(n)
                     && self.nodes[n].disk.writing().next().is_none()
                     && record.in_sync.has(NodeIdx(n as u8))
-                    && !self.laws.must_leave[n]
+                    && !self.is_excused(n)
             };
             let serves = self.nodes[primary]
                 .engine
@@ -684,6 +680,20 @@ impl World {
                 );
                 return self.fail("R8", text);
             }
+        }
+    }
+
+    /// T4: a member that is no longer whole confirms nothing before it left S.
+    fn law_not_whole_leaves(&mut self, node: usize) {
+        if !self.laws.must_leave[node] {
+            return;
+        }
+        let Some(engine) = &self.nodes[node].engine else { return };
+        let joined = self.all().any(|p| p != node && engine.is_in_sync_with(p));
+        let in_sync = self.newest_record().is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
+        if joined && in_sync {
+            let text = format!("node {node} lost power while in S, and is in sync as if it had not");
+            self.fail("T4", text);
         }
     }
 
@@ -810,7 +820,7 @@ impl World {
         }
         self.refresh(node);
         let Some(found) = self.peek(node) else { return };
-        if is_resync && found.disk != Disk::Inconsistent {
+        if is_resync && !matches!(found.disk, Disk::Inconsistent | Disk::Failed) {
             let state = found.disk;
             let text =
                 format!("node {node} writes resync data to a copy that is durably {state:?}");
@@ -853,6 +863,12 @@ impl World {
         self.count("records proposed");
     }
 
+    /// It confirmed, and lost pages in a power cut or a failed flush since.
+    fn is_excused(&self, member: usize) -> bool {
+        let machine = &self.nodes[member];
+        self.laws.must_leave[member] || machine.has_failed_flush || machine.is_condemned
+    }
+
     fn holds_at_least(&self, node: usize, block: u64, wanted: u64, is_durable: bool) -> bool {
         let disk = &self.nodes[node].disk;
         let tag = if is_durable {
@@ -876,9 +892,8 @@ impl World {
         };
         let required = self.required(node);
         for member in required {
-            if self.laws.must_leave[member] {
-                let text = format!("a write is answered, and node {member} lost power while in S");
-                return self.fail("T4", text);
+            if !is_durable && self.is_excused(member) {
+                continue;
             }
             let hole = blocks
                 .iter()
@@ -898,15 +913,15 @@ impl World {
             .peek(node)
             .and_then(|f| f.record)
             .map_or(0, |r| r.term.0);
-        let holders: Vec<usize> = self
-            .all()
-            .filter(|n| {
-                blocks
-                    .iter()
-                    .all(|b| self.holds_at_least(*n, *b, request.number, false))
-            })
-            .filter(|n| !self.peek(*n).is_none_or(|f| f.disk == Disk::Blank))
-            .collect();
+        // A target outside S may hold it too; of zeros nobody can tell.
+        let members = self.required(node);
+        let stores = |n: &usize| {
+            request.kind == Kind::Write
+                && self.peek(*n).is_some_and(|f| f.disk != Disk::Blank)
+                && blocks.iter().all(|b| self.holds_at_least(*n, *b, request.number, false))
+        };
+        let holders: Vec<usize> =
+            self.all().filter(|n| members.contains(n) || stores(n)).collect();
         if blocks.is_empty() {
             return;
         }
@@ -920,7 +935,7 @@ impl World {
         self.refresh(node);
         let wanted = number(tag);
         for member in self.required(node) {
-            if !self.holds_at_least(member, block, wanted, false) && !self.laws.must_leave[member] {
+            if !self.is_excused(member) && !self.holds_at_least(member, block, wanted, false) {
                 let text = format!(
                     "node {node} answers a read of block {block} with {tag:x}, member {member} \
                      holds {:x}",

@@ -340,7 +340,10 @@ impl World {
             self.operator.idle_since = self.now;
             return;
         }
-        if self.operator.is_promoting() || self.operator.is_closing {
+        let is_busy =
+            |n: usize| self.nodes[n].engine.as_ref().is_some_and(|e| !e.is_secondary());
+        let one_is_busy = self.all().any(is_busy);
+        if self.operator.is_promoting() || self.operator.is_closing || one_is_busy {
             return;
         }
         if let Switching::Demoting(_) = self.operator.switching {
