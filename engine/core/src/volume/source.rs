@@ -264,6 +264,12 @@ impl Volume {
     pub(super) fn settle_join(&mut self, node: NodeIdx) {
         let peer = self.peers.get(node);
         match peer.source.join {
+            // Its disk failed on the way in: nothing may wait for it.
+            Some(Join::Flushing(_)) if peer.disk == crate::message::Disk::Failed => {
+                self.joining = self.joining.without(node);
+                self.peers.get_mut(node).source.join = None;
+                self.reconsider_all();
+            }
             Some(Join::Flushing(round)) => {
                 if self.flush.completed < round {
                     self.flush.wanted |= self.flush.started < round;
