@@ -8,7 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+mod compare;
+mod core;
 mod figures;
+mod launch;
 mod load;
 mod nbd;
 mod usage;
@@ -29,11 +32,18 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Nbd(nbd::Nbd),
+    Compare(compare::Compare),
+    Core(core::Core),
+    #[command(hide = true)]
+    Launch(launch::Launch),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Nbd(verb) => nbd::run(&verb),
+        Verb::Compare(verb) => compare::run(&verb),
+        Verb::Core(verb) => core::run(&verb),
+        Verb::Launch(verb) => launch::run(&verb),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,8 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// What the ticks may be ahead of the nanoseconds by rounding, for each process.
 const SLACK_TICKS: u64 = 3;
 
@@ -252,7 +254,16 @@ fn read_threads(pid: u32, threads: &mut HashMap<(u32, u32), u64>) {
 
 /// CPU time of this process so far.
 pub fn own() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    clock(ClockId::ProcessCPUTime)
+}
+
+/// CPU time of this thread so far.
+pub fn thread() -> Duration {
+    clock(ClockId::ThreadCPUTime)
+}
+
+fn clock(id: ClockId) -> Duration {
+    let time = clock_gettime(id);
     // CPU time is never negative and its nanoseconds are below one second.
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

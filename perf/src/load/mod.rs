@@ -100,6 +100,11 @@ pub fn verify(plan: &Plan) -> Result<Verified, LoadError> {
     })
 }
 
+/// Bytes of the export, as the server tells. Errors: it does not let a client in.
+pub fn size_of(uri: &NbdUri) -> Result<u64, LoadError> {
+    Ok(connect::connect(uri)?.agreed.size)
+}
+
 /// Writes every block of the range once, in sequence, so that all of it is really there. Gives
 /// the bytes written.
 pub fn precondition(plan: &Plan) -> Result<u64, LoadError> {
