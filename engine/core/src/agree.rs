@@ -139,6 +139,8 @@ fn with_failed_disk(
         failed.disk == Disk::Failed
             && failed.is_primary
             && other.disk == Disk::UpToDate
+            // The sessions of this reign may rely on what it lost (law B9): they must end first.
+            && other.is_whole
             && record.is_some_and(|r| r.in_sync.has(other_node))
     };
     if serves(mine, theirs, peer) || serves(theirs, mine, me) {

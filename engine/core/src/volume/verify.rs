@@ -70,6 +70,7 @@ impl Volume {
         let refusal = match (self.verify.run.is_some(), self.role.is_primary(), missing) {
             (true, ..) => Some(CommandError::InProgress),
             (_, false, _) => Some(CommandError::NotPrimary),
+            _ if !self.is_disk_usable() => Some(CommandError::DiskFailed),
             (_, _, Some(node)) => Some(CommandError::NotConnected(node)),
             _ if in_sync.is_empty() => Some(CommandError::NothingToDo),
             _ => None,
@@ -91,6 +92,10 @@ impl Volume {
     }
 
     pub(super) fn settle_verify(&mut self) {
+        // A copy that failed on the way proves nothing about the others.
+        if self.verify.run.is_some() && !self.is_disk_usable() {
+            return self.verify_failed(CommandError::DiskFailed);
+        }
         let size = self.size;
         while let Some(run) = &mut self.verify.run {
             if run.pieces.len() >= PIECES_MAX * run.peers.len() {
