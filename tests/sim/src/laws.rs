@@ -272,7 +272,9 @@ impl World {
             self.nodes[node].lost_power = false;
             return;
         }
-        self.laws.holds[node].clear();
+        if self.plan.settings.is_durable_policy == 0 {
+            self.laws.holds[node].clear();
+        }
         let in_sync = self
             .newest_record()
             .is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
@@ -346,6 +348,10 @@ impl World {
         self.refresh(node);
         self.law_promotion_was_allowed(node);
         self.judge_crash();
+        if self.nodes[node].lost_power {
+            // Nobody whole was left, or it was the last member: what it lost is lost (law B6).
+            self.all().for_each(|n| self.laws.forget_holdings(n));
+        }
         self.nodes[node].lost_power = false;
         self.laws.must_leave[node] = false;
     }
@@ -475,7 +481,8 @@ impl World {
             let cleared: Vec<u64> = (0..hot.len()).filter(is_cleared).map(|i| hot[i]).collect();
             let founded = self.peek(node).is_some_and(|f| f.volume_id != 0);
             let is_source = engine.is_primary();
-            if !founded || self.has_no_history(node, peer) {
+            let excused = self.is_excused(node) || self.is_excused(peer);
+            if !founded || excused || self.has_no_history(node, peer) {
                 continue;
             }
             let wrong = cleared
@@ -605,6 +612,9 @@ impl World {
             }
             // It may write the new record down before the primary does.
             let own = self.laws.seen[primary];
+            if own.is_some_and(|r| r.is_newer_than(&after)) {
+                continue;
+            }
             let is_first = n == node && own.is_none_or(|r| after.is_newer_than(&r));
             let in_it = after.in_sync.has(NodeIdx(n as u8));
             let adds = is_first && own.is_none_or(|r| !r.in_sync.has(NodeIdx(n as u8)));
@@ -621,7 +631,11 @@ impl World {
 
     /// S6: who joins S has everything durable, but for writes on their way to it.
     fn law_joins_when_equal(&mut self, primary: usize, joining: usize) {
-        if self.has_no_history(primary, joining) || self.nodes[primary].engine.is_none() {
+        // If the member vanished meanwhile, the record comes too late and S shrinks again.
+        let in_touch =
+            self.nodes[primary].engine.as_ref().is_some_and(|e| e.is_connected(joining));
+        let excused = self.is_excused(primary) || self.is_excused(joining);
+        if self.has_no_history(primary, joining) || !in_touch || excused {
             return;
         }
         let granules: BTreeSet<u64> = self.nodes[primary]
