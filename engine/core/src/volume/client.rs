@@ -61,8 +61,9 @@ impl Volume {
     /// Queues the entry for its range; it starts at once if nothing overlaps.
     pub(super) fn order(&mut self, slot: u32, exclusive: bool) {
         let extent = self.ops.get(slot).extent;
-        let unordered =
-            planted!(self, OverlapIgnored) || (!exclusive && planted!(self, ReadDoesNotWait));
+        let ignores = planted!(self, OverlapIgnored);
+        let reads_pass = planted!(self, ReadDoesNotWait);
+        let unordered = ignores || (reads_pass && !exclusive);
         if unordered || self.overlap.insert(slot, extent, exclusive) {
             self.start(slot);
         }
