@@ -393,14 +393,12 @@ fn write_area(
     }
     // The superblocks stand at 0 and 1, twice in `content`: first zeros, at last themselves.
     let mut commit = Vec::new();
-    let mut seen = 0;
-    for (block, bytes) in content {
+    for (seen, (block, bytes)) in (0..).zip(content) {
         if block < FORMAT_COMMIT_BLOCKS && seen >= FORMAT_COMMIT_BLOCKS {
             commit.push((block, bytes));
         } else {
             file.write_all_at(&bytes[..], block * META_BLOCK as u64)?;
         }
-        seen += 1;
     }
     file.sync_all()?;
     for (block, bytes) in commit {

@@ -68,7 +68,7 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
             let mut why = format!("the data on {me} is inconsistent");
             match source {
                 Some(node) => {
-                    why.push_str(&format!("\n  {} has the current data", names.of(*node)))
+                    why.push_str(&format!("\n  {} has the current data", names.of(*node)));
                 }
                 None => why.push_str("\n  no node with the current data is connected"),
             }

@@ -26,8 +26,6 @@ use engine_core::volume::Volume;
 use engine_ring::{BufId, Class, Errno, FileId};
 
 use crate::backend::Store;
-#[cfg(test)]
-use crate::backend::memory::Memory;
 use crate::control_store::ControlStore;
 use crate::driver::disk::{Then, Transfer, done};
 use crate::front_end::{BlockExtent, Intake};
@@ -141,8 +139,11 @@ impl Driver {
 
     /// Whether `run` has something to do at `now`.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        !(self.local.is_empty() && self.intake.events.is_empty() && self.intake.queries.is_empty())
-            || !self.waiting.is_empty()
+        let is_idle = self.local.is_empty()
+            && self.waiting.is_empty()
+            && self.intake.events.is_empty()
+            && self.intake.queries.is_empty();
+        !is_idle
             || self.deadline.is_some_and(|deadline| deadline <= now)
             || self.delayed.iter().any(|(at, _)| *at <= now)
     }
@@ -571,15 +572,6 @@ impl Driver {
             held_buffer(&action)
                 .into_iter()
                 .for_each(|buf| shell.arena.release(buf));
-        }
-    }
-
-    /// The memory itself, where the volume lives in memory.
-    #[cfg(test)]
-    pub(crate) fn memory(&self) -> Option<&Memory> {
-        match &self.store {
-            Store::Memory(memory) => Some(memory),
-            Store::Disk(_) => None,
         }
     }
 }

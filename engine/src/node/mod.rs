@@ -119,7 +119,7 @@ pub fn start(spec: NodeSpec, log: Arc<dyn Log>) -> Result<Arc<NodeHandle>, Start
     let shared = Arc::new(Shared {
         entries: entries.collect(),
         mailboxes,
-        log: Arc::clone(&log),
+        log,
         bells: OnceLock::new(),
         faults: RwLock::new(read_faults()),
         is_draining: AtomicBool::new(false),

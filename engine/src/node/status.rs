@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Shared;
 use crate::control::{Reason, State, VolumeSpec, VolumeStatus};
 use crate::entry::Place;
-use crate::mailbox::Message;
+use crate::mailbox::{Message, Reply};
 use crate::status;
 
 /// Answers that are still awaited; the last one to arrive calls `reply`.
 struct Gathering {
     found: Mutex<Vec<Option<VolumeStatus>>>,
-    reply: Mutex<Option<Box<dyn FnOnce(Vec<VolumeStatus>) + Send>>>,
+    reply: Mutex<Option<Reply<Vec<VolumeStatus>>>>,
 }
 
 impl Gathering {

@@ -188,7 +188,7 @@ impl Reactor {
             return self.leave_if_done(slot);
         }
         self.touch(slot, |connection, ctx| {
-            connection.on_io(ctx, tag, result, more)
+            connection.on_io(ctx, tag, result, more);
         });
     }
 
@@ -237,12 +237,12 @@ impl Reactor {
         {
             if let Some(slot) = self.seat_of(session) {
                 self.touch(slot, |connection, ctx| {
-                    connection.on_complete(ctx, req, outcome)
+                    connection.on_complete(ctx, req, outcome);
                 });
             }
         }
         for ExtentsAnswer { seat, tag, result } in extents.drain(..) {
-            self.extents_answered(u32::from(seat), tag, result);
+            self.extents_answered(u32::from(seat), tag, &result);
         }
         for session in quiet.drain(..) {
             self.session_quiet(session);
@@ -266,7 +266,7 @@ impl Reactor {
         &mut self,
         slot: u32,
         tag: u32,
-        result: Result<Vec<crate::front_end::BlockExtent>, Errno>,
+        result: &Result<Vec<crate::front_end::BlockExtent>, Errno>,
     ) {
         let client = self
             .clients

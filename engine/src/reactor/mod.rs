@@ -45,6 +45,9 @@ const MESSAGES_PER_TURN: usize = 64;
 /// A connection that waits for room looks again after this time at the latest.
 const ROOM_POLL: std::time::Duration = std::time::Duration::from_millis(5);
 
+/// Asks for a link: peer's name, volume, how soon. Never waits.
+pub(crate) type Redial = Box<dyn Fn(&str, &str, When) + Send>;
+
 /// What a reactor needs besides its shell.
 pub(crate) struct Parts {
     pub(crate) inbox: Receiver<Message>,
@@ -52,8 +55,7 @@ pub(crate) struct Parts {
     /// Counter of sessions, shared by all reactors, and the process's random number above it.
     pub(crate) sessions: Arc<AtomicU64>,
     pub(crate) process: u32,
-    /// Asks for a link: peer's name, volume, how soon.
-    pub(crate) redial: Box<dyn Fn(&str, &str, When) + Send>,
+    pub(crate) redial: Redial,
 }
 
 /// One reactor; made and run on its own thread.
