@@ -36,6 +36,7 @@ use crate::explain::{self, Failure};
 )]
 #[command(after_help = "\
 EXAMPLES
+  pollux demo
   pollux serve --config lab.toml --node alpha
   pollux volume create vm-store
   pollux promote vm-store
@@ -72,6 +73,7 @@ struct Place {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Demo(crate::demo::DemoArgs),
     Serve(serve::Serve),
     Status(status::Status),
     #[command(subcommand)]
@@ -128,6 +130,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     let place = &cli.place;
     match cli.verb {
         None => start_here(place),
+        Some(Verb::Demo(args)) => crate::demo::run(&args),
         Some(Verb::Serve(verb)) => verb.run(place),
         Some(Verb::Status(verb)) => verb.run(place),
         Some(Verb::Volume(verb)) => verb.run(place),

@@ -22,6 +22,7 @@ pub(super) struct Serve {}
 
 impl Serve {
     pub(super) fn run(self, place: &Place) -> Result<Exit, Failure> {
+        crate::demo::tie::die_with_parent();
         let loaded = place.load_valid()?;
         crate::serve::run(&loaded, place.node(&loaded)?, start_node)
     }
