@@ -70,12 +70,19 @@ pub enum Rw {
     /// Writes from the first block to the last, and again.
     Write,
     /// Random blocks, half of them read, half written.
-    RandRw,
+    #[serde(rename = "randrw")]
+    RandMix,
 }
 
 impl Rw {
     /// Every one there is.
-    pub const ALL: [Rw; 5] = [Rw::RandRead, Rw::RandWrite, Rw::Read, Rw::Write, Rw::RandRw];
+    pub const ALL: [Rw; 5] = [
+        Rw::RandRead,
+        Rw::RandWrite,
+        Rw::Read,
+        Rw::Write,
+        Rw::RandMix,
+    ];
 
     /// Its word.
     pub fn name(self) -> &'static str {
@@ -84,7 +91,7 @@ impl Rw {
             Rw::RandWrite => "randwrite",
             Rw::Read => "read",
             Rw::Write => "write",
-            Rw::RandRw => "randrw",
+            Rw::RandMix => "randrw",
         }
     }
 
@@ -286,7 +293,7 @@ impl Visits {
     pub fn next(&mut self) -> Option<Next> {
         let block = match &mut self.order {
             Order::Endless { cursor } => match self.rw {
-                Rw::RandRead | Rw::RandWrite | Rw::RandRw => self.random.below(self.blocks),
+                Rw::RandRead | Rw::RandWrite | Rw::RandMix => self.random.below(self.blocks),
                 Rw::Read | Rw::Write => {
                     let block = *cursor;
                     *cursor = if block + 1 == self.blocks {
@@ -307,7 +314,7 @@ impl Visits {
         let is_write = match self.rw {
             Rw::RandRead | Rw::Read => false,
             Rw::RandWrite | Rw::Write => true,
-            Rw::RandRw => self.random.next() & 1 == 1,
+            Rw::RandMix => self.random.next() & 1 == 1,
         };
         Some(Next {
             is_write,
@@ -389,11 +396,19 @@ mod tests {
     }
 
     #[test]
+    fn a_load_has_the_same_word_everywhere() {
+        for rw in Rw::ALL {
+            assert_eq!(serde_json::to_value(rw).unwrap(), rw.name());
+            assert_eq!(rw.name().parse(), Ok(rw));
+        }
+    }
+
+    #[test]
     fn one_pass_visits_every_block_once() {
         for (rw, blocks) in [
             (Rw::RandWrite, 1),
             (Rw::RandRead, 97),
-            (Rw::RandRw, 360),
+            (Rw::RandMix, 360),
             (Rw::Read, 64),
         ] {
             for seed in 0..20 {
@@ -415,11 +430,11 @@ mod tests {
             let mut writes = 0;
             for _ in 0..1000 {
                 let next = visits.next().unwrap();
-                assert!(next.offset % 4096 == 0 && next.offset < 10 * 4096);
+                assert!(next.offset.is_multiple_of(4096) && next.offset < 10 * 4096);
                 writes += u32::from(next.is_write);
             }
             match rw {
-                Rw::RandRw => assert!((400..600).contains(&writes), "{writes}"),
+                Rw::RandMix => assert!((400..600).contains(&writes), "{writes}"),
                 rw => assert_eq!(writes, if rw.writes() { 1000 } else { 0 }),
             }
         }
@@ -429,7 +444,7 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_load() {
         let visits = |seed| {
-            let mut visits = Visits::endless(Rw::RandRw, 4096, 1 << 30, seed).unwrap();
+            let mut visits = Visits::endless(Rw::RandMix, 4096, 1 << 30, seed).unwrap();
             (0..100).map(|_| visits.next().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(visits(1), visits(1));

@@ -203,6 +203,39 @@ impl Report<'_> {
     }
 }
 
+/// `file` with `chapter` in the place of its chapter of the same heading, or at its end.
+pub fn replace_chapter(file: &str, chapter: &str) -> String {
+    let mut chapters: Vec<String> = Vec::new();
+    for line in file.lines() {
+        if line.starts_with("# ") || chapters.is_empty() {
+            chapters.push(String::new());
+        }
+        let last = chapters.last_mut().expect("the first line pushed one");
+        last.push_str(line);
+        last.push('\n');
+    }
+    let heading = chapter.lines().next();
+    let mut chapter = chapter.to_owned();
+    match chapters
+        .iter()
+        .position(|old| old.lines().next() == heading)
+    {
+        Some(place) => {
+            if place + 1 < chapters.len() {
+                chapter.push('\n');
+            }
+            chapters[place] = chapter;
+        }
+        None => {
+            if let Some(last) = chapters.last_mut() {
+                last.push('\n');
+            }
+            chapters.push(chapter);
+        }
+    }
+    chapters.concat()
+}
+
 fn spread(measured: &[Measurement], value: impl Fn(&Figures) -> Option<f64>) -> Option<Spread> {
     Spread::of(measured.iter().filter_map(|one| value(&one.figures)))
 }
