@@ -35,14 +35,16 @@ impl Volume {
             return;
         };
         let kind = op.kind;
+        // What a failed disk still reads may be older than what it confirmed (F4).
+        let read = if self.is_disk_usable() { result } else { Err(DiskError::Io) };
         match kind {
-            Kind::Read { .. } => self.read_done(slot, result),
+            Kind::Read { .. } => self.read_done(slot, read),
             Kind::Write { .. } | Kind::Zero { .. } => self.local_leg_done(slot, result),
             Kind::MemberData { .. } | Kind::MemberZero { .. } => {
                 self.member_write_done(slot, result);
             }
-            Kind::Serve { id } => self.serve_read(slot, id, result, buf, is_zero),
-            Kind::ServeRead { id } => self.serve_read_done(slot, id, result, buf),
+            Kind::Serve { id } => self.serve_read(slot, id, read, buf, is_zero),
+            Kind::ServeRead { id } => self.serve_read_done(slot, id, read, buf),
             Kind::Store { id, .. } => self.stored(slot, id, result),
             _ => {}
         }
@@ -105,6 +107,8 @@ impl Volume {
                 op.failed = op.failed.with(self.me);
             } else if op.phase == Phase::Out && op.is_mutation() {
                 op.pending = op.pending.without(self.me);
+            } else if matches!(op.phase, Phase::Log | Phase::Dispatch) {
+                self.drop_merged(slot);
             }
         }
         self.round_lost(self.me);
@@ -114,6 +118,26 @@ impl Volume {
 
     fn start_read_from(&self) -> bool {
         self.is_disk_usable() && matches!(self.disk(), Disk::UpToDate)
+    }
+
+    /// Bytes merged from a disk that failed meanwhile may be older than what it confirmed: the
+    /// request fails before anybody is sent them.
+    fn drop_merged(&mut self, slot: u32) {
+        let op = *self.ops.get(slot);
+        let is_merged = match op.kind {
+            Kind::Write { range, .. } => !range.is_aligned(),
+            Kind::Zero { .. } => op.piece_buf_owned,
+            _ => false,
+        };
+        if !is_merged {
+            return;
+        }
+        if let Some(buf) = op.piece_buf.filter(|_| op.piece_buf_owned) {
+            self.actions.push(Action::Release { buf });
+        }
+        self.wait_log.retain(|s| *s != slot);
+        self.wait_dispatch.retain(|s| *s != slot);
+        self.fail_before_dispatch(slot, Outcome::Io);
     }
 
     pub(super) fn start_read(&mut self, slot: u32) {
@@ -154,6 +178,15 @@ impl Volume {
                 self.actions.push(Action::Release { buf });
             }
             return;
+        };
+        let is_copy = matches!(self.ops.get(slot).kind, Kind::Read { .. });
+        let outcome = match outcome {
+            _ if is_copy || self.is_disk_usable() => outcome,
+            JobOutcome::Buffer(buf) => {
+                self.actions.push(Action::Release { buf });
+                JobOutcome::Failed(DiskError::Io)
+            }
+            _ => JobOutcome::Failed(DiskError::Io),
         };
         match self.ops.get(slot).kind {
             Kind::Write { .. } | Kind::Zero { .. } => self.merged(slot, &outcome),
