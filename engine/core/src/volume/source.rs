@@ -270,6 +270,12 @@ impl Volume {
                 self.peers.get_mut(node).source.join = None;
                 self.reconsider_all();
             }
+            // A write answered without it may still be on its way there: the round that makes it
+            // durable begins after its confirmation.
+            Some(Join::Flushing(round)) if round > 0 && self.is_owed_answered(node) => {
+                let round = self.flush.started + 1;
+                self.peers.get_mut(node).source.join = Some(Join::Flushing(round));
+            }
             Some(Join::Flushing(round)) => {
                 if self.flush.completed < round {
                     self.flush.wanted |= self.flush.started < round;
@@ -284,6 +290,11 @@ impl Volume {
             }
             _ => {}
         }
+    }
+
+    /// Something the clients were already told of is not confirmed by `node`.
+    fn is_owed_answered(&self, node: NodeIdx) -> bool {
+        self.ops.each().any(|(_, op)| op.is_mutation() && op.answered && op.pending.has(node))
     }
 
     /// A member wrote the record down.
