@@ -142,14 +142,22 @@ impl Sample {
         }
     }
 
-    /// Ticks by parent of processes that ended since: the parent's account of waited-for children
-    /// grew by all their time, not only by that between the samples.
+    /// Ticks of processes that ended since, by the nearest ancestor that did not: its account of
+    /// waited-for children grew by all their time, not only by that between the samples.
     fn vanished(&self, later: &Sample) -> HashMap<u32, u64> {
         let mut vanished = HashMap::new();
-        for (pid, process) in &self.processes {
-            if !later.processes.contains_key(pid) {
-                *vanished.entry(process.parent).or_default() += process.ticks;
+        for process in self
+            .processes
+            .iter()
+            .filter(|(pid, _)| !later.processes.contains_key(pid))
+        {
+            let mut heir = process.1.parent;
+            while !later.processes.contains_key(&heir)
+                && let Some(above) = self.processes.get(&heir)
+            {
+                heir = above.parent;
             }
+            *vanished.entry(heir).or_default() += process.1.ticks;
         }
         vanished
     }
@@ -354,7 +362,8 @@ mod tests {
             &[
                 (10, process(1, "server", 0)),
                 (20, process(1, "make", 100)),
-                (21, process(20, "cc", 40)),
+                (21, process(20, "sh", 3)),
+                (23, process(21, "cc", 37)),
                 (30, process(KTHREADD, "kworker", 0)),
             ],
         );

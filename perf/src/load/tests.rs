@@ -75,7 +75,7 @@ fn latencies_are_between_the_fastest_turn_and_the_whole_run() {
     let mean_ns = measured.elapsed.as_nanos() as f64 * 4.0 / measured.requests as f64;
     // Little's law, generously: a closed loop of four has four in flight on average.
     let ratio = measured.latency.mean() / mean_ns;
-    assert!((0.5..1.1).contains(&ratio), "{ratio}");
+    assert!((0.2..1.1).contains(&ratio), "{ratio}");
 }
 
 #[test]
