@@ -279,7 +279,7 @@ impl Volume {
     /// that may let something else go on. Writes of metadata come last, so that they carry all.
     fn settle_round_of_conditions(&mut self) {
         if self.durable.has_failed {
-            return;
+            return self.settle_failed();
         }
         self.settle_adopting();
         self.settle_record();

@@ -537,6 +537,22 @@ impl Volume {
         }
     }
 
+    /// Metadata cannot be written: what waits for it ends now (law L3).
+    pub(super) fn settle_failed(&mut self) {
+        let (id, next) = match &self.role {
+            Role::Promoting(_) => {
+                return self.promotion_ended(Err(CommandError::MetaFailed));
+            }
+            Role::Demoting(drain) => (drain.id, Role::Secondary),
+            Role::Stopping(drain) => (drain.id, Role::Stopped),
+            Role::Primary | Role::Secondary | Role::Stopped => return,
+        };
+        self.role = next;
+        if let Some(id) = id {
+            self.reply(id, Err(CommandError::MetaFailed));
+        }
+    }
+
     fn set_drain(&mut self, next: DrainPhase) {
         if let Role::Demoting(drain) | Role::Stopping(drain) = &mut self.role {
             drain.phase = next;
