@@ -197,7 +197,11 @@ impl Volume {
                 (true, _) => Outcome::Ok,
                 (_, true) => Outcome::Io,
                 // A member is gone and S has not shrunk yet: its removal decides.
-                _ => return self.flush_failed_once(lost),
+                _ if !lost => return,
+                _ => {
+                    let missing = NodeSet(required.0 & !round.durable.0);
+                    return self.round_missed(missing);
+                }
             };
             round.answered = true;
             for slot in std::mem::take(&mut round.clients) {
@@ -220,9 +224,26 @@ impl Volume {
         }
     }
 
+    /// The round ended without nodes that are needed now.
+    fn round_missed(&mut self, missing: NodeSet) {
+        let began_without = missing
+            .iter()
+            .all(|n| self.peers.find(n).is_some_and(|p| p.takes_data()));
+        if !began_without {
+            return self.flush_failed_once();
+        }
+        // They began to join after it did: the next round asks them too.
+        let Some(round) = self.flush.round.take() else {
+            return;
+        };
+        self.flush.waiting.splice(0..0, round.clients);
+        self.flush.wanted = true;
+        self.ops.attention = true;
+    }
+
     /// With the fault planted a failed flush is an error once, and then forgotten.
-    fn flush_failed_once(&mut self, lost: bool) {
-        if !(lost && self.may_forget_failed_flush()) {
+    fn flush_failed_once(&mut self) {
+        if !self.may_forget_failed_flush() {
             return;
         }
         let Some(round) = self.flush.round.take() else {
