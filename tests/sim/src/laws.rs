@@ -638,6 +638,16 @@ impl World {
         if self.has_no_history(primary, joining) || !in_touch || excused {
             return;
         }
+        let lacks = |(block, wanted): &(&u64, &u64)| {
+            self.clients.is_judging() && !self.holds_at_least(joining, **block, **wanted, false)
+        };
+        if let Some((block, wanted)) = self.clients.acked.iter().find(lacks) {
+            let text = format!(
+                "node {joining} joined S, and lacks write {wanted} of block {block}, which was \
+                 answered before"
+            );
+            return self.fail("S6", text);
+        }
         let granules: BTreeSet<u64> = self.nodes[primary]
             .disk
             .live()
@@ -840,7 +850,7 @@ impl World {
                 format!("node {node} writes resync data to a copy that is durably {state:?}");
             return self.fail("S8", text);
         }
-        let is_target = found.disk == Disk::Inconsistent;
+        let is_target = matches!(found.disk, Disk::Inconsistent | Disk::Failed);
         if self.nodes.len() > 1 && !is_resync && !(is_target && buf.is_none()) {
             self.law_mark_comes_first(node, extent);
         }

@@ -382,6 +382,12 @@ impl World {
                 return self.ask_node(node, force, Purpose::PromoteByForce);
             }
             self.ask_node(node, promote, Purpose::Promote);
+        } else if is_late && self.nodes.iter().any(|n| n.is_gone) {
+            // What was taken away is all there is: bring it back.
+            let now = self.now;
+            for machine in self.nodes.iter_mut().filter(|n| n.is_gone) {
+                (machine.is_gone, machine.restart_at) = (false, Some(now));
+            }
         } else if all_alive && is_late {
             self.force_something(wait);
         }
