@@ -10,6 +10,7 @@ use engine_core::units::{ByteRange, Extent, GRANULE};
 use engine_ring::{BufId, Errno, FallocateMode, FileId, Op};
 
 use crate::backend::{Disk, DiskKind, Store, ZeroStep, disk_error, file};
+use crate::driver::job::Progress;
 use crate::driver::{Driver, ExtentsAnswer, job, to_core};
 use crate::front_end::BlockExtent;
 use crate::shell::{Shell, ZEROS_BYTES};
@@ -295,17 +296,16 @@ impl Driver {
                 let result = result.map(|_| ()).map_err(disk_error);
                 self.local.push_back(done(token, result));
             }
-            Work::Merge(merge) => {
-                if merge.take(tag, result) {
+            Work::Merge(merge) => match merge.take(tag, result) {
+                Progress::Rest(read) => shell.push(slot, tag, read),
+                Progress::Waiting => {}
+                Progress::Done => {
                     let merge = *merge;
                     self.remove(shell, slot);
                     let outcome = merge.finish(&mut shell.arena);
-                    self.local.push_back(Event::JobDone {
-                        token: merge.token,
-                        outcome,
-                    });
+                    self.job_done(merge.token, outcome);
                 }
-            }
+            },
             Work::Extents { seat, tag, found } => {
                 let (seat, tag) = (*seat, *tag);
                 let runs = found.lock().unwrap_or_else(PoisonError::into_inner).take();

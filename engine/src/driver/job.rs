@@ -2,7 +2,7 @@
 
 use engine_core::event::{DiskError, JobOutcome, Token};
 use engine_core::units::{ByteRange, GRANULE};
-use engine_ring::{Arena, BufId, Errno, Op};
+use engine_ring::{Arena, BufId, Errno, FileId, Op};
 
 use crate::backend::{Store, disk_error};
 use crate::driver::Driver;
@@ -52,21 +52,56 @@ pub(super) struct Merge {
     buf: BufId,
     gaps: [Option<Gap>; 2],
     scratch: BufId,
+    file: FileId,
+    /// Bytes of each granule that are here.
+    got: [u32; 2],
     left: u8,
     failed: Option<DiskError>,
 }
 
+/// How a merge goes on after one of its reads ended.
+pub(super) enum Progress {
+    /// The read was short.
+    Rest(Op<'static>),
+    /// Another read is still out.
+    Waiting,
+    /// All are here, or one failed.
+    Done,
+}
+
 impl Merge {
-    /// One of the reads ended; true when none is left.
-    pub(super) fn take(&mut self, _tag: u32, result: Result<u32, Errno>) -> bool {
+    /// One of the reads ended.
+    pub(super) fn take(&mut self, tag: u32, result: Result<u32, Errno>) -> Progress {
+        let got = &mut self.got[tag as usize];
         match result {
-            Ok(GRANULE_LEN) => {}
-            // A single granule does not come in pieces.
-            Ok(_) => self.failed = Some(DiskError::Io),
+            Ok(0) => self.failed = Some(DiskError::Io),
+            Ok(moved) => *got += moved,
             Err(errno) => self.failed = Some(disk_error(errno)),
         }
+        if self.failed.is_none() && *got < GRANULE_LEN {
+            return Progress::Rest(self.read(tag));
+        }
         self.left -= 1;
-        self.left == 0
+        if self.left == 0 {
+            Progress::Done
+        } else {
+            Progress::Waiting
+        }
+    }
+
+    /// The read of what is missing of one granule.
+    fn read(&self, tag: u32) -> Op<'static> {
+        let gap = self.gaps[tag as usize].expect("reads are pushed for gaps only");
+        let got = self.got[tag as usize];
+        let buf = self
+            .scratch
+            .slice(tag * GRANULE_LEN + got, GRANULE_LEN - got);
+        let at = gap.at / GRANULE * GRANULE + u64::from(got);
+        Op::ReadAt {
+            file: self.file,
+            buf,
+            at,
+        }
     }
 
     /// Copies the gaps and lets both buffers go.
@@ -117,29 +152,20 @@ impl Driver {
             .alloc(engine_ring::Class::Meta, 2 * GRANULE as usize);
         let Some(scratch) = scratch else { return false };
         shell.arena.retain(buf);
+        let file = self.disk().file;
         let merge = Merge {
             token,
             buf,
             gaps,
             scratch,
+            file,
+            got: [0; 2],
             left,
             failed: None,
         };
         let slot = self.insert(shell, Work::Merge(merge));
-        let file = self.disk().file;
-        for (index, gap) in gaps.iter().enumerate() {
-            let Some(gap) = gap else { continue };
-            let into = scratch.slice(index as u32 * GRANULE_LEN, GRANULE_LEN);
-            let at = gap.at / GRANULE * GRANULE;
-            shell.push(
-                slot,
-                index as u32,
-                Op::ReadAt {
-                    file,
-                    buf: into,
-                    at,
-                },
-            );
+        for tag in (0..2).filter(|tag| gaps[*tag as usize].is_some()) {
+            shell.push(slot, tag, merge.read(tag));
         }
         true
     }

@@ -16,13 +16,11 @@
 mod receive;
 mod send;
 
-use std::os::fd::OwnedFd;
-
 use engine_core::event::{Event, LinkId};
 use engine_core::message::Message;
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
-use engine_ring::{Arena, BufId, Class, Errno, FileId, Op, ShutdownHow};
+use engine_ring::{Arena, BufId, Class, Errno, FileId, Op, Ring, ShutdownHow};
 
 use crate::shell::Shell;
 use crate::table::Table;
@@ -125,14 +123,15 @@ impl Links {
         }
     }
 
-    /// A new connection to `peer`; `unread` was received on it already. A standing one of the
+    /// A new connection to `peer`, put into the ring's table by `register` if there is room;
+    /// `unread` was received on it already. A standing one of the
     /// same volume and peer ends first. Refused (and closed) when there is no room.
     pub(crate) fn add(
         &mut self,
         shell: &mut Shell,
         volume: u32,
         peer: NodeIdx,
-        socket: OwnedFd,
+        register: impl FnOnce(&mut dyn Ring) -> FileId,
         unread: &[u8],
     ) -> Option<LinkId> {
         self.end_where(shell, End::Ours, |link| {
@@ -146,7 +145,7 @@ impl Links {
         };
         let id = LinkId(self.serial << 16 | u64::from(slot));
         self.serial += 1;
-        let socket = shell.ring.register(socket);
+        let socket = register(&mut *shell.ring);
         let link = Link {
             id,
             slot,

@@ -285,7 +285,12 @@ impl PeerThread {
             }
             self.dial_due(now);
             // The accepting side dials nothing: a wish of its own must not end its waits.
-            let due = self.wishes.iter().filter(|w| w.is_due && self.dials).map(|w| w.at).min();
+            let due = self
+                .wishes
+                .iter()
+                .filter(|w| w.is_due && self.dials)
+                .map(|w| w.at)
+                .min();
             let until = ping_at.min(tell_at).min(session.heard_at + silence);
             if self.wait(Some(&session.stream), until.min(due.unwrap_or(u64::MAX))) {
                 session.read()?;

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use engine_core::event::{Event, SessionId};
 use engine_core::time::Instant;
-use engine_ring::{Errno, Op, ShutdownHow};
+use engine_ring::{Errno, FileId, Op, Ring, ShutdownHow};
 
 use crate::control::ClientStatus;
 use crate::driver::{Ended, ExtentsAnswer};
 use crate::front_end::{
-    Attachment, ClientInfo, Connection, Ctx, DRAIN_MAX, DrainReason, Ending, Seat,
+    Attachment, ClientInfo, Connection, Ctx, DRAIN_MAX, DrainReason, Ending, MakeConnection, Seat,
 };
 use crate::reactor::{Reactor, SEAT_BITS};
 use crate::token::{Kind, SHUTDOWN_TAG, Token};
@@ -54,18 +54,29 @@ impl Client {
 impl Reactor {
     /// A new client of the volume in `slot`. Its socket is closed when the table is full.
     pub(super) fn seat(&mut self, volume: u32, attachment: Attachment) {
-        let Some(slot) = self.clients.next_slot() else {
-            return;
-        };
         let Attachment {
             socket,
             client,
             make,
         } = attachment;
+        self.seat_at(volume, |ring| ring.register(socket), client, make);
+    }
+
+    /// As [`Reactor::seat`], with a socket that `register` puts into the ring's table.
+    pub(super) fn seat_at(
+        &mut self,
+        volume: u32,
+        register: impl FnOnce(&mut dyn Ring) -> FileId,
+        client: ClientInfo,
+        make: MakeConnection,
+    ) {
+        let Some(slot) = self.clients.next_slot() else {
+            return;
+        };
         let counter = self.parts.sessions.fetch_add(1, Ordering::Relaxed);
         let counter = (counter & ((1 << COUNTER_BITS) - 1)) << SEAT_BITS;
         let process = u64::from(self.parts.process) << (COUNTER_BITS + SEAT_BITS);
-        let socket = self.shell.ring.register(socket);
+        let socket = register(&mut *self.shell.ring);
         let seat = Seat {
             slot: slot as u16,
             session: SessionId(process | counter | u64::from(slot)),

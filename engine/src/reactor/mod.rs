@@ -10,6 +10,8 @@
 
 mod clients;
 mod sleep;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 use std::fs::File;

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use engine_core::action::{Answer, CommandError};
 use engine_core::event::{Command, CommandId, Event};
+use engine_core::meta::Loaded;
 use engine_core::time::Instant;
 use engine_core::units::{NODES_MAX, NodeIdx, NodeSet};
-use engine_core::volume::{RoleStatus, Volume as Core};
-use engine_ring::{Backend, FileId, Op};
+use engine_core::volume::{RoleStatus, Setup, Volume as Core};
+use engine_ring::{Backend, FileId, Op, Ring};
 
 use crate::backend::{Disk, Opened, Store};
 use crate::control::{Done, Outcome, Refusal, RefusalKind, Request, VolumeSpec};
@@ -21,6 +22,7 @@ use crate::control_store::LocalStore;
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::front_end::{DrainReason, Intake, Service};
+use crate::layer::faulty::Faults;
 use crate::log::Level;
 use crate::mailbox::{Leave, Message, NewVolume, PeerNews, Reply};
 use crate::peers::When;
@@ -57,6 +59,17 @@ struct Asking {
     waiting: NodeSet,
     began: Instant,
     until: Instant,
+}
+
+/// A volume whose files are in the ring's table already.
+pub(super) struct Arrival {
+    pub(super) setup: Setup,
+    pub(super) loaded: Loaded,
+    pub(super) store: Store,
+    pub(super) meta: FileId,
+    pub(super) spec: VolumeSpec,
+    pub(super) faults: Faults,
+    pub(super) notes: Vec<String>,
 }
 
 /// One volume of this reactor.
@@ -164,7 +177,9 @@ impl Reactor {
                 let Some(slot) = self.find(&volume) else {
                     return;
                 };
-                self.links.add(&mut self.shell, slot, peer, socket, &unread);
+                let register = |ring: &mut dyn Ring| ring.register(socket);
+                self.links
+                    .add(&mut self.shell, slot, peer, register, &unread);
                 let volume = self.volumes.get_mut(slot).expect("it was just found");
                 volume.found_out(peer, self.shell.now);
             }
@@ -206,18 +221,9 @@ impl Reactor {
             spec,
             faults,
         } = new;
-        let Some(slot) = self.volumes.next_slot() else {
-            return;
-        };
         let mut notes = Vec::new();
-        if setup.names.len() > 1 {
-            notes.push(QUORUM_OFF.to_owned());
-        }
         let store = match store {
-            Opened::Memory(memory) => {
-                notes.push(MEMORY.to_owned());
-                Store::Memory(memory)
-            }
+            Opened::Memory(memory) => Store::Memory(memory),
             Opened::Disk(disk) => {
                 if !disk.is_direct {
                     notes.push(BUFFERED.to_owned());
@@ -226,22 +232,47 @@ impl Reactor {
                 Store::Disk(Disk::new(file, disk.kind, spec.allocation))
             }
         };
+        let meta = self.shell.ring.register(meta);
+        let core = Arrival {
+            setup,
+            loaded,
+            store,
+            meta,
+            spec,
+            faults,
+            notes,
+        };
+        self.install(entry, core);
+    }
+
+    /// Puts a volume to work whose files are in the ring's table.
+    pub(super) fn install(&mut self, entry: Arc<Entry>, arrival: Arrival) {
+        let Some(slot) = self.volumes.next_slot() else {
+            return;
+        };
+        let Arrival {
+            setup,
+            loaded,
+            store,
+            meta,
+            spec,
+            faults,
+            mut notes,
+        } = arrival;
+        if setup.names.len() > 1 {
+            notes.push(QUORUM_OFF.to_owned());
+        }
+        if setup.is_memory {
+            notes.push(MEMORY.to_owned());
+        }
         if self.shell.ring.features().backend == Backend::Posix {
             notes.push(POSIX.to_owned());
         }
-        let meta = self.shell.ring.register(meta);
-        let control_store = LocalStore::new(loaded.superblock.record);
+        let control_store = Box::new(LocalStore::new(loaded.superblock.record));
         let intake = Intake::new(spec.size_bytes, setup.requests_max);
         let me = setup.node;
-        let driver = Driver::new(
-            slot,
-            Core::attach(setup, loaded),
-            store,
-            meta,
-            intake,
-            faults,
-            Box::new(control_store),
-        );
+        let core = Core::attach(setup, loaded);
+        let driver = Driver::new(slot, core, store, meta, intake, faults, control_store);
         let volume = Volume {
             driver,
             clients: 0,
@@ -314,7 +345,9 @@ impl Reactor {
                     .push_back(Event::Unreachable { peer: gone.peer });
                 self.is_pressed = true;
             }
-            if volume.leaving.is_none() {
+            // A link that was replaced by a newer one is not missed.
+            let is_missed = !self.links.has_peer(gone.volume, gone.peer);
+            if volume.leaving.is_none() && is_missed {
                 let when = if gone.was_useful {
                     When::Soon
                 } else {
@@ -628,7 +661,7 @@ impl Reactor {
         }
     }
 
-    fn status(&mut self, slot: u32) -> crate::control::VolumeStatus {
+    pub(super) fn status(&mut self, slot: u32) -> crate::control::VolumeStatus {
         let now = self.shell.now;
         let ours = self
             .clients
