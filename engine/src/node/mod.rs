@@ -14,7 +14,7 @@ mod status;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -86,6 +86,7 @@ struct Shared {
 pub struct NodeHandle {
     shared: Arc<Shared>,
     io_backend: String,
+    turns: Arc<AtomicU64>,
     peers: Mutex<Peers>,
     reactors: Mutex<Vec<JoinHandle<()>>>,
     keeper: Mutex<Option<JoinHandle<()>>>,
@@ -105,8 +106,9 @@ pub fn start(spec: NodeSpec, log: Arc<dyn Log>) -> Result<Arc<NodeHandle>, Start
         ),
         None => None,
     };
+    let turns: Arc<AtomicU64> = Arc::default();
     let bells: Arc<OnceLock<Vec<(String, peers::PeerBell)>>> = Arc::default();
-    let handles = reactors::start(&spec, &log, &bells)?;
+    let handles = reactors::start(&spec, &log, &bells, &turns)?;
     let io_backend = handles[0].words.clone();
     let mailboxes = handles
         .iter()
@@ -142,6 +144,7 @@ pub fn start(spec: NodeSpec, log: Arc<dyn Log>) -> Result<Arc<NodeHandle>, Start
     Ok(Arc::new(NodeHandle {
         shared,
         io_backend,
+        turns,
         peers: Mutex::new(peers),
         reactors: Mutex::new(
             handles
@@ -235,6 +238,11 @@ impl NodeHandle {
         self.shared.mailboxes[reactor]
             .send(message)
             .map_err(|_| AttachError::Full)
+    }
+
+    /// Times any reactor entered its ring since start: one system call each on io_uring.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// Where peers are listened for: tells the port where the configuration said 0.

@@ -48,6 +48,7 @@ pub(super) fn start(
     spec: &NodeSpec,
     log: &Arc<dyn Log>,
     bells: &Arc<OnceLock<Vec<(String, PeerBell)>>>,
+    turns: &Arc<AtomicU64>,
 ) -> Result<Vec<ReactorHandle>, StartError> {
     let count = spec.reactors.max(1);
     let cpus = cpu::allowed().unwrap_or_default();
@@ -63,6 +64,7 @@ pub(super) fn start(
             sleep: SleepPolicy::new(Polling::Balanced, may_spin),
             sessions: Arc::clone(&sessions),
             process,
+            turns: Arc::clone(turns),
             redial: Box::new(move |peer: &str, volume: &str, when: When| {
                 if let Some(bells) = bells.get() {
                     Peers::redial(bells, peer, volume, when);

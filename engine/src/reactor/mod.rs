@@ -17,7 +17,7 @@ mod volumes;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 
 use engine_core::time::Instant;
@@ -58,6 +58,8 @@ pub(crate) struct Parts {
     pub(crate) sessions: Arc<AtomicU64>,
     pub(crate) process: u32,
     pub(crate) redial: Redial,
+    /// Counts the ring's system calls, over all reactors.
+    pub(crate) turns: Arc<AtomicU64>,
 }
 
 /// One reactor; made and run on its own thread.
@@ -79,8 +81,6 @@ pub(crate) struct Reactor {
     is_exiting: bool,
     /// Where the thread's context switches are counted.
     status: Option<File>,
-    /// Turns and system calls so far.
-    pub(crate) turns: u64,
 }
 
 impl Reactor {
@@ -98,7 +98,6 @@ impl Reactor {
             is_pressed: false,
             is_exiting: false,
             status: File::open("/proc/thread-self/status").ok(),
-            turns: 0,
         }
     }
 
@@ -132,7 +131,7 @@ impl Reactor {
     }
 
     fn enter(&mut self, wait: Wait) -> bool {
-        self.turns += 1;
+        self.parts.turns.fetch_add(1, Ordering::Relaxed);
         let turn = self
             .shell
             .ring

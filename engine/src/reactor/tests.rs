@@ -2,7 +2,7 @@
 //! panics, every request ends, and every buffer comes back.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -462,6 +462,7 @@ impl Node {
             sleep: Sleep::new(Polling::Cpu, false),
             sessions: Arc::default(),
             process: 1,
+            turns: Arc::default(),
             redial: Box::new(move |_, _, _| wants.store(true, Ordering::SeqCst)),
         };
         let shell = Shell::new(Box::new(ring), arena, Arc::new(Silent)).unwrap();
