@@ -1,1 +1,23 @@
-//! Real processes killed, paused and cut off.
+//! Real processes killed, cut off and fed with bad disks, under clients that remember.
+//!
+//! ```text
+//!  kills ─┬─ Pair      two daemons of one lab: start, kill -9, promote
+//!         └─ Clients   threads that write tagged blocks ─► history::Checker
+//!  guest ─── a Linux kernel in QEMU as the client (guest.py)
+//!  tests/ ── one test for each promise of faults and refusals
+//! ```
+//! Whatever is judged here is seen from outside: through NBD, the command line and files at rest.
+
+#![forbid(unsafe_code)]
+
+mod clients;
+pub mod disk;
+pub mod guest;
+pub mod kills;
+mod pair;
+mod random;
+mod tagged;
+
+pub use clients::{Clients, Recorder};
+pub use pair::Pair;
+pub use random::Random;

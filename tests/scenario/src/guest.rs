@@ -1,0 +1,4 @@
+//! A Linux kernel as the client.
+
+/// Placeholder.
+pub fn run() {}

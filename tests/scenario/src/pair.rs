@@ -1,0 +1,149 @@
+//! Two daemons that mirror one volume.
+
+use std::time::Duration;
+
+use conformance::{Daemon, Lab, Ran};
+use serde_json::Value;
+
+/// The nodes, by index.
+pub const NODES: [&str; 2] = ["alpha", "beta"];
+
+/// Longest time a small volume may take to become healthy on a busy machine.
+pub const HEALTHY_MAX: Duration = Duration::from_secs(60);
+
+/// A lab with alpha, beta and one volume `v`, and the daemons that run.
+#[derive(Debug)]
+pub struct Pair {
+    /// Daemons by index; `None` while one is down. They end before the lab's folder goes.
+    pub daemons: [Option<Daemon>; 2],
+    /// Folder, configuration, command line.
+    pub lab: Lab,
+}
+
+impl Pair {
+    /// The table of volume `v`, of this many MiB, in a file of each node.
+    pub fn volume_text(mebibytes: u64) -> String {
+        format!(
+            "[volume.v]\nsize = \"{mebibytes}MiB\"\nbacking = \"v.img\"\n\
+             replicas = [\"alpha\", \"beta\"]\nnbd = [{{ name = \"v\" }}]\n"
+        )
+    }
+
+    /// Both daemons run; nothing is created.
+    pub fn running(mebibytes: u64) -> Pair {
+        let lab = Lab::new(&NODES, &Pair::volume_text(mebibytes));
+        let daemons = NODES.map(|node| Some(lab.serve(node)));
+        Pair { daemons, lab }
+    }
+
+    /// Both daemons run, alpha is primary, the volume is healthy.
+    pub fn healthy(mebibytes: u64) -> Pair {
+        let pair = Pair::running(mebibytes);
+        pair.found();
+        pair
+    }
+
+    /// As [`Pair::healthy`]; the node of this index runs with planted faults.
+    pub fn healthy_with_faults(mebibytes: u64, index: usize, faults: &str) -> Pair {
+        let lab = Lab::new(&NODES, &Pair::volume_text(mebibytes));
+        let daemons = [0, 1].map(|which| {
+            let node = NODES[which];
+            Some(match which == index {
+                true => lab.serve_faulty(node, faults),
+                false => lab.serve(node),
+            })
+        });
+        let pair = Pair { daemons, lab };
+        pair.found();
+        pair
+    }
+
+    /// Creates both replicas, promotes alpha, waits until the volume is healthy.
+    pub fn found(&self) {
+        for node in NODES {
+            self.lab.done(node, &["volume", "create", "v"]);
+        }
+        self.lab.done("alpha", &["promote", "v"]);
+        self.until_healthy(0);
+    }
+
+    /// Waits until this node says that both copies are in sync.
+    pub fn until_healthy(&self, index: usize) -> Value {
+        self.lab.until_healthy(NODES[index], "v", HEALTHY_MAX)
+    }
+
+    /// What this node says of the volume.
+    pub fn volume(&self, index: usize) -> Value {
+        self.lab.volume(NODES[index], "v")
+    }
+
+    /// What this node says of the replica of the other.
+    pub fn other(&self, index: usize) -> Value {
+        let volume = self.volume(index);
+        replica(&volume, NODES[1 - index]).clone()
+    }
+
+    /// Starts a node's daemon.
+    pub fn start(&mut self, index: usize) {
+        self.daemons[index] = Some(self.lab.serve(NODES[index]));
+    }
+
+    /// Kills a node's daemon, if it runs.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(daemon) = self.daemons[index].take() {
+            daemon.kill();
+        }
+    }
+
+    /// Stops a node's daemon in order. Panics: it does not drain.
+    pub fn stop(&mut self, index: usize) {
+        if let Some(daemon) = self.daemons[index].take() {
+            let exit = daemon.stop();
+            assert_eq!(
+                exit,
+                0,
+                "{} did not drain\n{}",
+                NODES[index],
+                self.lab.logs()
+            );
+        }
+    }
+
+    /// Asks a node to become primary, waiting for its peer this long.
+    pub fn promote(&self, index: usize, wait: &str) -> Ran {
+        self.lab
+            .pollux(NODES[index], &["promote", "v", "--wait", wait])
+    }
+
+    /// URI of the volume on a node.
+    pub fn uri(&self, index: usize) -> String {
+        self.lab.node(NODES[index]).uri("v")
+    }
+
+    /// Demotes the primary, stops both daemons, and holds the copies against each other.
+    /// Panics: they differ, or something does not stop.
+    pub fn stop_and_compare(&mut self, primary: usize, mebibytes: u64) {
+        self.lab
+            .done(NODES[primary], &["demote", "v", "--disconnect"]);
+        self.stop(1 - primary);
+        self.stop(primary);
+        self.compare(mebibytes);
+    }
+
+    /// Holds the copies against each other, at rest. Panics: they differ.
+    pub fn compare(&self, mebibytes: u64) {
+        let paths = NODES.map(|node| self.lab.node(node).file("v.img"));
+        let different = crate::disk::different_blocks(&paths[0], &paths[1], mebibytes << 20);
+        assert!(
+            different.is_empty(),
+            "the copies differ in blocks {different:?}"
+        );
+    }
+}
+
+/// A node's replica in a volume's status. Panics: it is not listed.
+pub fn replica<'v>(volume: &'v Value, node: &str) -> &'v Value {
+    let replicas = volume["replicas"].as_array().expect("replicas is an array");
+    let mut found = replicas.iter().filter(|replica| replica["node"] == node);
+    found.next().expect("every configured node is listed")
+}
