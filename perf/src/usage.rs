@@ -217,6 +217,15 @@ fn tree(processes: &HashMap<u32, Process>, root: u32) -> HashSet<u32> {
     }
 }
 
+/// There is no such process any more, or only its status is left to be collected.
+pub fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rfind(')')
+        .and_then(|end| stat.get(end + 1..)?.trim_start().chars().next());
+    matches!(state, None | Some('Z' | 'X'))
+}
+
 /// `/proc/PID/stat`: the name stands in parentheses and may contain anything.
 fn parse_stat(stat: &str) -> Option<Process> {
     let (begin, end) = (stat.find('(')?, stat.rfind(')')?);
@@ -397,6 +406,19 @@ mod tests {
     fn a_process_that_is_gone_is_named() {
         let taken = Sample::take(Some(u32::MAX));
         assert!(matches!(taken, Err(UsageError::NoProcess(u32::MAX))));
+    }
+
+    #[test]
+    fn a_process_that_nobody_collected_has_ended() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(!has_ended(child.id()));
+        child.kill().unwrap();
+        let ended = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            has_ended(child.id())
+        });
+        child.wait().unwrap();
+        assert!(ended && has_ended(child.id()));
     }
 
     #[test]

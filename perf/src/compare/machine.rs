@@ -87,12 +87,9 @@ fn version(kind: Kind, bench: &Bench) -> String {
     let output = Command::new(kind.program(bench)).arg(argument).output();
     let text = output.map(|output| {
         let both = [output.stdout, output.stderr].concat();
-        String::from_utf8_lossy(&both)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
+        let text = String::from_utf8_lossy(&both).into_owned();
+        let line = text.lines().next().unwrap_or_default().trim();
+        line.trim_start_matches("This is ").to_owned()
     });
     text.ok()
         .filter(|text| !text.is_empty())

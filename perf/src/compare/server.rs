@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nbd_proto::{ExportName, NbdUri, Transport as Address};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Backing, Bench, Transport};
-use crate::load;
+use crate::{load, usage};
 
 /// Longest a server may take until its socket answers, and until it has ended.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -96,6 +96,12 @@ impl Kind {
             Kind::NbdkitFile | Kind::NbdkitMemory => "nbdkit".into(),
             Kind::NbdServer => "nbd-server".into(),
         }
+    }
+
+    /// Its promise about the data is that of our server, so that ratios mean something.
+    pub fn is_like_ours(self, backing: Backing) -> bool {
+        let is_buffered = matches!(self, Kind::NbdkitFile | Kind::NbdServer);
+        backing == Backing::Memory || !is_buffered
     }
 
     /// It exports a file that exists before.
@@ -250,7 +256,8 @@ impl Process {
     fn has_ended(&mut self) -> bool {
         match &mut self.child {
             Some(child) => !matches!(child.try_wait(), Ok(None)),
-            None => test_kill_process(self.pid).is_err(),
+            // Whoever inherited it may be slow to collect it.
+            None => usage::has_ended(self.pid.as_raw_nonzero().get().unsigned_abs()),
         }
     }
 

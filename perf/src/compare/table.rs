@@ -47,9 +47,9 @@ impl Report<'_> {
         };
         let transport = match transport {
             Transport::Unix => "a Unix socket",
-            Transport::Tcp => "TCP over loopback",
+            Transport::Tcp => "TCP on loopback",
         };
-        writeln!(f, "# Performance: {backing_words}, over {transport}\n")?;
+        writeln!(f, "# Performance: {backing_words} over {transport}\n")?;
         let Machine {
             cpu,
             cores,
@@ -94,7 +94,12 @@ impl Report<'_> {
             return writeln!(f, "Pollux did not take part.\n");
         };
         writeln!(f, "## Pollux against the best peer\n")?;
-        writeln!(f, "The best peer is chosen for each column by itself.\n")?;
+        writeln!(f, "The best peer is chosen for each column by itself.")?;
+        if self.compare.backing == Backing::File {
+            let why = "Only peers that bypass the page cache, as Pollux does, are candidates.";
+            writeln!(f, "{why}")?;
+        }
+        writeln!(f)?;
         writeln!(
             f,
             "| load | requests/s | best peer | ratio | CPU µs per request | best peer | ratio | \
@@ -131,7 +136,10 @@ impl Report<'_> {
     ) -> Option<(f64, f64, &'static str)> {
         let median = |server| spread(self.results.get(&(point, server))?, &value).map(|s| s.median);
         let mine = median(ours)?;
-        let peers = (0..self.servers.len()).filter(|server| *server != ours);
+        let is_peer = |server: &usize| {
+            *server != ours && self.servers[*server].is_like_ours(self.compare.backing)
+        };
+        let peers = (0..self.servers.len()).filter(is_peer);
         let (server, best) = peers
             .filter_map(|server| median(server).map(|value| (server, value)))
             .max_by(|(_, a), (_, b)| {
@@ -299,6 +307,46 @@ mod tests {
         assert_eq!(replace_chapter("", file), file);
     }
 
+    fn machine() -> Machine {
+        Machine {
+            cpu: "a processor".to_owned(),
+            cores: 2,
+            kernel: "6.1".to_owned(),
+            memory_gib: 8,
+            is_virtual: true,
+            file_system: None,
+            date: "2026-01-02".to_owned(),
+            versions: vec![(Kind::Pollux, "pollux 1".to_owned())],
+        }
+    }
+
+    #[test]
+    fn a_peer_in_the_page_cache_is_no_rival_of_a_file() {
+        let words = ["perf", "--points", "randread:4k:64", "--backing", "file"];
+        let compare = Words::parse_from(words).compare;
+        let servers = [Kind::Pollux, Kind::QemuNative, Kind::NbdkitFile];
+        let mut results = Results::new();
+        for (server, iops) in [(0, 2e4), (1, 1e4), (2, 4e4)] {
+            results.insert((0, server), vec![measurement(iops, 1.0, 0.0)]);
+        }
+        let (machine, servers) = (&machine(), &servers[..]);
+        let text = Report {
+            compare: &compare,
+            machine,
+            servers,
+            results: &results,
+        }
+        .to_string();
+        assert!(
+            text.contains("| 20000 | 10000 qemu-nbd-native | 2.00 |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("Only peers that bypass the page cache"),
+            "{text}"
+        );
+    }
+
     #[test]
     fn ratios_are_ours_to_the_best_peer_of_each_column() {
         let words = ["perf", "--points", "randread:4k:64", "--rounds", "3"];
@@ -316,16 +364,7 @@ mod tests {
         );
         results.insert((0, 1), rounds(&[(4e5, 3.0, 0.0)]));
         results.insert((0, 2), rounds(&[(2e5, 2.0, 0.0)]));
-        let machine = Machine {
-            cpu: "a processor".to_owned(),
-            cores: 2,
-            kernel: "6.1".to_owned(),
-            memory_gib: 8,
-            is_virtual: true,
-            file_system: None,
-            date: "2026-01-02".to_owned(),
-            versions: vec![(Kind::Pollux, "pollux 1".to_owned())],
-        };
+        let machine = machine();
         let (machine, servers) = (&machine, &servers[..]);
         let text = Report {
             compare: &compare,
