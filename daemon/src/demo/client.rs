@@ -282,8 +282,12 @@ fn open(transport: &Transport, silence: Duration) -> io::Result<Box<dyn Stream>>
 
 /// At least one byte. Errors: the end of the stream, and what the socket says.
 fn read_some(stream: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
-    match stream.read(into) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        other => other,
+    loop {
+        match stream.read(into) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            // A signal; sockets with a time limit are not resumed by the kernel.
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::eventually;
 const STOP_MAX: Duration = Duration::from_secs(15);
 
 /// A running daemon. It cannot outlive the test: dropping it kills it, and it dies with the
-/// thread that started it. If the test fails, the end of its log is printed.
+/// thread that started it.
 #[derive(Debug)]
 pub struct Daemon {
     /// The node it runs.
@@ -87,16 +87,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("---- log of {} ----\n{}", self.node, tail(&self.log()));
-        }
     }
-}
-
-/// The last lines of a log.
-pub(crate) fn tail(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
 fn append(log: &Path) -> File {

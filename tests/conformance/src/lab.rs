@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Daemon, Port, Ran, binary, daemon, tools};
+use crate::{Daemon, Port, Ran, binary, tools};
 
 /// Longest time a daemon may take until its API answers.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -61,7 +61,7 @@ impl Node {
 }
 
 /// A temporary folder with one configuration file and the `data_dir` of every node. It goes when
-/// the value does.
+/// the value does; if the test fails, the ends of the daemons' logs are printed then.
 #[derive(Debug)]
 pub struct Lab {
     dir: TempDir,
@@ -136,12 +136,7 @@ impl Lab {
     /// Runs a verb that must succeed. Panics: it does not.
     pub fn done(&self, node: &str, words: &[&str]) -> Ran {
         let ran = self.pollux(node, words);
-        assert_eq!(
-            ran.exit,
-            0,
-            "pollux {words:?} on {node}: {ran:?}\n{}",
-            self.logs()
-        );
+        assert_eq!(ran.exit, 0, "pollux {words:?} on {node}: {ran:?}");
         ran
     }
 
@@ -204,8 +199,7 @@ impl Lab {
             }
             assert!(
                 began.elapsed() < limit,
-                "{volume} on {node}: not within {limit:?}: {what}\n{entry:#}\n{}",
-                self.logs()
+                "{volume} on {node}: not within {limit:?}: {what}\n{entry:#}"
             );
             thread::sleep(Duration::from_millis(40));
         }
@@ -218,18 +212,26 @@ impl Lab {
         })
     }
 
-    /// The ends of all logs, for the message of a failure.
-    pub fn logs(&self) -> String {
-        let of = |node: &Node| {
-            let log = fs::read_to_string(self.log(&node.name)).unwrap_or_default();
-            format!("---- log of {} ----\n{}\n", node.name, daemon::tail(&log))
-        };
-        self.nodes.iter().map(of).collect()
-    }
-
     fn log(&self, node: &str) -> PathBuf {
         self.path(&format!("{node}.log"))
     }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for node in &self.nodes {
+                let log = fs::read_to_string(self.log(&node.name)).unwrap_or_default();
+                eprintln!("---- end of the log of {} ----\n{}", node.name, tail(&log));
+            }
+        }
+    }
+}
+
+/// The last lines of a log.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
 fn node(dir: &Path, name: &str) -> Node {

@@ -91,12 +91,10 @@ pub fn run(plan: &Plan) -> Tally {
     for round in 1..=plan.rounds {
         run.round();
         let violations = run.clients.violations();
-        let logs = || run.pair.lab.logs();
         assert!(
             violations.is_empty(),
-            "seed {}, round {round}: {violations:#?}\n{}",
-            plan.seed,
-            logs()
+            "seed {}, round {round}: {violations:#?}",
+            plan.seed
         );
         if plan.is_verbose && round % 10 == 0 {
             let answers = run.clients.answers();
@@ -168,11 +166,7 @@ impl Run {
             0 => self.primary = index,
             // Another code would be a fault of ours, not a refusal.
             1 | 4 | 7 => self.tally.refusals += 1,
-            _ => panic!(
-                "promote on {}: {ran:?}\n{}",
-                NODES[index],
-                self.pair.lab.logs()
-            ),
+            _ => panic!("promote on {}: {ran:?}", NODES[index]),
         }
         ran.exit == 0
     }
@@ -182,12 +176,7 @@ impl Run {
         let began = Instant::now();
         let mut index = wanted;
         while !self.try_promote(index) {
-            let logs = || self.pair.lab.logs();
-            assert!(
-                began.elapsed() < PROMOTE_MAX,
-                "neither node may serve\n{}",
-                logs()
-            );
+            assert!(began.elapsed() < PROMOTE_MAX, "neither node may serve");
             index = 1 - index;
         }
     }
@@ -206,17 +195,11 @@ impl Run {
             .iter()
             .map(ToString::to_string)
             .collect();
-        let logs = || self.pair.lab.logs();
-        assert!(
-            violations.is_empty(),
-            "seed {seed}: {violations:#?}\n{}",
-            logs()
-        );
+        assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
         assert!(
             seen.complaints.is_empty(),
-            "seed {seed}: {:#?}\n{}",
-            seen.complaints,
-            logs()
+            "seed {seed}: {:#?}",
+            seen.complaints
         );
         self.pair.stop_and_compare(self.primary, plan.mebibytes);
         self.tally.answers = seen.answers;

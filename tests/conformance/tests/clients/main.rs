@@ -1,0 +1,9 @@
+//! Programs nobody changed for us, against `pollux serve`: over TCP and over a Unix socket, on a
+//! volume in memory and on one in a file.
+
+mod fio;
+mod libnbd;
+mod nbdcopy;
+mod nbdinfo;
+mod qemu;
+mod stage;
