@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::nodes::*;
 use common::{OK, pattern};
 use engine::control::{
-    Backing, Done, LinkState, NodeSpec, RefusalKind, Request, Role, State, VolumeSpec,
+    Backing, DiskState, Done, LinkState, NodeSpec, RefusalKind, Request, Role, State, VolumeSpec,
 };
 use engine::node::NodeHandle;
 
@@ -253,4 +253,62 @@ fn a_drained_pair_starts_again_as_equals() {
     promote(pair.beta(), "v").unwrap();
     let (read, bytes) = attach(pair.beta(), "v").read(0, 1 << 20);
     assert!(read == OK && bytes == pattern(3, 1 << 20));
+}
+
+#[test]
+fn a_primary_whose_disk_fails_serves_through_its_peer() {
+    let pair = Pair::created(false);
+    let mut client = attach(pair.alpha(), "v");
+    assert_eq!(client.write(0, &pattern(1, 1 << 20)), OK);
+    assert_eq!(client.flush(), OK);
+    pair.alpha().plant_faults("v: write=eio").unwrap();
+    let bytes = pattern(2, 1 << 20);
+    assert_eq!(client.write(MIB, &bytes), OK, "beta has it");
+    until("alpha's disk is failed", || {
+        status(pair.alpha(), "v").replicas[0].disk_state == DiskState::Failed
+    });
+    let now = status(pair.alpha(), "v");
+    assert_eq!((now.role, now.state), (Role::Primary, State::Degraded));
+    assert!(
+        client.read(MIB, 1 << 20) == (OK, bytes.clone()),
+        "read through beta"
+    );
+    assert!(client.read(0, 1 << 20) == (OK, pattern(1, 1 << 20)));
+    drop(client);
+    assert!(pair.read_on_beta(MIB, 1 << 20) == bytes);
+}
+
+#[test]
+fn a_secondary_whose_flush_fails_leaves_the_set_and_no_client_notices() {
+    let pair = Pair::created(false);
+    let mut client = attach(pair.alpha(), "v");
+    pair.beta().plant_faults("v: flush=eio#1").unwrap();
+    assert_eq!(client.write(0, &pattern(1, 65536)), OK);
+    assert_eq!(client.flush(), OK);
+    until("beta left", || {
+        status(pair.alpha(), "v").state == State::Degraded
+    });
+    assert_eq!(
+        status(pair.beta(), "v").replicas[1].disk_state,
+        DiskState::Failed
+    );
+    assert_eq!(client.write(65536, &pattern(2, 65536)), OK);
+    assert_eq!(client.flush(), OK);
+}
+
+#[test]
+fn a_secondary_whose_disk_hangs_is_given_up_and_clients_go_on() {
+    let pair = Pair::created(false);
+    let mut client = attach(pair.alpha(), "v");
+    pair.beta().plant_faults("v: write=hang").unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let began = std::time::Instant::now();
+    assert_eq!(client.write(0, &pattern(1, 4096)), OK);
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "member_timeout is 2 s"
+    );
+    assert_eq!(status(pair.alpha(), "v").state, State::Degraded);
+    drop(client);
+    drain(pair.alpha());
 }

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::nodes::*;
-use common::{FAILED, OK, pattern};
+use common::{FAILED, NO_SPACE, OK, pattern};
 use engine::control::{Allocation, Backing, Done, Node, RefusalKind, Request, Role, State};
 
 const MIB: u64 = 1 << 20;
@@ -199,4 +199,58 @@ fn a_data_dir_serves_one_node_at_a_time() {
     let alpha = launch("alpha", spec.clone());
     assert!(engine::node::start(spec, std::sync::Arc::new(Printed("again"))).is_err());
     assert!(!alpha.io_backend().is_empty());
+}
+
+#[test]
+fn the_last_copy_answers_errors_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.img");
+    let volumes = vec![volume("v", MIB, Backing::Path(path), &["alpha"])];
+    let alpha = launch("alpha", node("alpha", dir.path(), volumes));
+    create(&alpha, "v");
+    until("primary", || status(&alpha, "v").role == Role::Primary);
+    let mut client = attach(&alpha, "v");
+    alpha.plant_faults("v: write=enospc#1").unwrap();
+    assert_eq!(client.write(0, &pattern(1, 4096)), NO_SPACE);
+    assert_eq!(client.write(0, &pattern(1, 4096)), OK, "the replica stays");
+    alpha.plant_faults("v: write=short").unwrap();
+    assert_eq!(
+        client.write(0, &pattern(2, 65536)),
+        OK,
+        "short transfers are carried on"
+    );
+    assert!(client.read(0, 65536) == (OK, pattern(2, 65536)));
+    alpha.plant_faults("v: write=delay:50").unwrap();
+    assert_eq!(client.write(0, &pattern(3, 4096)), OK);
+    alpha.plant_faults("v: write=eio@64K..128K").unwrap();
+    assert_eq!(client.write(0, &pattern(3, 4096)), OK);
+    assert_eq!(client.write(65536, &pattern(3, 4096)), FAILED);
+    alpha.plant_faults("").unwrap();
+    assert_eq!(
+        client.write(0, &pattern(3, 4096)),
+        FAILED,
+        "failed is final (law F5)"
+    );
+    assert_eq!(status(&alpha, "v").state, State::Critical);
+    assert!(alpha.plant_faults("v: nonsense").is_err());
+}
+
+#[test]
+fn a_file_system_in_memory_serves_too() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
+        println!("skipped: no /dev/shm here");
+        return;
+    };
+    let path = dir.path().join("data.img");
+    let volumes = vec![volume("v", 8 * MIB, Backing::Path(path), &["alpha"])];
+    let alpha = launch("alpha", node("alpha", dir.path(), volumes));
+    create(&alpha, "v");
+    until("primary", || status(&alpha, "v").role == Role::Primary);
+    let mut client = attach(&alpha, "v");
+    assert_eq!(client.write(5000, &pattern(1, 300_000)), OK);
+    assert_eq!(client.trim(65536, 65536), OK);
+    assert_eq!(client.flush(), OK);
+    let mut expected = pattern(1, 300_000);
+    expected[65536 - 5000..131_072 - 5000].fill(0);
+    assert!(client.read(5000, 300_000) == (OK, expected));
 }

@@ -154,6 +154,11 @@ impl Shared {
 
     /// Tries what waits for a lock, and looks for new faults, until the node ends.
     pub(super) fn keep(&self) {
+        let mut plan = self
+            .faults
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         while !self.is_over.load(Ordering::Acquire) {
             thread::park_timeout(KEEPER_EVERY);
             for (index, entry) in self.entries.iter().enumerate() {
@@ -162,14 +167,20 @@ impl Shared {
                     self.attach(index);
                 }
             }
-            let plan = read_faults();
-            if *self.faults.read().unwrap_or_else(PoisonError::into_inner) != plan {
-                *self.faults.write().unwrap_or_else(PoisonError::into_inner) = plan;
-                for entry in &self.entries {
-                    let name = &entry.name;
-                    self.broadcast(|| Message::Faults(name.clone(), self.faults_of(name)));
-                }
+            let now = read_faults();
+            if now != plan {
+                plan.clone_from(&now);
+                self.plant(now);
             }
+        }
+    }
+
+    /// Puts a plan of faults in force on all volumes.
+    pub(super) fn plant(&self, plan: String) {
+        *self.faults.write().unwrap_or_else(PoisonError::into_inner) = plan;
+        for entry in &self.entries {
+            let name = &entry.name;
+            self.broadcast(|| Message::Faults(name.clone(), self.faults_of(name)));
         }
     }
 

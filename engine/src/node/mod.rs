@@ -28,6 +28,7 @@ use crate::control::{
 };
 use crate::entry::{Entry, Place};
 use crate::front_end::{AttachError, Attachment, Service, VolumeView};
+use crate::layer::faulty::Faults;
 use crate::log::{Level, Line, Log};
 use crate::mailbox::{Leave, Mailbox, Message, PeerNews};
 use crate::peers::{self, Peers, Router};
@@ -238,6 +239,15 @@ impl NodeHandle {
         self.shared.mailboxes[reactor]
             .send(message)
             .map_err(|_| AttachError::Full)
+    }
+
+    /// Plants faults in the stores of this node's volumes: a test aid, in the words of
+    /// `POLLUX_FAULTS` (see `layer/faulty.rs`). Replaces what was planted before; the empty plan
+    /// heals all. Errors: the rule that cannot be understood; nothing changes.
+    pub fn plant_faults(&self, plan: &str) -> Result<(), String> {
+        Faults::parse(plan, "").map_err(|error| error.to_string())?;
+        self.shared.plant(plan.to_owned());
+        Ok(())
     }
 
     /// Times any reactor entered its ring since start: one system call each on io_uring.

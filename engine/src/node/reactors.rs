@@ -1,5 +1,6 @@
 //! Starting reactor threads: ring, arena, CPU, sleep policy.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -85,12 +86,25 @@ fn spawn(
     log: &Arc<dyn Log>,
 ) -> Result<ReactorHandle, StartError> {
     let (ready, is_ready) = sync_channel::<Result<(Waker, String), String>>(1);
-    let log = Arc::clone(log);
+    let (log, last_words) = (Arc::clone(log), Arc::clone(log));
     let run = move || match set_up(index, pin, log) {
         Ok((shell, words)) => {
             // The starter waits for it below.
             let _ = ready.send(Ok((shell.ring.waker(), words)));
-            Reactor::new(shell, parts).run();
+            let reactor = AssertUnwindSafe(|| Reactor::new(shell, parts).run());
+            if catch_unwind(reactor).is_err() {
+                // Only a bug of ours ends here. Volumes must not look alive without their
+                // reactor: a peer takes over from a crash, not from silence.
+                let text = "a reactor failed; the process ends";
+                let line = Line {
+                    level: Level::Error,
+                    code: "E299",
+                    volume: None,
+                    text,
+                };
+                last_words.line(line);
+                std::process::abort();
+            }
         }
         Err(why) => drop(ready.send(Err(why))),
     };
