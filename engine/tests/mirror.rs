@@ -312,3 +312,50 @@ fn a_secondary_whose_disk_hangs_is_given_up_and_clients_go_on() {
     drop(client);
     drain(pair.alpha());
 }
+
+#[test]
+fn load_goes_on_while_the_link_flaps_and_the_copies_end_equal() {
+    for memory in [false, true] {
+        let pair = Pair::created(memory);
+        let mut client = attach(pair.alpha(), "v");
+        let mut model = vec![0; SIZE as usize];
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut pause = 37;
+                while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                    pair.cable.cut();
+                    std::thread::sleep(Duration::from_millis(pause % 150));
+                    pair.cable.mend();
+                    std::thread::sleep(Duration::from_millis(200 + pause % 400));
+                    pause = pause * 31 + 7;
+                }
+            });
+            let began = std::time::Instant::now();
+            let mut seed = 1u64;
+            while began.elapsed() < Duration::from_secs(3) {
+                // Sixteen at a time, some of them over the same bytes.
+                let mut asked = Vec::new();
+                for index in 0..16u64 {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(index | 1);
+                    let len = 1 + (seed >> 33) % 60_000;
+                    let offset = (seed >> 20) % (SIZE - len);
+                    let bytes = pattern(seed, len as usize);
+                    client.send(common::Ask::Write, offset, len, &bytes);
+                    asked.push((offset, bytes));
+                }
+                for (offset, bytes) in asked {
+                    let (_, status, _) = client.receive().expect("the survivor goes on");
+                    assert_eq!(status, OK);
+                    model[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                }
+            }
+            is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        pair.cable.mend();
+        pair.until_healthy();
+        assert!(client.read(0, SIZE) == (OK, model.clone()), "alpha, memory: {memory}");
+        drop(client);
+        assert!(pair.read_on_beta(0, SIZE) == model, "beta, memory: {memory}");
+    }
+}
