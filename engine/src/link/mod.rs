@@ -124,8 +124,8 @@ impl Links {
     }
 
     /// A new connection to `peer`, put into the ring's table by `register` if there is room;
-    /// `unread` was received on it already. A standing one of the
-    /// same volume and peer ends first. Refused (and closed) when there is no room.
+    /// `unread` was received on it already. A standing one of the same volume and peer ends
+    /// first. Closed again when there is no room.
     pub(crate) fn add(
         &mut self,
         shell: &mut Shell,
@@ -224,6 +224,13 @@ impl Links {
         self.table
             .iter()
             .any(|(_, link)| is_it(link) && link.state == State::Up)
+    }
+
+    /// Whether this peer has said anything on the link of this volume that stands.
+    pub(crate) fn has_heard(&self, volume: u32, peer: NodeIdx) -> bool {
+        let is_it = |link: &Link| (link.volume, link.peer) == (volume, peer);
+        let mut links = self.table.iter().map(|(_, link)| link);
+        links.any(|link| is_it(link) && link.state == State::Up && link.receiver.has_heard())
     }
 
     /// Ends all links of one volume to one peer.

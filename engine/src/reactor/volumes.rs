@@ -106,7 +106,7 @@ impl Volume {
         self.driver.next_moment().into_iter().chain(asking).min()
     }
 
-    /// This peer has a link now, or an attempt that began at this moment was in vain.
+    /// An attempt to reach this peer that began at this moment was in vain.
     fn found_out(&mut self, peer: NodeIdx, began: Instant) {
         if let Some(asking) = self.asking.as_mut().filter(|asking| asking.began <= began) {
             asking.waiting = asking.waiting.without(peer);
@@ -178,10 +178,14 @@ impl Reactor {
                     return;
                 };
                 let register = |ring: &mut dyn Ring| ring.register(socket);
-                self.links
-                    .add(&mut self.shell, slot, peer, register, &unread);
-                let volume = self.volumes.get_mut(slot).expect("it was just found");
-                volume.found_out(peer, self.shell.now);
+                if self
+                    .links
+                    .add(&mut self.shell, slot, peer, register, &unread)
+                    .is_none()
+                {
+                    let text = "no buffers or no room for another link";
+                    self.shell.say(Level::Warn, "W101", &volume, text);
+                }
             }
             Message::Peer { node, news } => self.peer_news(&node, news),
             Message::Request {
@@ -348,10 +352,14 @@ impl Reactor {
             // A link that was replaced by a newer one is not missed.
             let is_missed = !self.links.has_peer(gone.volume, gone.peer);
             if volume.leaving.is_none() && is_missed {
-                let when = if gone.was_useful {
-                    When::Soon
-                } else {
-                    When::Later
+                let is_awaited = volume
+                    .asking
+                    .as_ref()
+                    .is_some_and(|a| a.waiting.has(gone.peer));
+                let when = match gone.was_useful {
+                    _ if is_awaited => When::Now,
+                    true => When::Soon,
+                    false => When::Later,
                 };
                 (self.parts.redial)(volume.names().of(gone.peer), &volume.spec.name, when);
             }
@@ -410,9 +418,10 @@ impl Reactor {
         }
         let all = NodeSet::first(volume.spec.replicas.len()).without(volume.me);
         let links = &self.links;
-        let waiting = all.iter().filter(|peer| !links.has_peer(slot, *peer));
+        // A link on which the peer said nothing yet may end for a volume that is not there.
+        let waiting = all.iter().filter(|peer| !links.has_heard(slot, *peer));
         let waiting = waiting.fold(NodeSet::EMPTY, NodeSet::with);
-        for peer in waiting.iter() {
+        for peer in waiting.iter().filter(|peer| !links.has_peer(slot, *peer)) {
             let peer = volume.names().of(peer);
             (self.parts.redial)(peer, &volume.spec.name, When::Now);
         }
@@ -591,6 +600,13 @@ impl Reactor {
             return;
         };
         let now = self.shell.now;
+        if let Some(asking) = &mut volume.asking {
+            let heard = asking
+                .waiting
+                .iter()
+                .filter(|peer| self.links.has_heard(slot, *peer));
+            asking.waiting = heard.fold(asking.waiting, NodeSet::without);
+        }
         if let Some(asking) = volume
             .asking
             .take_if(|a| a.waiting.is_empty() || a.until <= now)
