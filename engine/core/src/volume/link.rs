@@ -152,7 +152,10 @@ impl Volume {
             if planted!(self, LateAckCounts)
                 && let Message::Ack { seq, status } = message
                 && let Some(node) = self.peers.nodes().next()
+                && let Some(slot) = self.ops.by_seq(seq)
             {
+                let op = self.ops.get_mut(slot);
+                op.pending = op.pending.with(node);
                 self.ack(node, seq, status);
             }
             return;
