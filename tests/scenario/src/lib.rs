@@ -19,5 +19,5 @@ mod random;
 mod tagged;
 
 pub use clients::{Clients, Recorder};
-pub use pair::Pair;
+pub use pair::{HEALTHY_MAX, NODES, Pair, replica};
 pub use random::Random;

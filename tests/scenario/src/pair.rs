@@ -1,5 +1,6 @@
 //! Two daemons that mirror one volume.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use conformance::{Daemon, Lab, Ran};
@@ -32,28 +33,13 @@ impl Pair {
     /// Both daemons run; nothing is created.
     pub fn running(mebibytes: u64) -> Pair {
         let lab = Lab::new(&NODES, &Pair::volume_text(mebibytes));
-        let daemons = NODES.map(|node| Some(lab.serve(node)));
+        let daemons = NODES.map(|node| Some(serve(&lab, node)));
         Pair { daemons, lab }
     }
 
     /// Both daemons run, alpha is primary, the volume is healthy.
     pub fn healthy(mebibytes: u64) -> Pair {
         let pair = Pair::running(mebibytes);
-        pair.found();
-        pair
-    }
-
-    /// As [`Pair::healthy`]; the node of this index runs with planted faults.
-    pub fn healthy_with_faults(mebibytes: u64, index: usize, faults: &str) -> Pair {
-        let lab = Lab::new(&NODES, &Pair::volume_text(mebibytes));
-        let daemons = [0, 1].map(|which| {
-            let node = NODES[which];
-            Some(match which == index {
-                true => lab.serve_faulty(node, faults),
-                false => lab.serve(node),
-            })
-        });
-        let pair = Pair { daemons, lab };
         pair.found();
         pair
     }
@@ -83,9 +69,25 @@ impl Pair {
         replica(&volume, NODES[1 - index]).clone()
     }
 
+    /// A daemon that runs. Panics: it does not.
+    pub fn daemon(&self, index: usize) -> &Daemon {
+        self.daemons[index]
+            .as_ref()
+            .expect("tests ask for daemons they started")
+    }
+
     /// Starts a node's daemon.
     pub fn start(&mut self, index: usize) {
-        self.daemons[index] = Some(self.lab.serve(NODES[index]));
+        self.daemons[index] = Some(serve(&self.lab, NODES[index]));
+    }
+
+    /// Plants faults in the stores of a node, in the words of `POLLUX_FAULTS`, in place of those
+    /// planted before; they are in force when this returns.
+    pub fn plant(&self, index: usize, faults: &str) {
+        let file = faults_of(&self.lab, NODES[index]);
+        std::fs::write(file, faults).expect("the lab's folder is writable");
+        // The daemon looks at the file five times a second.
+        std::thread::sleep(Duration::from_millis(600));
     }
 
     /// Kills a node's daemon, if it runs.
@@ -133,6 +135,19 @@ impl Pair {
             "the copies differ in blocks {different:?}"
         );
     }
+}
+
+/// A daemon that takes its faults from a file.
+fn serve(lab: &Lab, node: &str) -> Daemon {
+    let file = faults_of(lab, node);
+    if !file.exists() {
+        std::fs::write(&file, "").expect("the lab's folder is writable");
+    }
+    lab.serve_faulty(node, &format!("@{}", file.display()))
+}
+
+fn faults_of(lab: &Lab, node: &str) -> PathBuf {
+    lab.path(&format!("{node}.faults"))
 }
 
 /// A node's replica in a volume's status. Panics: it is not listed.

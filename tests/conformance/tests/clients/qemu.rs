@@ -1,6 +1,8 @@
 //! qemu-img and qemu-io.
 
-use conformance::{image, tools};
+use std::time::Duration;
+
+use conformance::{Lab, image, tools};
 use serde_json::Value;
 
 use crate::stage::{MEBIBYTES, Stage, client, client_ok, word};
@@ -123,32 +125,31 @@ fn qemu_io_reads_what_it_wrote_at_any_alignment() {
 }
 
 #[test]
-fn what_qemu_wrote_is_there_after_a_restart() {
+fn what_a_disk_was_given_survives_a_restart_and_memory_begins_anew() {
     if !tools::have(&[QEMU_IO]) {
         return;
     }
     let stage = Stage::new();
-    let node = stage.lab.node("solo");
-    client_ok(
-        "qemu-io",
-        &[
-            "-f",
-            "raw",
-            "-c",
-            "write -f -P 0x5a 5000 70000",
-            &node.uri("disk"),
-        ],
-    );
+    let write = ["-f", "raw", "-c", "write -f -P 0x5a 5000 70000"];
+    for volume in ["mem", "disk"] {
+        let uri = stage.lab.node("solo").uri(volume);
+        client_ok("qemu-io", &[&write[..], &[&uri]].concat());
+    }
+    let branch = |lab: &Lab, volume| lab.volume("solo", volume)["generation"]["branch"].clone();
+    let before = ["mem", "disk"].map(|volume| branch(&stage.lab, volume));
     let Stage { daemon, lab } = stage;
     assert_eq!(daemon.stop(), 0);
     let _daemon = lab.serve("solo");
-    let uri = lab.node("solo").uri("disk");
-    client_ok(
-        "qemu-io",
-        &["-f", "raw", "-c", "read -P 0x5a 5000 70000", &uri],
-    );
-    // The volume in memory is blank again and says so; it is not silently made anew.
-    assert_ne!(lab.volume("solo", "mem")["state"], "healthy");
+    for (volume, pattern) in [("mem", "0"), ("disk", "0x5a")] {
+        lab.until_healthy("solo", volume, Duration::from_secs(10));
+        let uri = lab.node("solo").uri(volume);
+        let read = format!("read -P {pattern} 5000 70000");
+        client_ok("qemu-io", &["-f", "raw", "-c", &read, &uri]);
+    }
+    let after = ["mem", "disk"].map(|volume| branch(&lab, volume));
+    // What memory held is gone, and nothing may take the new content for a continuation.
+    assert_ne!(after[0], before[0]);
+    assert_eq!(after[1], before[1]);
 }
 
 #[test]

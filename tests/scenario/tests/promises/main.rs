@@ -1,0 +1,9 @@
+//! One test for each promise about faults, refusals and roles: section F of the laws, and
+//! `docs/operations.md`.
+
+mod disks;
+mod identity;
+mod replicas;
+mod roles;
+mod split_brain;
+mod start;
