@@ -337,7 +337,9 @@ fn load_goes_on_while_the_link_flaps_and_the_copies_end_equal() {
                 // Sixteen at a time, some of them over the same bytes.
                 let mut asked = Vec::new();
                 for index in 0..16u64 {
-                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(index | 1);
+                    seed = seed
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(index | 1);
                     let len = 1 + (seed >> 33) % 60_000;
                     let offset = (seed >> 20) % (SIZE - len);
                     let bytes = pattern(seed, len as usize);
@@ -354,8 +356,14 @@ fn load_goes_on_while_the_link_flaps_and_the_copies_end_equal() {
         });
         pair.cable.mend();
         pair.until_healthy();
-        assert!(client.read(0, SIZE) == (OK, model.clone()), "alpha, memory: {memory}");
+        assert!(
+            client.read(0, SIZE) == (OK, model.clone()),
+            "alpha, memory: {memory}"
+        );
         drop(client);
-        assert!(pair.read_on_beta(0, SIZE) == model, "beta, memory: {memory}");
+        assert!(
+            pair.read_on_beta(0, SIZE) == model,
+            "beta, memory: {memory}"
+        );
     }
 }

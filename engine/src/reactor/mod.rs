@@ -9,6 +9,8 @@
 //! Nothing here blocks. What a turn leaves over (bounded rounds) makes the next turn not sleep.
 
 mod clients;
+mod commands;
+mod departure;
 mod sleep;
 #[cfg(test)]
 mod tests;

@@ -361,11 +361,10 @@ impl Bench {
     }
 
     fn send(&mut self, node: usize, message: Message) {
-        self.nodes[node]
-            .inbox
-            .try_send(message)
-            .ok()
-            .expect("the mailbox has room");
+        assert!(
+            self.nodes[node].inbox.try_send(message).is_ok(),
+            "the mailbox has room"
+        );
     }
 
     fn ask(&mut self, node: usize, request: Request) -> Answer {

@@ -1,0 +1,336 @@
+//! Carrying out one action: inline for memory, by the ring for files and devices.
+
+use engine_core::action::{Action, Job, MetaBlock, Outcome, ReadInto};
+use engine_core::event::{Event, JobOutcome, Token};
+use engine_core::message::Zeroing;
+use engine_core::units::{ByteRange, Extent, GRANULE};
+use engine_ring::{BufId, Class, Errno};
+
+use super::disk::{Then, Transfer, done};
+use super::{Driver, Ended, ExtentsAnswer, job, to_core, to_ring};
+use crate::backend::Store;
+use crate::link::Links;
+use crate::shell::Shell;
+use crate::sums;
+
+/// Runs of block status per answer of a memory volume.
+const EXTENTS_MAX: usize = 4096;
+
+impl Driver {
+    /// Does it, or gives it back when there is no buffer now.
+    pub(super) fn perform(
+        &mut self,
+        shell: &mut Shell,
+        links: &mut Links,
+        action: Action,
+    ) -> Option<Action> {
+        match action {
+            Action::Complete {
+                session,
+                req,
+                outcome,
+            } => {
+                if !matches!(outcome, Outcome::Ok | Outcome::Aborted) {
+                    self.intake.counters.errors += 1;
+                }
+                self.ended.push(Ended {
+                    session,
+                    req,
+                    outcome,
+                });
+            }
+            Action::DiskRead {
+                token,
+                extent,
+                into: ReadInto::Buf(buf),
+            } => {
+                self.read(shell, token, extent, to_ring(buf));
+            }
+            Action::DiskRead {
+                token,
+                extent,
+                into: ReadInto::Alloc,
+            } => {
+                let fresh = shell.arena.alloc(Class::Resync, extent.bytes() as usize);
+                let Some(buf) = fresh else {
+                    return Some(action);
+                };
+                self.read_fresh(shell, token, extent, buf);
+            }
+            Action::DiskWrite {
+                token,
+                extent,
+                buf,
+                durable,
+            } => {
+                self.write(shell, token, extent, to_ring(buf), durable);
+            }
+            Action::DiskZero {
+                token,
+                extent,
+                zeroing,
+                durable,
+            } => match &mut self.store {
+                Store::Memory(memory) => {
+                    memory.zero(extent, zeroing == Zeroing::Allocate);
+                    self.local.push_back(done(token, Ok(())));
+                }
+                Store::Disk(_) => self.start_zero(shell, token, extent, zeroing, durable),
+            },
+            Action::DiskFlush { token } => match &self.store {
+                Store::Memory(_) => self.local.push_back(done(token, Ok(()))),
+                Store::Disk(_) => self.start_flush(shell, token),
+            },
+            Action::MetaWrite {
+                token,
+                block,
+                bytes,
+            } => {
+                if !self.write_meta(shell, token, block, &bytes) {
+                    return Some(Action::MetaWrite {
+                        token,
+                        block,
+                        bytes,
+                    });
+                }
+            }
+            Action::Job { token, job } => {
+                if !self.start_job(shell, token, job) {
+                    return Some(action);
+                }
+            }
+            Action::Send {
+                link,
+                message,
+                payload,
+            } => {
+                links.send(shell, link, &message, payload.map(to_ring));
+            }
+            Action::Drop { link } => links.close_after_sending(shell, link),
+            Action::Release { buf } => shell.arena.release(to_ring(buf)),
+            Action::ProposeRecord(record) => {
+                let choice = self.control_store.propose(&record);
+                self.local.push_back(Event::Record(choice));
+            }
+            Action::SessionQuiet { session } => self.quiet.push(session),
+            Action::Answer { id, result } => self.answers.push((id, result)),
+            Action::Notice(notice) => self.notices.push(notice),
+        }
+        None
+    }
+
+    fn read(&mut self, shell: &mut Shell, token: Token, extent: Extent, buf: BufId) {
+        let len = extent.bytes() as u32;
+        match &self.store {
+            Store::Memory(memory) => {
+                memory.read(extent.offset(), shell.arena.slice_mut(buf.slice(0, len)));
+                self.local.push_back(done(token, Ok(())));
+            }
+            Store::Disk(disk) => {
+                let (file, at) = (disk.file, extent.offset());
+                shell.arena.retain(buf);
+                let transfer = Transfer {
+                    file,
+                    buf,
+                    at,
+                    len,
+                    done: 0,
+                    write: false,
+                    durable: false,
+                };
+                self.start_transfer(
+                    shell,
+                    transfer,
+                    Then::Read {
+                        token,
+                        is_fresh: false,
+                    },
+                );
+            }
+        }
+    }
+
+    fn read_fresh(&mut self, shell: &mut Shell, token: Token, extent: Extent, buf: BufId) {
+        let len = extent.bytes() as u32;
+        match &self.store {
+            Store::Memory(memory) => {
+                memory.read(extent.offset(), shell.arena.slice_mut(buf.slice(0, len)));
+                let event = self.fresh_read(shell, token, buf, len, Ok(()));
+                self.local.push_back(event);
+            }
+            Store::Disk(disk) => {
+                let (file, at) = (disk.file, extent.offset());
+                let transfer = Transfer {
+                    file,
+                    buf,
+                    at,
+                    len,
+                    done: 0,
+                    write: false,
+                    durable: false,
+                };
+                self.start_transfer(
+                    shell,
+                    transfer,
+                    Then::Read {
+                        token,
+                        is_fresh: true,
+                    },
+                );
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        shell: &mut Shell,
+        token: Token,
+        extent: Extent,
+        buf: BufId,
+        durable: bool,
+    ) {
+        let len = extent.bytes() as u32;
+        match &mut self.store {
+            Store::Memory(memory) => {
+                memory.write(extent, shell.arena.slice(buf.slice(0, len)));
+                self.local.push_back(done(token, Ok(())));
+            }
+            Store::Disk(disk) => {
+                let (file, at) = (disk.file, extent.offset());
+                shell.arena.retain(buf);
+                let transfer = Transfer {
+                    file,
+                    buf,
+                    at,
+                    len,
+                    done: 0,
+                    write: true,
+                    durable,
+                };
+                self.start_transfer(shell, transfer, Then::Write(token));
+            }
+        }
+    }
+
+    fn write_meta(
+        &mut self,
+        shell: &mut Shell,
+        token: Token,
+        block: u64,
+        bytes: &MetaBlock,
+    ) -> bool {
+        let Some(buf) = shell.arena.alloc(Class::Meta, bytes.len()) else {
+            return false;
+        };
+        shell
+            .arena
+            .slice_mut(buf.slice(0, bytes.len() as u32))
+            .copy_from_slice(bytes);
+        let (file, at, len) = (self.meta, block * bytes.len() as u64, bytes.len() as u32);
+        let transfer = Transfer {
+            file,
+            buf,
+            at,
+            len,
+            done: 0,
+            write: true,
+            durable: true,
+        };
+        self.start_transfer(shell, transfer, Then::Meta(token));
+        true
+    }
+
+    pub(super) fn job_done(&mut self, token: Token, outcome: JobOutcome) {
+        self.local.push_back(Event::JobDone { token, outcome });
+    }
+
+    /// `false` when there is no buffer now.
+    fn start_job(&mut self, shell: &mut Shell, token: Token, job: Job) -> bool {
+        match job {
+            Job::Merge { buf, range } => self.start_merge(shell, token, to_ring(buf), range),
+            Job::MergeZeros { range } => {
+                let Some(buf) = shell.arena.alloc(Class::Meta, GRANULE as usize) else {
+                    return false;
+                };
+                let granule = range.offset / GRANULE;
+                let then = Then::MergeZeros { token, range };
+                if self.read_inline(shell, Extent::new(granule, granule + 1), buf, then) {
+                    job::zero_in_granule(&mut shell.arena, buf, range);
+                    self.job_done(token, JobOutcome::Buffer(to_core(buf)));
+                }
+                true
+            }
+            Job::Copy { from, to, bytes } => {
+                let part = |buf| to_ring(buf).slice(0, bytes as u32);
+                shell.arena.copy(part(from), part(to));
+                self.job_done(token, JobOutcome::Done);
+                true
+            }
+            Job::Sums { extent } => {
+                if let Store::Memory(memory) = &self.store {
+                    let bytes = memory.slice(extent.offset(), extent.bytes() as usize);
+                    self.job_done(token, JobOutcome::Sums(sums::of_granules(bytes)));
+                    return true;
+                }
+                let Some(buf) = shell.arena.alloc(Class::Resync, extent.bytes() as usize) else {
+                    return false;
+                };
+                self.read_inline(shell, extent, buf, Then::Sums(token));
+                true
+            }
+        }
+    }
+
+    /// Fills `buf`: at once and `true` for memory; for a disk `then` says how it goes on.
+    fn read_inline(&mut self, shell: &mut Shell, extent: Extent, buf: BufId, then: Then) -> bool {
+        let len = extent.bytes() as u32;
+        match &self.store {
+            Store::Memory(memory) => {
+                memory.read(extent.offset(), shell.arena.slice_mut(buf.slice(0, len)));
+                true
+            }
+            Store::Disk(disk) => {
+                let (file, at) = (disk.file, extent.offset());
+                let transfer = Transfer {
+                    file,
+                    buf,
+                    at,
+                    len,
+                    done: 0,
+                    write: false,
+                    durable: false,
+                };
+                self.start_transfer(shell, transfer, then);
+                false
+            }
+        }
+    }
+
+    pub(super) fn block_status(
+        &mut self,
+        shell: &mut Shell,
+        seat: u16,
+        tag: u32,
+        range: ByteRange,
+    ) {
+        let is_inside = range
+            .offset
+            .checked_add(range.len)
+            .is_some_and(|e| e <= self.intake.size_bytes);
+        if !is_inside || range.len == 0 {
+            self.extents.push(ExtentsAnswer {
+                seat,
+                tag,
+                result: Err(Errno::INVAL),
+            });
+            return;
+        }
+        match &self.store {
+            Store::Memory(memory) => {
+                let result = Ok(memory.extents(range, EXTENTS_MAX));
+                self.extents.push(ExtentsAnswer { seat, tag, result });
+            }
+            Store::Disk(_) => self.start_extents(shell, seat, tag, range),
+        }
+    }
+}

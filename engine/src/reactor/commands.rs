@@ -1,0 +1,305 @@
+//! Operators' words on their way to the cores, and the answers on their way back.
+
+use std::time::Duration;
+
+use engine_core::action::{Answer, CommandError};
+use engine_core::event::{Command, CommandId};
+use engine_core::units::NodeSet;
+
+use super::Reactor;
+use super::volumes::{Asking, Leaving, Pending, Volume};
+use crate::control::{Done, Outcome, Refusal, RefusalKind, Request};
+use crate::front_end::DrainReason;
+use crate::log::Level;
+use crate::mailbox::Reply;
+use crate::peers::When;
+use crate::{status, words};
+
+/// Longest time a promotion waits for news of peers before the core is asked.
+const ASKING_MAX: Duration = Duration::from_secs(4);
+/// A demotion elsewhere may be news that is still on its way: a primary there is a refusal only
+/// after this time.
+const ELSEWHERE_GRACE: Duration = Duration::from_millis(500);
+const ELSEWHERE_PAUSE: Duration = Duration::from_millis(20);
+
+impl Reactor {
+    pub(super) fn request(&mut self, name: &str, request: Request, reply: Reply<Outcome>) {
+        let Some(slot) = self.find(name) else {
+            return reply(Err(refuse(
+                "E205",
+                format!("{name} is not attached on this node"),
+            )));
+        };
+        let volume = self.volumes.get_mut(slot).expect("it was just found");
+        if volume.leaving.is_some() {
+            return reply(Err(refuse(
+                "E215",
+                format!("{name} is being demoted or stopped"),
+            )));
+        }
+        let command = match volume.translate(&request) {
+            Ok(command) => command,
+            Err(refusal) => return reply(Err(refusal)),
+        };
+        match (command, &request) {
+            (None, _) => reply(Ok(Done::Verify(volume.verify_report()))),
+            (Some(command), Request::Demote { disconnect }) if volume.clients > 0 => {
+                if !disconnect {
+                    return reply(Err(self.clients_attached(slot, "demote")));
+                }
+                volume.is_admitting = false;
+                volume.leaving = Some(Leaving::Clients(command, Pending::Request(request, reply)));
+                volume.publish();
+                self.drain_clients(slot, DrainReason::VolumeLeaves);
+            }
+            (Some(command), Request::Verify) => {
+                let id = volume.command(command, Pending::Request(request, reply));
+                self.start_verify(slot, id);
+            }
+            (Some(_), Request::Promote { .. }) => self.ask_around(slot, request, reply),
+            (Some(command), _) => {
+                volume.command(command, Pending::Request(request, reply));
+            }
+        }
+    }
+
+    /// Tries every peer without a link once more, then promotes.
+    fn ask_around(&mut self, slot: u32, request: Request, reply: Reply<Outcome>) {
+        let volume = self.volumes.get_mut(slot).expect("the caller found it");
+        let Request::Promote { wait, .. } = request else {
+            unreachable!("only promotions ask around");
+        };
+        if volume.asking.is_some() {
+            let refusal = words::refusal(volume.names(), &request, &CommandError::InProgress);
+            return reply(Err(refusal));
+        }
+        let all = NodeSet::first(volume.spec.replicas.len()).without(volume.me);
+        let links = &self.links;
+        // A link on which the peer said nothing yet may end for a volume that is not there.
+        let waiting = all.iter().filter(|peer| !links.has_heard(slot, *peer));
+        let waiting = waiting.fold(NodeSet::EMPTY, NodeSet::with);
+        for peer in waiting.iter().filter(|peer| !links.has_peer(slot, *peer)) {
+            let peer = volume.names().of(peer);
+            (self.parts.redial)(peer, &volume.spec.name, When::Now);
+        }
+        let began = self.shell.now;
+        let until = began.after(wait.min(ASKING_MAX));
+        volume.promoting_since = began;
+        volume.asking = Some(Asking {
+            request,
+            reply,
+            waiting,
+            began,
+            until,
+        });
+    }
+
+    /// A verify takes long: it is answered with its figures so far, once it runs.
+    fn start_verify(&mut self, slot: u32, id: CommandId) {
+        let volume = self.volumes.get_mut(slot).expect("the caller found it");
+        volume.verify_failure = None;
+        volume.driver.run(&mut self.shell, &mut self.links);
+        self.answer(slot);
+        let volume = self.volumes.get_mut(slot).expect("the caller found it");
+        let report = volume.verify_report();
+        let Some((_, pending)) = volume.pending.iter_mut().find(|(found, _)| *found == id) else {
+            return;
+        };
+        if let Pending::Request(_, reply) = std::mem::replace(pending, Pending::Nobody) {
+            reply(Ok(Done::Verify(report)));
+        }
+    }
+
+    pub(super) fn clients_attached(&self, slot: u32, verb: &str) -> Refusal {
+        let volume = self.volumes.get(slot).expect("the caller found it");
+        let ours = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.volume == slot);
+        let names: Vec<_> = ours.map(|(_, client)| client.address()).collect();
+        let name = &volume.spec.name;
+        Refusal {
+            kind: RefusalKind::Failed,
+            code: "E211",
+            text: format!(
+                "cannot {verb} {name}: clients are attached: {}",
+                names.join(", ")
+            ),
+            hint: Some(match verb {
+                "demote" => {
+                    format!("detach them, or cut them off: pollux demote {name} --disconnect")
+                }
+                _ => "detach them first".to_owned(),
+            }),
+        }
+    }
+
+    /// Answers of the cores, log lines, and departures that can take their next step.
+    pub(super) fn settle_volumes(&mut self) {
+        for slot in 0..self.volumes.slots() {
+            if self.volumes.get(slot).is_none() {
+                continue;
+            }
+            self.answer(slot);
+            self.go_on_asking(slot);
+            self.settle(slot);
+        }
+    }
+
+    /// Hands the core's answers to who waits for them, and writes its notices down.
+    fn answer(&mut self, slot: u32) {
+        let Some(volume) = self.volumes.get_mut(slot) else {
+            return;
+        };
+        if volume.driver.answers.is_empty() && volume.driver.notices.is_empty() {
+            return;
+        }
+        let now = self.shell.now;
+        for notice in std::mem::take(&mut volume.driver.notices) {
+            let (level, code, text) = words::notice(volume.names(), &notice);
+            self.shell.say(level, code, &volume.spec.name, &text);
+        }
+        volume.publish();
+        for (id, result) in std::mem::take(&mut volume.driver.answers) {
+            let Some(index) = volume.pending.iter().position(|(found, _)| *found == id) else {
+                continue;
+            };
+            match (volume.pending.swap_remove(index).1, result) {
+                (Pending::Request(request, reply), Err(CommandError::PrimaryElsewhere(_)))
+                    if now.since(volume.promoting_since) < ELSEWHERE_GRACE =>
+                {
+                    // Never found out: it is asked again at `until`.
+                    let (waiting, began) = (NodeSet::only(volume.me), volume.promoting_since);
+                    let until = now.after(ELSEWHERE_PAUSE);
+                    volume.asking = Some(Asking {
+                        request,
+                        reply,
+                        waiting,
+                        began,
+                        until,
+                    });
+                }
+                (Pending::Request(request, reply), result) => {
+                    if matches!(request, Request::Demote { .. }) {
+                        volume.is_admitting = true;
+                        volume.publish();
+                    }
+                    reply(volume.outcome(&request, result));
+                }
+                (Pending::Leave(reply), result) => {
+                    let name = &volume.spec.name;
+                    let outcome = match result {
+                        Ok(_) => Ok(Done::Ok(format!("{name} is stopped"))),
+                        // What cannot be finished is left as a crash would leave it.
+                        Err(error) => {
+                            let text = format!("{name} is not stopped cleanly: {error:?}");
+                            self.shell.say(Level::Warn, "W103", name, &text);
+                            Err(refuse("E209", text))
+                        }
+                    };
+                    volume.leaving = Some(Leaving::Ending(outcome, reply));
+                    self.links.end_after_sending(&mut self.shell, slot);
+                }
+                (Pending::Nobody, result) => {
+                    volume.verify_failure = result
+                        .err()
+                        .map(|error| words::refusal(volume.names(), &Request::Verify, &error).text);
+                }
+            }
+        }
+    }
+
+    /// A promotion that waits for news goes on once there is some, or its time is over.
+    fn go_on_asking(&mut self, slot: u32) {
+        let Some(volume) = self.volumes.get_mut(slot) else {
+            return;
+        };
+        let now = self.shell.now;
+        if let Some(asking) = &mut volume.asking {
+            let heard = asking
+                .waiting
+                .iter()
+                .filter(|peer| self.links.has_heard(slot, *peer));
+            asking.waiting = heard.fold(asking.waiting, NodeSet::without);
+        }
+        if let Some(asking) = volume
+            .asking
+            .take_if(|a| a.waiting.is_empty() || a.until <= now)
+        {
+            let Asking {
+                request,
+                reply,
+                began,
+                ..
+            } = asking;
+            if let Request::Promote { force, wait } = request {
+                let wait = wait.saturating_sub(now.since(began));
+                let command = Command::Promote { force, wait };
+                volume.command(command, Pending::Request(request, reply));
+                self.is_pressed = true;
+            }
+        }
+    }
+}
+
+impl Volume {
+    /// What the core is told; `None` for a question it is not asked.
+    fn translate(&self, request: &Request) -> Result<Option<Command>, Refusal> {
+        let peer = |name: &str| {
+            let error = CommandError::NoSuchPeer;
+            self.peer(name)
+                .ok_or_else(|| words::refusal(self.names(), request, &error))
+        };
+        Ok(Some(match request {
+            Request::Promote { force, wait } => Command::Promote {
+                force: *force,
+                wait: *wait,
+            },
+            Request::Demote { .. } => Command::Demote,
+            Request::PeerConnect { node } => Command::Connect(peer(node)?),
+            Request::PeerDisconnect { node } => Command::Disconnect(peer(node)?),
+            Request::ResyncStart { from } => Command::ResyncStart { from: peer(from)? },
+            Request::ResyncPause => Command::ResyncPause,
+            Request::ResyncResume => Command::ResyncResume,
+            Request::ResyncSetRate { bytes_per_second } => {
+                Command::ResyncRate(bytes_per_second.unwrap_or(0))
+            }
+            Request::Verify => Command::Verify,
+            Request::VerifyStatus => return Ok(None),
+            Request::Create { .. } | Request::Delete { .. } => {
+                return Err(refuse("E215", format!("{} is attached", self.spec.name)));
+            }
+        }))
+    }
+
+    fn outcome(&self, request: &Request, result: Result<Answer, CommandError>) -> Outcome {
+        let text = words::success(self.names(), request);
+        match result {
+            Ok(Answer::Ok) => Ok(Done::Ok(text)),
+            Ok(Answer::Already) => Ok(Done::Already(format!("{text} already"))),
+            Ok(Answer::Verify(_)) => Ok(Done::Verify(self.verify_report())),
+            Err(error) => Err(words::refusal(self.names(), request, &error)),
+        }
+    }
+
+    fn verify_report(&self) -> crate::control::VerifyReport {
+        let core = self.driver.core.status();
+        status::verify_report(&core, self.spec.size_bytes, self.verify_failure.clone())
+    }
+}
+
+pub(super) fn refuse(code: &'static str, text: String) -> Refusal {
+    Refusal {
+        kind: RefusalKind::Failed,
+        code,
+        text,
+        hint: None,
+    }
+}
+
+pub(super) fn answer(pending: Pending, outcome: Outcome) {
+    match pending {
+        Pending::Request(_, reply) | Pending::Leave(reply) => reply(outcome),
+        Pending::Nobody => {}
+    }
+}
