@@ -108,8 +108,10 @@ pub struct RingConfig {
     /// Threads for [`Op::Blocking`], and in the POSIX back end for all file operations; started
     /// on first use.
     pub workers: usize,
-    /// Registers the arena's memory with the kernel where RLIMIT_MEMLOCK allows.
-    pub fixed_buffers: bool,
+    /// Bytes from the arena's start to register with the kernel where RLIMIT_MEMLOCK allows; 0 is
+    /// none. The kernel pins and clears them at once, so this costs memory and time at start; the
+    /// arena hands out its lowest addresses first, so a part serves nearly all requests.
+    pub fixed_bytes: usize,
 }
 
 impl Default for RingConfig {
@@ -118,7 +120,7 @@ impl Default for RingConfig {
             depth: 4096,
             files: 4096,
             workers: 4,
-            fixed_buffers: true,
+            fixed_bytes: 32 << 20,
         }
     }
 }

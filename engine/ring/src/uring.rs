@@ -78,6 +78,8 @@ pub(crate) struct Uring {
     submitted: usize,
     depth: usize,
     fixed_slots: u32,
+    /// Bytes of the arena, from its start, that are registered.
+    fixed_bytes: usize,
     /// Completions that did not come from the kernel.
     local: Vec<Completion>,
     /// Flights cancelled before the kernel or a worker saw them; ended by the next enter.
@@ -97,6 +99,7 @@ impl Uring {
             parts,
             features,
             fixed_slots,
+            fixed_bytes,
         } = setup::open(config, arena)?;
         let sleeper = Sleeper::with_eventfd(false).map_err(|e| format!("no eventfd: {e}"))?;
         let depth = config.depth.clamp(1, 16_384) as usize;
@@ -114,6 +117,7 @@ impl Uring {
             submitted: 0,
             depth,
             fixed_slots,
+            fixed_bytes,
             local: Vec::with_capacity(256),
             cancelled_early: Vec::with_capacity(64),
             pool: Pool::new(config.workers, sleeper.waker()),

@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use engine_ring::sys::cpu;
-use engine_ring::{Arena, ArenaConfig, Class, Pages, RingConfig, Waker, open_ring};
+use engine_ring::{
+    Arena, ArenaConfig, Backend, Chosen, Class, Pages, RingConfig, Waker, open_ring,
+};
 
 use super::StartError;
 use crate::control::{NodeSpec, Polling};
@@ -149,10 +151,26 @@ fn set_up(index: usize, pin: Option<usize>, log: Arc<dyn Log>) -> Result<(Shell,
     };
     let arena = Arena::new(&config).map_err(|e| format!("buffers of {ARENA_BYTES} bytes: {e}"))?;
     let (ring, chosen) = open_ring(&RingConfig::default(), &arena).map_err(|e| format!("{e}"))?;
-    let mut words = chosen.why;
+    let mut words = backend_words(&chosen);
+    if chosen.backend == Backend::IoUring && !ring.features().fixed_buffers {
+        words.push_str(", buffers not registered (RLIMIT_MEMLOCK)");
+    }
     if arena.pages() == Pages::Small {
         words.push_str(", buffers in small pages");
     }
     let shell = Shell::new(ring, arena, log);
     Ok((shell.ok_or("the arena is too small")?, words))
+}
+
+/// For the start line and `status`: which back end, and why where it is not the usual one.
+fn backend_words(chosen: &Chosen) -> String {
+    match chosen.backend {
+        Backend::IoUring => {
+            let kernel = rustix::system::uname();
+            let release = kernel.release().to_string_lossy().into_owned();
+            let version: Vec<&str> = release.splitn(3, ['.', '-']).take(2).collect();
+            format!("io_uring (kernel {})", version.join("."))
+        }
+        _ => format!("POSIX threads: {}", chosen.why),
+    }
 }

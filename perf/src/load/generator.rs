@@ -84,7 +84,7 @@ impl Generator {
             depth: 256,
             files: 64,
             workers: 1,
-            fixed_buffers: true,
+            fixed_bytes: 32 << 20,
         };
         let (mut ring, _) = open_ring(&config, &arena)?;
         let server = plan

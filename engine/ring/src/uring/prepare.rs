@@ -35,15 +35,14 @@ macro_rules! sqe {
 
 impl Uring {
     /// The registered buffer that holds these bytes.
-    fn fixed_buffer(&self, pinned: Pinned) -> Option<u16> {
-        self.features
-            .fixed_buffers
-            .then_some((pinned.at / FIXED_BUFFER) as u16)
+    fn fixed_buffer(&self, pinned: Pinned, len: u32) -> Option<u16> {
+        let is_registered = pinned.at + len as usize <= self.fixed_bytes;
+        is_registered.then_some((pinned.at / FIXED_BUFFER) as u16)
     }
 
     fn read_at(&self, target: Target, pinned: Pinned, len: u32, at: u64) -> squeue::Entry {
         let ptr = pinned.ptr;
-        match self.fixed_buffer(pinned) {
+        match self.fixed_buffer(pinned, len) {
             Some(index) => {
                 sqe!(target, fd => opcode::ReadFixed::new(fd, ptr, len, index).offset(at))
             }
@@ -60,7 +59,7 @@ impl Uring {
         durable: bool,
     ) -> squeue::Entry {
         let (ptr, flags) = (pinned.ptr, if durable { libc::RWF_DSYNC } else { 0 });
-        match self.fixed_buffer(pinned) {
+        match self.fixed_buffer(pinned, len) {
             Some(index) => sqe!(target, fd =>
                 opcode::WriteFixed::new(fd, ptr, len, index).offset(at).rw_flags(flags)),
             None => {

@@ -48,6 +48,8 @@ pub(super) struct Opened {
     pub(super) features: Features,
     /// Slots for registered files, 0 when there are none.
     pub(super) fixed_slots: u32,
+    /// Bytes of the arena, from its start, that are registered.
+    pub(super) fixed_bytes: usize,
 }
 
 /// The parts of an io_uring, usable at the same time. `Submitter` remembers the registered ring
@@ -127,7 +129,9 @@ pub(super) fn open(config: &RingConfig, arena: &Arena) -> Result<Opened, String>
     features.registered_ring = parts.submitter.register_ring_fd().is_ok();
     let fixed_slots = register_files(&parts, config.files);
     features.fixed_files = fixed_slots > 0;
-    features.fixed_buffers = config.fixed_buffers && register_arena(&parts, arena).is_ok();
+    let fixed_bytes = config.fixed_bytes.min(arena.memory().len());
+    features.fixed_buffers = fixed_bytes > 0 && register(&parts, arena, fixed_bytes).is_ok();
+    let fixed_bytes = if features.fixed_buffers { fixed_bytes } else { 0 };
     if features.restricted {
         features.restricted = restrict(&parts).is_ok();
         parts
@@ -139,6 +143,7 @@ pub(super) fn open(config: &RingConfig, arena: &Arena) -> Result<Opened, String>
         parts,
         features,
         fixed_slots,
+        fixed_bytes,
     })
 }
 
@@ -235,9 +240,9 @@ fn refused(error: &io::Error) -> String {
     }
 }
 
-/// The kernel pins the memory; it counts against RLIMIT_MEMLOCK of ordinary users.
-fn register_arena(parts: &Parts, arena: &Arena) -> io::Result<()> {
-    let (base, len) = (arena.memory().base().as_ptr(), arena.memory().len());
+/// The kernel pins the first `len` bytes; they count against RLIMIT_MEMLOCK of ordinary users.
+fn register(parts: &Parts, arena: &Arena, len: usize) -> io::Result<()> {
+    let base = arena.memory().base().as_ptr();
     let pieces: Vec<libc::iovec> = (0..len.div_ceil(FIXED_BUFFER))
         .map(|piece| {
             let start = piece * FIXED_BUFFER;
@@ -249,7 +254,7 @@ fn register_arena(parts: &Parts, arena: &Arena) -> io::Result<()> {
             }
         })
         .collect();
-    // SAFETY: the pieces cover the arena's mapping, which the ring holds an `Arc` of and drops
+    // SAFETY: the pieces lie in the arena's mapping, which the ring holds an `Arc` of and drops
     // after the ring itself.
     unsafe { parts.submitter.register_buffers(&pieces) }
 }

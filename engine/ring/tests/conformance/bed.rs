@@ -46,7 +46,7 @@ impl Bed {
             depth,
             files: 64,
             workers: 2,
-            fixed_buffers: true,
+            fixed_bytes: 16 << 20,
         };
         let machine = match kind {
             Kind::IoUring => match open_io_uring(&config, &arena) {
