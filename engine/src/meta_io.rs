@@ -73,7 +73,7 @@ pub(crate) enum ReplicaError {
     #[error("{0} is not metadata of a volume")]
     Foreign(String),
     /// The metadata is not what the configuration says, or is lost.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Load {
         /// Which file.
         path: String,

@@ -17,6 +17,7 @@
 
 use engine_core::action::{CommandError, Notice};
 use engine_core::message::Refusal as Why;
+use engine_core::meta::LoadError;
 use engine_core::units::{Extent, GRANULE, NodeIdx, NodeSet};
 
 use crate::control::{Refusal, RefusalKind, Request};
@@ -323,7 +324,7 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
 }
 
 /// An error with all its causes, in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -331,6 +332,19 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What keeps a replica from being created or attached, in one sentence.
+pub(crate) fn offline(error: &ReplicaError) -> String {
+    match error {
+        // The identities are bytes that tell a reader nothing.
+        ReplicaError::Load { path, source } if matches!(**source, LoadError::Backing { .. }) => {
+            format!(
+                "{path} belongs to another backing: its file, device or size is not the old one"
+            )
+        }
+        error => with_causes(error),
+    }
 }
 
 /// Code of what keeps a replica from being created or attached.

@@ -135,12 +135,16 @@ impl Driver {
     /// Whether `run` has something to do at `now`.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         let is_idle = self.local.is_empty()
-            && self.waiting.is_empty()
             && self.intake.events.is_empty()
             && self.intake.queries.is_empty();
         !is_idle
             || self.deadline.is_some_and(|deadline| deadline <= now)
             || self.delayed.iter().any(|(at, _)| *at <= now)
+    }
+
+    /// Whether actions wait for a buffer; `run` tries them again, once per turn is enough.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// The next moment `is_due` becomes true by itself.

@@ -76,6 +76,8 @@ struct Link {
     slot: u32,
     volume: u32,
     peer: NodeIdx,
+    /// Name of the peer, for the log.
+    name: String,
     socket: FileId,
     since: Instant,
     state: State,
@@ -130,7 +132,7 @@ impl Links {
         &mut self,
         shell: &mut Shell,
         volume: u32,
-        peer: NodeIdx,
+        (peer, name): (NodeIdx, &str),
         register: impl FnOnce(&mut dyn Ring) -> FileId,
         unread: &[u8],
     ) -> Option<LinkId> {
@@ -151,6 +153,7 @@ impl Links {
             slot,
             volume,
             peer,
+            name: name.to_owned(),
             socket,
             since: shell.now,
             state: State::Up,
@@ -382,7 +385,7 @@ impl Links {
             _ => {}
         }
         if let Err(breach) = parsed {
-            let text = format!("peer {} broke the link protocol: {breach}", link.peer.0);
+            let text = format!("{} broke the link protocol: {breach}", link.name);
             shell.log.line(crate::log::Line {
                 level: crate::log::Level::Warn,
                 code: "W108",

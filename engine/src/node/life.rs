@@ -46,7 +46,7 @@ impl Shared {
                 let retries = error.is_in_use();
                 Place::Offline {
                     code: words::code_of(&error),
-                    text: words::with_causes(&error),
+                    text: words::offline(&error),
                     retries,
                 }
             }
@@ -330,7 +330,7 @@ impl Shared {
         let text = format!(
             "cannot create {name} on {}: {}",
             self.spec.name,
-            words::with_causes(error)
+            words::offline(error)
         );
         Refusal {
             kind: RefusalKind::Failed,
@@ -369,7 +369,7 @@ impl Shared {
             }
             Err(error) => {
                 self.attach(index);
-                let text = format!("cannot delete {name}: {}", words::with_causes(&error));
+                let text = format!("cannot delete {name}: {}", words::offline(&error));
                 Err(failed(words::code_of(&error), text, None))
             }
         }

@@ -46,7 +46,7 @@ const VOLUMES_MAX: usize = 1 << 16;
 const PASSES_MAX: usize = 8;
 /// Messages taken from the mailbox in one turn.
 const MESSAGES_PER_TURN: usize = 64;
-/// A connection that waits for room looks again after this time at the latest.
+/// Whoever waits for room or a buffer looks again after this time at the latest.
 const ROOM_POLL: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// Asks for a link: peer's name, volume, how soon. Never waits.
@@ -196,7 +196,7 @@ impl Reactor {
             let Some(volume) = self.volumes.get_mut(slot) else {
                 continue;
             };
-            if volume.driver.is_due(now) {
+            if volume.driver.is_due(now) || is_first && volume.driver.is_waiting() {
                 volume.driver.run(&mut self.shell, &mut self.links);
                 worked = true;
             }
@@ -280,7 +280,12 @@ impl Reactor {
             .iter()
             .filter_map(|(_, volume)| volume.next_moment())
             .min();
-        let room = (!self.hungry.is_empty()).then(|| self.shell.now.after(ROOM_POLL));
+        let is_short = !self.hungry.is_empty()
+            || self
+                .volumes
+                .iter()
+                .any(|(_, volume)| volume.driver.is_waiting());
+        let room = is_short.then(|| self.shell.now.after(ROOM_POLL));
         let links = self.links.next_moment(self.shell.now);
         let all = [volumes, room, links, Some(self.client_timer)];
         all.into_iter().flatten().min().unwrap_or(Instant(u64::MAX))

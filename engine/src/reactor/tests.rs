@@ -356,7 +356,7 @@ impl Bench {
             let reactor = &mut node.reactor;
             reactor
                 .links
-                .add(&mut reactor.shell, slot, peer, |_| socket, &[]);
+                .add(&mut reactor.shell, slot, (peer, "peer"), |_| socket, &[]);
         }
     }
 

@@ -176,6 +176,8 @@ impl Reactor {
                     return;
                 };
                 let register = |ring: &mut dyn Ring| ring.register(socket);
+                let names = self.volumes.get(slot).expect("it was just found").names();
+                let peer = (peer, names.of(peer));
                 if self
                     .links
                     .add(&mut self.shell, slot, peer, register, &unread)
