@@ -625,7 +625,10 @@ impl World {
         let Some(members) = self.clients.crashed_with.take() else {
             return;
         };
-        let is_whole = members.iter().any(|n| !self.nodes[*n].lost_power);
+        let is_whole = members.iter().any(|n| {
+            let machine = &self.nodes[*n];
+            !machine.lost_power && !machine.is_gone && !machine.is_condemned
+        });
         let crash = match (is_whole, self.plan.settings.is_durable_policy) {
             (true, _) => Crash::MemberWhole,
             (false, 1) => Crash::AcksDurable,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine_core::action::Notice;
+use engine_core::action::{Action, Notice, Outcome};
 use engine_core::event::{Event, LinkId};
 use engine_core::generation::{Verdict, judge};
 use engine_core::message::{Disk, Message};
@@ -42,6 +42,8 @@ pub struct Laws {
     must_leave: Vec<bool>,
     /// Newest record each node had in its metadata.
     seen: Vec<Option<Record>>,
+    /// Connections a core dropped, and may still hear late words of.
+    dropped: BTreeSet<(usize, u64)>,
     samples: u64,
 }
 
@@ -57,6 +59,7 @@ impl Laws {
             holds: vec![BTreeSet::new(); nodes],
             must_leave: vec![false; nodes],
             seen: vec![None; nodes],
+            dropped: BTreeSet::new(),
             samples: 0,
         }
     }
@@ -168,6 +171,26 @@ impl World {
         }
     }
 
+    /// A core dropped a connection.
+    pub fn dropping(&mut self, node: usize, link: LinkId) {
+        self.laws.dropped.insert((node, link.0));
+    }
+
+    /// This connection was dropped by the core.
+    pub fn is_dropped(&self, node: usize, link: LinkId) -> bool {
+        self.laws.dropped.contains(&(node, link.0))
+    }
+
+    /// R10: a confirmation counts only from the session it was asked of.
+    pub fn law_late_words_count_not(&mut self, node: usize, actions: &[Action]) {
+        self.count("late words");
+        let is_answer = |a: &&Action| matches!(a, Action::Complete { outcome: Outcome::Ok, .. });
+        if let Some(action) = actions.iter().find(is_answer) {
+            let text = format!("node {node} hears a late word and says {action:?}");
+            self.fail("R10", text);
+        }
+    }
+
     /// A message leaves a node.
     pub fn sending(&mut self, node: usize, link: LinkId, message: &Message, tags: Option<&[u64]>) {
         let peer = self.peer_of(node, link);
@@ -249,6 +272,7 @@ impl World {
         self.sessions_end(node);
         self.operator_forgets(node);
         self.laws.sent.retain(|(n, _), _| *n != node);
+        self.laws.dropped.retain(|(n, _)| *n != node);
         let machine = &self.nodes[node];
         if was_primary && machine.meta.is_hung {
             self.count("primaries lost while metadata hung");
@@ -393,6 +417,22 @@ impl World {
             );
         }
         self.law_differences_are_covered(true);
+    }
+
+    /// M2: a torn metadata write leaves the old state, never an older one.
+    pub fn law_metadata_never_goes_back(&mut self, node: usize, before: Option<Found>) {
+        let (Some(before), Ok(after)) = (before, self.found(node)) else { return };
+        let position = |f: &Found| f.record.map(|r| (r.term, r.step));
+        let older = position(&after) < position(&before)
+            || (before.volume_id != 0 && after.volume_id == 0)
+            || after.chain.entries().len() < before.chain.entries().len();
+        if older {
+            let text = format!(
+                "node {node} crashed, and its metadata went back from {:?} to {:?}",
+                before.record, after.record
+            );
+            self.fail("M2", text);
+        }
     }
 
     /// S1: a block in which two replicas differ is covered by a dirty bit or an open extent.
@@ -788,7 +828,8 @@ impl World {
     fn law_promotion_was_allowed(&mut self, node: usize) {
         let forced = self.operator.forced(node);
         let naive = self.operator.was_naive(node);
-        if naive && !forced {
+        let isolated = self.operator.began_isolated(node) && !self.nodes[node].was_in_touch;
+        if (naive || isolated) && !forced {
             self.fail(
                 "T9",
                 format!("node {node} was promoted and could not know it may"),

@@ -40,8 +40,9 @@ enum Switching {
 pub struct Operator {
     rng: Rng,
     asked: BTreeMap<u64, (usize, Purpose, u64)>,
-    /// Why each node was last told to promote.
-    promoted_for: BTreeMap<usize, Purpose>,
+    /// Why each node was last told to promote, and whether it could not know then that it may:
+    /// started since it was last in touch, and its own record names others.
+    promoted_for: BTreeMap<usize, (Purpose, bool)>,
     next: u64,
     switching: Switching,
     /// Somebody was promoted while another may have served.
@@ -94,12 +95,17 @@ impl Operator {
 
     /// This node was told to become primary by force.
     pub fn forced(&self, node: usize) -> bool {
-        self.promoted_for.get(&node) == Some(&Purpose::PromoteByForce)
+        self.promoted_for.get(&node).is_some_and(|(p, _)| *p == Purpose::PromoteByForce)
     }
 
     /// This node was asked to become primary where it must refuse.
     pub fn was_naive(&self, node: usize) -> bool {
-        self.promoted_for.get(&node) == Some(&Purpose::PromoteNaively)
+        self.promoted_for.get(&node).is_some_and(|(p, _)| *p == Purpose::PromoteNaively)
+    }
+
+    /// When it was told to promote it had spoken to nobody, and its record named others.
+    pub fn began_isolated(&self, node: usize) -> bool {
+        self.promoted_for.get(&node).is_some_and(|(_, isolated)| *isolated)
     }
 }
 
@@ -117,7 +123,8 @@ impl World {
         self.operator.next += 1;
         self.operator.asked.insert(id, (node, purpose, self.now));
         if matches!(command, Command::Promote { .. }) {
-            self.operator.promoted_for.insert(node, purpose);
+            let isolated = self.is_isolated(node);
+            self.operator.promoted_for.insert(node, (purpose, isolated));
         }
         self.feed(
             node,
@@ -126,6 +133,15 @@ impl World {
                 command,
             },
         );
+    }
+
+    /// This process spoke to nobody yet, and its record names others.
+    fn is_isolated(&mut self, node: usize) -> bool {
+        let me = NodeIdx(node as u8);
+        let named_others = self
+            .found(node)
+            .is_ok_and(|f| f.record.is_some_and(|r| r.in_sync.count() > 1 || !r.in_sync.has(me)));
+        named_others && !self.nodes[node].was_in_touch
     }
 
     /// Commands to a process that is gone are never answered.
@@ -424,7 +440,8 @@ impl World {
 
     /// Carries out a step that is not a client's.
     pub fn trouble(&mut self, step: Step) {
-        let node_of = |n: u64| (n as usize) % self.nodes.len();
+        let count = self.nodes.len();
+        let node_of = |n: u64| (n as usize) % count;
         match step {
             Step::Kill { node, down } => self.kill(node_of(node), Some(down)),
             Step::KillAtEvent { node, events, down } => {
@@ -439,6 +456,9 @@ impl World {
             } => {
                 let node = node_of(node);
                 self.nodes[node].doom = Some((self.nodes[node].events + events, Some(keep), down));
+            }
+            Step::KillInMetaWrite { node, writes, down } => {
+                self.nodes[node_of(node)].meta_doom = Some((writes, down));
             }
             Step::CutPower { node, down } => self.cut_power(node_of(node), down),
             Step::CutAllPower { down } => {
@@ -583,15 +603,11 @@ impl World {
         if !self.is_alive(node) || self.operator.is_promoting() {
             return;
         }
-        let Ok(found) = self.found(node) else { return };
-        let Some(record) = found.record else { return };
-        let me = NodeIdx(node as u8);
-        let alone = record.in_sync.count() == 1 && record.in_sync.has(me);
         let serves = self.primaries();
         let engine = self.nodes[node].engine.as_ref().expect("it is alive");
         let in_touch = |n: &usize| *n != node && engine.is_connected(*n);
         let elsewhere = !serves.contains(&node) && serves.iter().any(in_touch);
-        let isolated = !self.nodes[node].was_in_touch && !alone && !serves.contains(&node);
+        let isolated = !serves.contains(&node) && self.is_isolated(node);
         if elsewhere || isolated {
             let promote = Command::Promote {
                 force: false,

@@ -144,6 +144,8 @@ steps! {
     Kill "kill" (node, down);
     /// kill -9 right after the node handled so many events, in the middle of the actions.
     KillAtEvent "kill_at_event" (node, events, down);
+    /// kill -9 while the so many-th metadata write from now is under way.
+    KillInMetaWrite "kill_in_meta_write" (node, writes, down);
     /// Power cut at that event; bit *i* of `keep`: the *i*-th block not durable is kept.
     CutPowerAtEvent "cut_power_at_event" (node, events, keep, down);
     /// Power cut of one node.

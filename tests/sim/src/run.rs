@@ -85,6 +85,7 @@ fn heal(world: &mut World) {
             world.mend(mend(node));
         }
         world.nodes[node].doom = None;
+        world.nodes[node].meta_doom = None;
         world.nodes[node].disk.faults.flush_error_once = false;
         if !world.nodes[node].is_condemned {
             world.nodes[node].disk.faults.write_error = false;
@@ -162,6 +163,11 @@ fn finish(world: &mut World) {
 /// O4: everybody stops in order, and what is left is clean.
 fn stop_all(world: &mut World) {
     world.operator.is_closing = true;
+    // What a slow disk was asked long ago ends first: who stops with work under way is not clean.
+    let bound = world.now + ANSWER_WITHIN;
+    while world.now < bound && world.nodes.iter().any(|n| !n.pending.is_empty()) {
+        world.run_until(world.now + 5 * MS);
+    }
     let primaries = world.primaries();
     let mut order: Vec<usize> = world.all().filter(|n| primaries.contains(n)).collect();
     order.extend(world.all().filter(|n| !primaries.contains(n)));

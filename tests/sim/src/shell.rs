@@ -126,6 +126,7 @@ impl World {
                 let io = self.nodes[node].meta.begin(block, bytes);
                 let delay = self.nodes[node].rng.between(30_000, 400_000);
                 self.count("metadata writes");
+                self.doom_in_meta_write(node, delay);
                 self.schedule(
                     delay,
                     Happening::MetaIo {
@@ -146,6 +147,7 @@ impl World {
                 let life = self.nodes[node].life;
                 if let Some((connection, end)) = self.net.find(node, life, link) {
                     self.count("dropped links");
+                    self.dropping(node, link);
                     self.break_connection(connection, end);
                 }
             }
@@ -162,6 +164,17 @@ impl World {
             }
             Action::Answer { id, result } => self.answered(node, id, &result),
             Action::Notice(notice) => self.noticed(node, &notice),
+        }
+    }
+
+    /// The plan may want the process to die while this metadata write is under way.
+    fn doom_in_meta_write(&mut self, node: usize, delay: u64) {
+        let Some((writes, down)) = self.nodes[node].meta_doom else { return };
+        self.nodes[node].meta_doom = (writes > 1).then_some((writes - 1, down));
+        if writes == 1 {
+            let life = self.nodes[node].life;
+            let at = self.rng.below(delay);
+            self.schedule(at, Happening::Kill { node, life, down });
         }
     }
 

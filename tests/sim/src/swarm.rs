@@ -137,7 +137,7 @@ const TROUBLES: &[Trouble] = &[
     },
     |rng, _| Step::Slow {
         node: node(rng),
-        factor: 100,
+        factor: *rng.pick(&[100, 100, 1500]),
         span: rng.between(5, 300) * MS,
     },
     |rng, _| Step::MetaErrors { node: node(rng) },

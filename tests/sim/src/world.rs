@@ -57,6 +57,8 @@ pub enum Pending {
 pub enum Happening {
     /// A step of the plan.
     Step(usize),
+    /// kill -9, back after so long.
+    Kill { node: usize, life: u64, down: u64 },
     /// A data-disk operation ends.
     DiskIo { node: usize, life: u64, io: u64 },
     /// A metadata write ends.
@@ -152,6 +154,8 @@ pub struct Node {
     pub events: u64,
     /// Dies at this event: number, power cut with these blocks kept, down for.
     pub doom: Option<(u64, Option<u64>, u64)>,
+    /// Dies during a metadata write: how many from now, down for.
+    pub meta_doom: Option<(u64, u64)>,
     /// Power failed since the volume was last promoted or joined; for the history's facts.
     pub lost_power: bool,
     /// The operator said stop.
@@ -241,6 +245,7 @@ impl World {
                 wake_at: u64::MAX,
                 events: 0,
                 doom: None,
+                meta_doom: None,
                 lost_power: false,
                 is_stopping: false,
                 is_condemned: false,
@@ -403,6 +408,9 @@ impl World {
                     self.meta_ended(node, io, token);
                 }
             }
+            Happening::Kill { node, life, down } if self.is_current(node, life) => {
+                self.kill(node, Some(down));
+            }
             Happening::Chosen { node, life } if self.is_current(node, life) => {
                 self.feed(node, Event::Record(Choice::Chosen));
             }
@@ -431,6 +439,7 @@ impl World {
             Happening::Mend(mend) => self.mend(mend),
             Happening::Operate => self.operate(),
             Happening::DiskIo { .. }
+            | Happening::Kill { .. }
             | Happening::MetaIo { .. }
             | Happening::Chosen { .. }
             | Happening::Sent { .. }
@@ -479,6 +488,7 @@ impl World {
     fn turn(&mut self, node: usize, event: Event) {
         self.say(|| format!("n{node} <- {}", brief(&event)));
         let before = self.before(node, &event);
+        let is_late = matches!(&event, Event::Peer { link, .. } if self.is_dropped(node, *link));
         let mut actions = Vec::new();
         let now = Instant(self.now);
         self.events += 1;
@@ -489,6 +499,9 @@ impl World {
         engine.handle(now, event, &mut actions);
         if actions.len() > engine_core::action::ACTIONS_PER_TURN {
             self.fail("D2", format!("{} actions in one turn", actions.len()));
+        }
+        if is_late {
+            self.law_late_words_count_not(node, &actions);
         }
         if let Some((_, keep, down)) = doom {
             self.nodes[node].doom = None;
@@ -579,14 +592,16 @@ impl World {
     /// One side closes: it learns at once, the other after what was sent before.
     pub fn break_connection(&mut self, connection: u64, end: usize) {
         let late = self.net.rng().between(1, 2_000_000);
+        let own_max = *self.net.rng().pick(&[1, 200_000, 8_000_000]);
+        let own = self.net.rng().between(1, own_max);
         let now = self.now;
         let Some(found) = self.net.connection(connection) else {
             return;
         };
+        // What was received before may still reach the core: late words (law R10).
         found.is_dead = true;
-        found.ends[end].inbox.clear();
         let last = found.ends[1 - end].inbox.back().map_or(now, |f| f.at);
-        self.schedule(1, Happening::LinkDown { connection, end });
+        self.schedule(own, Happening::LinkDown { connection, end });
         self.schedule_at(
             last.max(now) + late,
             Happening::LinkDown {
@@ -735,12 +750,14 @@ impl World {
         }
         self.count("kills");
         self.say(|| format!("n{node} killed"));
+        let before = self.found(node).ok();
         self.process_ends(node);
         self.end_process(node, false);
         self.nodes[node].disk.kill();
         self.nodes[node].meta.crash();
         self.nodes[node].restart_at = down.map(|d| self.now + d);
         self.check_crashed(node);
+        self.law_metadata_never_goes_back(node, before);
     }
 
     /// Power cut; also of a node whose process is down.
@@ -755,6 +772,7 @@ impl World {
     fn cut_power_with(&mut self, node: usize, down: u64, keep: Option<u64>) {
         self.count("power cuts");
         self.say(|| format!("n{node} loses power"));
+        let before = self.found(node).ok();
         if self.nodes[node].engine.is_some() {
             self.process_ends(node);
             self.end_process(node, true);
@@ -770,6 +788,7 @@ impl World {
         machine.restart_at = Some(self.now + down);
         self.power_lost(node);
         self.check_crashed(node);
+        self.law_metadata_never_goes_back(node, before);
     }
 
     /// The node's replica is made anew: blank metadata, and whatever lies on the new disk.
