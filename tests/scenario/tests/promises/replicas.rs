@@ -175,8 +175,16 @@ fn delete_removes_the_metadata_and_keeps_the_data() {
         2,
         "nobody can be asked"
     );
+    let client = attach(&node.uri("a"));
     let refused = lab.pollux("solo", &["volume", "delete", "a", "--yes"]);
-    assert_eq!(refused.exit, 1, "a primary is not deleted: {refused:?}");
+    assert_eq!(
+        refused.exit, 1,
+        "a volume in use is not deleted: {refused:?}"
+    );
+    client.detach().expect("it was attached");
+    lab.until("solo", "a", scenario::HEALTHY_MAX, "no client", |entry| {
+        entry["clients"] == Value::Array(Vec::new())
+    });
     for name in ["a", "b"] {
         lab.done("solo", &["demote", name]);
     }

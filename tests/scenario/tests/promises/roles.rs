@@ -256,14 +256,14 @@ fn verify_finds_copies_equal_and_a_damaged_block() {
     assert_eq!(write(&mut client, 0, &[7; 4 << 20]), Ok(()));
     drop(client);
     pair.lab.done("alpha", &["verify", "v", "--wait"]);
-    // Rot on one copy, behind everybody's back.
+    // Rot on one copy, behind everybody's back, where no open extent would have it resynced.
     pair.stop(1);
     let backing = pair.lab.node("beta").file("v.img");
     let file = std::fs::OpenOptions::new()
         .write(true)
         .open(backing)
         .expect("it is there");
-    std::os::unix::fs::FileExt::write_all_at(&file, &[8; 512], 1 << 20).expect("it is writable");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[8; 512], 12 << 20).expect("it is writable");
     drop(file);
     pair.start(1);
     pair.until_healthy(0);
@@ -273,7 +273,7 @@ fn verify_finds_copies_equal_and_a_damaged_block() {
     assert_eq!(found.exit, 5, "{found:?}");
     let report: serde_json::Value = serde_json::from_str(&found.stdout).expect("JSON");
     assert_eq!(report["different_bytes"], 4096);
-    assert_eq!(report["different"][0]["offset_bytes"], 1 << 20);
+    assert_eq!(report["different"][0]["offset_bytes"], 12 << 20);
     // Out of S until an operator says which side is right.
     assert_eq!(pair.volume(0)["state"], "degraded");
     pair.lab
