@@ -150,18 +150,18 @@ pub struct VolumeStatus {
     pub io: IoCounters,
 }
 
-/// Operations and bytes since attach.
+/// Requests and bytes taken since attach; the requests among them that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IoCounters {
-    /// Reads answered.
+    /// Reads.
     pub reads: u64,
     /// Bytes read.
     pub read_bytes: u64,
-    /// Writes, trims and write-zeroes answered.
+    /// Writes, trims and write-zeroes.
     pub writes: u64,
     /// Bytes written.
     pub written_bytes: u64,
-    /// Flushes answered.
+    /// Flushes.
     pub flushes: u64,
     /// Requests answered with an error.
     pub errors: u64,

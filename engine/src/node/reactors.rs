@@ -55,7 +55,7 @@ pub(super) fn start(
 ) -> Result<Vec<ReactorHandle>, StartError> {
     let count = spec.reactors.max(1);
     let cpus = cpu::allowed().unwrap_or_default();
-    let may_spin = cpus.len() > count;
+    let may_spin = cpus.len() >= count;
     let sessions = Arc::new(AtomicU64::new(1));
     let process = crate::meta_io::random_u128() as u32 & 0xff_ffff;
     let mut handles = Vec::with_capacity(count);

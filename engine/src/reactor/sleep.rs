@@ -48,7 +48,7 @@ const SWITCHES_MAX: u64 = 4;
 const CLAMP: u64 = 4;
 
 impl Sleep {
-    /// `is_allowed` is false where CPUs are fewer than reactors and one more thread.
+    /// `is_allowed` is false where CPUs are fewer than reactors.
     pub(crate) fn new(polling: Polling, is_allowed: bool) -> Sleep {
         let budget = budget(polling);
         Sleep {
