@@ -60,7 +60,23 @@ impl Volume {
                 let is_last = self.is_last_member();
                 self.leg_done_quietly(slot, status);
                 self.local_failed(error, is_last);
+                if self.is_disk_usable() {
+                    self.refused_here_only(slot);
+                }
                 self.evaluate(slot);
+            }
+        }
+    }
+
+    /// The last member is full and stays, and a sync target took what it refused: they differ in
+    /// this piece, and the next handshake settles it.
+    fn refused_here_only(&mut self, slot: u32) {
+        let piece = self.ops.get(slot).piece;
+        for node in self.peers.nodes() {
+            let peer = self.peers.get_mut(node);
+            peer.dirty.set(piece);
+            if peer.takes_data() {
+                self.drop_link(node);
             }
         }
     }

@@ -38,6 +38,8 @@ struct Request {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Join {
+    /// What clients were told of without it is still on its way there.
+    Draining,
     /// Everything sent so far becomes durable there, by this round.
     Flushing(u64),
     /// The record that names it is on its way.
@@ -253,26 +255,27 @@ impl Volume {
             return;
         }
         self.joining = self.joining.with(node);
-        self.flush.wanted = true;
-        let round = match planted!(self, JoinBeforeDurable) {
-            true => 0,
-            false => self.flush.started + 1,
-        };
-        self.peers.get_mut(node).source.join = Some(Join::Flushing(round));
+        self.peers.get_mut(node).source.join = Some(match planted!(self, JoinBeforeDurable) {
+            true => Join::Flushing(0),
+            false => Join::Draining,
+        });
+        self.ops.attention = true;
     }
 
     pub(super) fn settle_join(&mut self, node: NodeIdx) {
         let peer = self.peers.get(node);
         match peer.source.join {
             // Its disk failed on the way in: nothing may wait for it.
-            Some(Join::Flushing(_)) if peer.disk == crate::message::Disk::Failed => {
+            Some(Join::Draining | Join::Flushing(_))
+                if peer.disk == crate::message::Disk::Failed =>
+            {
                 self.joining = self.joining.without(node);
                 self.peers.get_mut(node).source.join = None;
                 self.reconsider_all();
             }
-            // A write answered without it may still be on its way there: the round that makes it
-            // durable begins after its confirmation.
-            Some(Join::Flushing(round)) if round > 0 && self.is_owed_answered(node) => {
+            // The round that makes it durable begins after its last confirmation.
+            Some(Join::Draining) if !self.is_owed_answered(node) => {
+                self.flush.wanted = true;
                 let round = self.flush.started + 1;
                 self.peers.get_mut(node).source.join = Some(Join::Flushing(round));
             }
