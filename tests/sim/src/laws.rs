@@ -586,9 +586,10 @@ impl World {
 
     /// S3: an extent closes only when its writes are durable on all of S, or marked.
     fn law_log_closes_late(&mut self, node: usize, before: &Found, after: &Found) {
-        let Some(record) = after.record.filter(|r| r.in_sync.has(NodeIdx(node as u8))) else {
-            return;
-        };
+        // A target's own log adds nothing to that of the members who have what it lacks.
+        let newest = self.newest_record();
+        let member = |r: &Record| r.in_sync.has(NodeIdx(node as u8));
+        let Some(record) = newest.filter(member) else { return };
         let mut closed = 0;
         for member in record.in_sync.iter().map(|n| usize::from(n.0)) {
             let disk = &self.nodes[member].disk;
@@ -811,6 +812,10 @@ impl World {
 
     /// T9: a replica that holds acknowledged writes another lacks is never its sync target.
     fn law_nothing_is_overwritten(&mut self, source: usize, target: usize) {
+        if self.nodes[source].lost_power {
+            // The last member of S lost it in a power cut (law B6).
+            return;
+        }
         let lost = self.laws.holds[target]
             .difference(&self.laws.holds[source])
             .next()
