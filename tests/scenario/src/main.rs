@@ -26,7 +26,7 @@ enum Run {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// A Linux kernel in QEMU as the client of a failover; needs `vmlab.py build` once
+    /// A Linux kernel in QEMU as the client of a failover; fetches the kernel once
     Guest,
 }
 
@@ -41,6 +41,7 @@ fn main() {
             println!("{tally:#?}");
             println!("{rounds} kills: 0 violations, the copies are equal");
         }
-        Run::Guest => guest::run(),
+        Run::Guest if guest::run() => println!("the file system survived its primary"),
+        Run::Guest => std::process::exit(1),
     }
 }

@@ -1,0 +1,7 @@
+//! The kernel's NBD client through a failover; `cargo run -p scenario -- guest` does the same.
+
+#[test]
+#[ignore = "boots a guest under emulation: about two minutes, and fetches a kernel once"]
+fn a_file_system_survives_the_death_of_its_primary() {
+    scenario::guest::run();
+}
