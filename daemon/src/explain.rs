@@ -427,3 +427,8 @@ pub fn asked(request: &Request) -> String {
         Request::VerifyStatus => "verify --status".to_owned(),
     }
 }
+
+/// A step of `pollux demo` did not hold.
+pub fn demo_failed(why: &str) -> Failure {
+    Failure::new(Exit::Failed, "E150", format!("the demo failed: {why}"))
+}

@@ -21,13 +21,12 @@ mod story;
 pub mod tie;
 mod transfer;
 
-use std::borrow::Cow;
 use std::fmt;
 
 use client::Broken;
 
 use crate::exit::Exit;
-use crate::explain::Failure;
+use crate::explain::{self, Failure};
 
 /// Show two nodes, a failover and equal copies on this machine
 ///
@@ -51,12 +50,7 @@ pub struct DemoArgs {
 pub fn run(args: &DemoArgs) -> Result<Exit, Failure> {
     match story::tell(args.stay) {
         Ok(()) => Ok(Exit::Done),
-        Err(trouble) => Err(Failure {
-            exit: Exit::Failed,
-            code: Cow::Borrowed("E150"),
-            text: format!("the demo failed: {trouble}"),
-            hint: None,
-        }),
+        Err(trouble) => Err(explain::demo_failed(&trouble.to_string())),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The steps, in order.
 
+use std::fmt;
 use std::fs;
-use std::io::Write;
+use std::io::{Write, stdout};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,26 +46,36 @@ const BETA: usize = 1;
 /// Tells the whole story. Errors: the first step that failed.
 pub(super) fn tell(stay: bool) -> Result<(), Trouble> {
     let began = Instant::now();
-    println!(
+    say(format_args!(
         "pollux demo — everything below runs in child processes of this one, on 127.0.0.1, in a \
          temporary folder"
-    );
+    ));
     let children = Children::watch()?;
     let mut story = Story::prepare(children)?;
-    let told = story.steps();
+    let told = story.found().and_then(|()| story.steps());
     match &told {
         Ok(()) => {
-            println!("demo passed in {:.1} s.", began.elapsed().as_secs_f64());
+            say(format_args!(
+                "demo passed in {:.1} s.",
+                began.elapsed().as_secs_f64()
+            ));
             story.end(stay)?;
             let _ = fs::remove_dir_all(&story.place.folder);
         }
         Err(trouble) => {
-            println!("FAILED\n   {trouble}");
+            say(format_args!("FAILED\n   {trouble}"));
             for name in NODES {
                 let log = story.place.log(name);
-                println!("---- end of {} ----\n{}", log.display(), tail(&log, 25));
+                say(format_args!(
+                    "---- end of {} ----\n{}",
+                    log.display(),
+                    tail(&log, 25)
+                ));
             }
-            println!("everything is kept in {}", story.place.folder.display());
+            say(format_args!(
+                "everything is kept in {}",
+                story.place.folder.display()
+            ));
         }
     }
     told
@@ -87,16 +98,16 @@ struct Writing {
 }
 
 impl Story {
-    /// Folder, image, two running nodes, a founded volume that is healthy. Errors: any of it
-    /// fails.
+    /// Folder, image, two running nodes. Errors: any of it fails; nothing is left behind.
     fn prepare(children: Children) -> Result<Story, Trouble> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (place, nodes) = start_nodes(&children, &runtime)?;
         let scratch = place.folder.join("files");
-        let image = image::make(&place.folder.join("input.img"), &scratch, IMAGE)?;
-        let story = Story {
+        let image = image::make(&place.folder.join("input.img"), &scratch, IMAGE);
+        let image = image.inspect_err(|_| drop(fs::remove_dir_all(&place.folder)))?;
+        Ok(Story {
             place,
             children,
             runtime,
@@ -104,25 +115,34 @@ impl Story {
             image,
             ledger: Some(Ledger::new(IMAGE, LOAD)),
             steps: 0,
-        };
+        })
+    }
+
+    /// A founded volume that is healthy.
+    fn found(&self) -> Result<(), Trouble> {
         for index in [ALPHA, BETA] {
-            story.change(index, "create", &ask::Create::default())?;
+            self.change(index, "create", &ask::Create::default())?;
         }
-        story.promote(ALPHA)?;
-        story.until_healthy(ALPHA)?;
-        story.introduce()?;
-        Ok(story)
+        self.promote(ALPHA)?;
+        self.until_healthy(ALPHA)?;
+        self.introduce()
     }
 
     fn introduce(&self) -> Result<(), Trouble> {
         let status = self.node(ALPHA)?.status(&self.runtime)?;
-        println!("  io backend   {}", status.io_backend);
-        println!("  node alpha   primary        node beta   secondary");
+        say(format_args!("  io backend   {}", status.io_backend));
+        say(format_args!(
+            "  node alpha   primary        node beta   secondary"
+        ));
         let uri = self.place.uri(ALPHA);
-        println!("  nbd          {uri}          try: nbdinfo {uri}");
-        println!("  input        {}", self.image.words);
+        say(format_args!(
+            "  nbd          {uri}          try: nbdinfo {uri}"
+        ));
+        say(format_args!("  input        {}", self.image.words));
         for (usual, taken) in &self.place.moved {
-            println!("  note         port {usual} is in use, {taken} serves instead");
+            say(format_args!(
+                "  note         port {usual} is in use, {taken} serves instead"
+            ));
         }
         Ok(())
     }
@@ -311,15 +331,23 @@ impl Story {
             self.until_healthy(ALPHA)?;
             let (config, uri) = (self.place.config(), self.place.uri(ALPHA));
             let config = config.display();
-            println!("Both nodes run on until Ctrl-C. In another terminal:");
-            println!("  nbdinfo {uri}");
-            println!("  nbdcopy {uri} copy.img");
-            println!("  pollux status {VOLUME} --config {config} --node alpha");
-            println!("  pollux peer disconnect beta --config {config} --node alpha");
+            say(format_args!(
+                "Both nodes run on until Ctrl-C. In another terminal:"
+            ));
+            say(format_args!("  nbdinfo {uri}"));
+            say(format_args!("  nbdcopy {uri} copy.img"));
+            say(format_args!(
+                "  pollux status {VOLUME} --config {config} --node alpha"
+            ));
+            say(format_args!(
+                "  pollux peer disconnect beta --config {config} --node alpha"
+            ));
             self.children.wait_for_signal();
-            println!();
+            say("");
         } else {
-            println!("Keep it running: pollux demo --stay    Real set-up: docs/operations.md");
+            say(format_args!(
+                "Keep it running: pollux demo --stay    Real set-up: docs/operations.md"
+            ));
         }
         for node in self.nodes.iter_mut().filter_map(Option::take) {
             node.stop()?;
@@ -406,13 +434,18 @@ impl Story {
 
     fn begin(&mut self, what: &str) {
         self.steps += 1;
-        print!("{:>2} {what:<54} ", self.steps);
-        let _ = std::io::stdout().flush();
+        let _ = write!(stdout(), "{:>2} {what:<54} ", self.steps);
+        let _ = stdout().flush();
     }
 }
 
+/// Prints a line. A reader that went away, as `head` does, ends no demo.
+fn say(text: impl fmt::Display) {
+    let _ = writeln!(stdout(), "{text}");
+}
+
 fn done(figures: &str) {
-    println!("ok   {figures}");
+    say(format_args!("ok   {figures}"));
 }
 
 /// Two nodes that answer. A port may be taken between choice and start: then once more, with
