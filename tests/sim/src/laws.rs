@@ -42,6 +42,8 @@ pub struct Laws {
     must_leave: Vec<bool>,
     /// Newest record each node had in its metadata.
     seen: Vec<Option<Record>>,
+    /// What was under way on connections that were dropped in this turn.
+    lost: Vec<Sent>,
     /// Connections a core dropped, and may still hear late words of.
     dropped: BTreeSet<(usize, u64)>,
     samples: u64,
@@ -59,6 +61,7 @@ impl Laws {
             holds: vec![BTreeSet::new(); nodes],
             must_leave: vec![false; nodes],
             seen: vec![None; nodes],
+            lost: Vec::new(),
             dropped: BTreeSet::new(),
             samples: 0,
         }
@@ -68,19 +71,6 @@ impl Laws {
     pub fn forget_holdings(&mut self, node: usize) {
         self.holds[node].clear();
     }
-}
-
-/// What a law wants to remember from before an event.
-pub enum Before {
-    /// Nothing.
-    Nothing,
-    /// Writes that were on their way on a connection that is gone now.
-    Lost {
-        /// To whom.
-        peer: usize,
-        /// Where.
-        writes: Vec<Extent>,
-    },
 }
 
 fn granules_of_interest(extent: Extent, hot: &[u64]) -> Vec<u64> {
@@ -148,32 +138,29 @@ impl World {
     // ── hooks ────────────────────────────────────────────────────────────────────────────────
 
     /// Before a node handles an event.
-    pub fn before(&mut self, node: usize, event: &Event) -> Before {
-        if let Event::CloseSession { session } = event {
-            self.clients.core_knows_closed(*session);
-        }
-        let Event::LinkDown { link } = event else {
-            return Before::Nothing;
-        };
-        match self.laws.sent.remove(&(node, link.0)) {
-            Some(sent) => Before::Lost {
-                peer: sent.peer,
-                writes: sent.writes.into_values().collect(),
-            },
-            None => Before::Nothing,
+    pub fn before(&mut self, node: usize, event: &Event) {
+        self.laws.lost.clear();
+        match event {
+            Event::CloseSession { session } => self.clients.core_knows_closed(*session),
+            Event::LinkDown { link } => self.laws.lost.extend(self.laws.sent.remove(&(node, link.0))),
+            _ => {}
         }
     }
 
     /// After it did, and its actions are under way.
-    pub fn after(&mut self, node: usize, before: Before) {
-        if let Before::Lost { peer, writes } = before {
-            self.law_lost_is_marked(node, peer, &writes);
+    pub fn after(&mut self, node: usize) {
+        for sent in std::mem::take(&mut self.laws.lost) {
+            let writes: Vec<Extent> = sent.writes.into_values().collect();
+            self.law_lost_is_marked(node, sent.peer, &writes);
         }
     }
 
     /// A core dropped a connection.
     pub fn dropping(&mut self, node: usize, link: LinkId) {
         self.laws.dropped.insert((node, link.0));
+        if let Some(sent) = self.laws.sent.remove(&(node, link.0)) {
+            self.laws.lost.push(sent);
+        }
     }
 
     /// This connection was dropped by the core.
@@ -310,6 +297,7 @@ impl World {
         self.laws.holds[node].clear();
         self.laws.must_leave[node] = false;
         self.laws.seen[node] = None;
+        self.laws.found[node] = (0, Err("made anew".into()));
         self.refresh(node);
         self.note_disk(node);
     }
@@ -548,6 +536,10 @@ impl World {
         });
         let is_written = |n: usize| self.nodes[n].disk.writing().any(|e| e.overlaps(at));
         if on_its_way || is_written(node) || is_written(peer) {
+            return true;
+        }
+        // What a primary left behind when it died is covered by the logs.
+        if !is_source && (self.opens(node, granule, false) || self.opens(peer, granule, false)) {
             return true;
         }
         // A newer write that is stored there and not durable is covered by the peer's own log,

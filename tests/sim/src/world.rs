@@ -487,7 +487,7 @@ impl World {
 
     fn turn(&mut self, node: usize, event: Event) {
         self.say(|| format!("n{node} <- {}", brief(&event)));
-        let before = self.before(node, &event);
+        self.before(node, &event);
         let is_late = matches!(&event, Event::Peer { link, .. } if self.is_dropped(node, *link));
         let mut actions = Vec::new();
         let now = Instant(self.now);
@@ -514,7 +514,7 @@ impl World {
         }
         self.carry_out(node, actions, false);
         if self.failure.is_none() && self.nodes[node].engine.is_some() {
-            self.after(node, before);
+            self.after(node);
         }
     }
 
