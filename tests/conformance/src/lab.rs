@@ -125,7 +125,18 @@ impl Lab {
 
     /// The command line for a node, as an operator would type it.
     pub fn command(&self, node: &str, words: &[&str]) -> Command {
-        command_with(&self.config(), node, words)
+        self.command_with(&self.config(), node, words)
+    }
+
+    /// As [`Lab::command`], with another configuration file.
+    pub fn command_with(&self, config: &Path, node: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .arg("--config")
+            .arg(config)
+            .args(["--node", node])
+            .args(words);
+        command
     }
 
     /// Runs a verb for a node to its end.
@@ -243,16 +254,6 @@ fn node(dir: &Path, name: &str) -> Node {
         nbd: Port::claim(),
         replication: Port::claim(),
     }
-}
-
-fn command_with(config: &Path, node: &str, words: &[&str]) -> Command {
-    let mut command = Command::new(binary());
-    command
-        .arg("--config")
-        .arg(config)
-        .args(["--node", node])
-        .args(words);
-    command
 }
 
 /// Repeats `look` until it finds something. Panics: not within `limit`.

@@ -3,6 +3,7 @@
 //! ```text
 //!  kills ─┬─ Pair      two daemons of one lab: start, kill -9, promote
 //!         └─ Clients   threads that write tagged blocks ─► history::Checker
+//!  Wire ──── the link between them: cut, silenced, damaged
 //!  guest ─── a Linux kernel in QEMU as the client (guest.py)
 //!  tests/ ── one test for each promise of faults and refusals
 //! ```
@@ -17,7 +18,9 @@ pub mod kills;
 mod pair;
 mod random;
 mod tagged;
+mod wire;
 
 pub use clients::{Clients, Recorder};
 pub use pair::{HEALTHY_MAX, NODES, Pair, replica};
 pub use random::Random;
+pub use wire::Wire;

@@ -7,3 +7,4 @@ mod replicas;
 mod roles;
 mod split_brain;
 mod start;
+mod wires;

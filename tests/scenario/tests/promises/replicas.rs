@@ -47,6 +47,7 @@ fn only_a_is_offline(lab: &Lab, words: &[&str]) {
         "{}",
         refused.in_full()
     );
+    lab.until_healthy("solo", "b", scenario::HEALTHY_MAX);
     let mut client = attach(&node.uri("b"));
     assert_eq!(read(&mut client, 0, 8192), Ok(vec![0xb; 8192]));
     assert_eq!(lab.pollux("solo", &["status", "--check"]).exit, 6);

@@ -136,7 +136,7 @@ fn an_unfinished_target_may_not_serve() {
     }
     let behind = replica(&pair.volume(0), "beta")["out_of_sync_bytes"].as_u64();
     assert!(behind >= Some(8 << 20), "{behind:?}");
-    pair.lab.done("alpha", &["resync", "pause", "v"]);
+    pair.lab.done("beta", &["resync", "pause", "v"]);
     pair.lab.done("alpha", &["peer", "connect", "beta"]);
     pair.lab
         .until("beta", "v", SOON, "a target that waits", |volume| {
@@ -154,6 +154,7 @@ fn an_unfinished_target_may_not_serve() {
     // The killed primary went on alone, and knows it: it may serve at once.
     pair.start(0);
     pair.lab.done("alpha", &["promote", "v"]);
+    pair.lab.done("beta", &["resync", "resume", "v"]);
     pair.until_healthy(0);
     let mut client = attach(&pair.uri(0));
     for index in 0..8 {
