@@ -35,6 +35,14 @@ fn beside_this_program() -> Option<PathBuf> {
     candidates.find(|path| path.is_file())
 }
 
+/// Has cargo build the binary anew if its sources changed, unless one is named. For programs run
+/// by hand; `cargo test --workspace` builds it for the tests by itself. Panics: it does not build.
+pub fn refresh_binary() {
+    if std::env::var_os(NAMED).is_none() {
+        built();
+    }
+}
+
 /// What cargo builds for the running profile. Panics: it does not.
 fn built() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -21,7 +21,7 @@ mod lab;
 mod port;
 pub mod tools;
 
-pub use binary::binary;
+pub use binary::{binary, refresh_binary};
 pub use daemon::Daemon;
 pub use lab::{Lab, Node, eventually};
 pub use port::Port;

@@ -25,15 +25,29 @@ enum Run {
         /// Seed of all choices
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Size of the volume, MiB
+        #[arg(long, default_value_t = 32)]
+        mebibytes: u64,
+        /// Clients that write at the same time
+        #[arg(long, default_value_t = 3)]
+        clients: u64,
     },
     /// A Linux kernel in QEMU as the client of a failover; fetches the kernel once
     Guest,
 }
 
 fn main() {
+    conformance::refresh_binary();
     match Cli::parse().run {
-        Run::Kills { rounds, seed } => {
+        Run::Kills {
+            rounds,
+            seed,
+            mebibytes,
+            clients,
+        } => {
             let plan = kills::Plan {
+                mebibytes,
+                clients,
                 is_verbose: true,
                 ..kills::Plan::of(rounds, seed)
             };
