@@ -33,6 +33,16 @@ pub enum Disk {
     Failed,
 }
 
+/// One run of the process that holds a copy. What was remembered of an earlier run and does not
+/// fit shows that metadata and data were put back to an older state (F21).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life {
+    /// Grows with every attach; durable before the first hello.
+    pub count: u64,
+    /// Fresh with every attach; 0 before the first.
+    pub id: u64,
+}
+
 /// First message on a connection, from both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -64,6 +74,8 @@ pub struct Hello {
     pub config_digest: u64,
     /// Identity of this replica's life: new when it is formatted anew.
     pub incarnation: u128,
+    /// This run of the process.
+    pub life: Life,
     /// History of the copy.
     pub chain: Chain,
     /// Newest record this node holds durably.
@@ -111,6 +123,8 @@ pub enum Refusal {
     Breach,
     /// The node stops.
     Leaving,
+    /// The other side returned with older data than this one remembers (F21).
+    OlderData,
 }
 
 /// What a confirmation says.
@@ -302,10 +316,12 @@ pub enum Message {
         /// How it ended.
         status: Status,
     },
-    /// Either side: an operator paused or resumed the resync.
+    /// Either side: what an operator wants of the resync on that node.
     ResyncPause {
         /// Paused now.
         paused: bool,
+        /// Limit in bytes per second; 0 is none.
+        rate: u64,
     },
     /// Read for a primary whose own copy failed.
     ReadRequest {

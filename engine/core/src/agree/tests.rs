@@ -21,6 +21,7 @@ fn hello(from: &str, to: &str) -> Hello {
         granule_bytes: 4096,
         config_digest: 1,
         incarnation: 1,
+        life: Default::default(),
         chain: Chain::default(),
         record: None,
         disk: Disk::UpToDate,

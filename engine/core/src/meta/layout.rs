@@ -3,7 +3,7 @@
 use crate::action::{META_BLOCK, MetaBlock};
 use crate::bitmap::{WORDS_PER_PAGE, pages_for};
 use crate::generation::Chain;
-use crate::message::Disk;
+use crate::message::{Disk, Life};
 use crate::meta::block::{Kind, VERSION};
 use crate::meta::error::ParamsError;
 use crate::meta::pages::{
@@ -257,6 +257,8 @@ fn fresh_superblock(params: &Params, regions: Vec<Region>) -> Superblock {
         record: None,
         chain: Chain::default(),
         known: [0; NODES_MAX],
+        life: Life::default(),
+        known_lives: [Life::default(); NODES_MAX],
         backing: params.backing,
         regions,
     }

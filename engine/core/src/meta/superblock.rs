@@ -13,14 +13,14 @@
 //!  122 is clean, disk state   2×u8     616 chain entries u32, whole, held 2×u8, zero u16
 //!  124 has record             u8       624 16 regions × 32 bytes
 //!  125 backing kind           u8      1136 64 chain entries × 24 bytes
-//!  126 name length, regions   2×u8    2672 zero
+//!  126 name length, regions   2×u8    2672 life: count, id           2×u64
 //!  128 digest of node names    u64
-//!  136 boot id                u128
+//!  136 boot id                u128      2688 lives known of peer 0..8    8×16 bytes
 //! ```
 
-use crate::action::MetaBlock;
+use crate::action::{META_BLOCK, MetaBlock};
 use crate::generation::{CHAIN_MAX, Chain, Entry};
-use crate::message::Disk;
+use crate::message::{Disk, Life};
 use crate::meta::block::{Kind, incarnation_of, seal};
 use crate::meta::bytes::{get, get_u32, get_u64, get_u128, put};
 use crate::meta::error::Field;
@@ -50,7 +50,10 @@ const REGION_LEN: usize = 32;
 const CHAIN_AT: usize = 1136;
 const ENTRY_LEN: usize = 24;
 const _: () = assert!(REGIONS_AT + REGIONS_MAX * REGION_LEN == CHAIN_AT);
-const _: () = assert!(CHAIN_AT + CHAIN_MAX * ENTRY_LEN == 2672);
+const LIFE_AT: usize = 2672;
+const KNOWN_LIVES_AT: usize = 2688;
+const _: () = assert!(CHAIN_AT + CHAIN_MAX * ENTRY_LEN == LIFE_AT);
+const _: () = assert!(KNOWN_LIVES_AT + 16 * NODES_MAX <= META_BLOCK);
 
 /// What kind of thing holds the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +124,10 @@ pub struct Superblock {
     pub chain: Chain,
     /// Incarnation last seen of each node; 0 is never.
     pub known: [u128; NODES_MAX],
+    /// Runs of the process so far, and the latest.
+    pub life: Life,
+    /// Life last seen of each node.
+    pub known_lives: [Life; NODES_MAX],
     /// What holds the data.
     pub backing: Backing,
     /// Where the other records lie.
@@ -174,6 +181,10 @@ pub fn encode_superblock(superblock: &Superblock, block: u64, counter: u64) -> B
         put(bytes, NAME_AT, name);
         put(bytes, CHAIN_LEN_AT + 4, &[u8::from(sb.whole), sb.held.0]);
         put_chain(bytes, &sb.chain);
+        put_life(bytes, LIFE_AT, sb.life);
+        for (index, life) in sb.known_lives.iter().enumerate() {
+            put_life(bytes, KNOWN_LIVES_AT + 16 * index, *life);
+        }
         for (index, region) in sb.regions.iter().enumerate() {
             put_region(bytes, REGIONS_AT + REGION_LEN * index, region);
         }
@@ -230,6 +241,8 @@ pub(super) fn decode_superblock(bytes: &MetaBlock) -> Result<Superblock, Field> 
         },
         chain: get_chain(bytes)?,
         known: std::array::from_fn(|index| get_u128(bytes, KNOWN_AT + 16 * index)),
+        life: get_life(bytes, LIFE_AT),
+        known_lives: std::array::from_fn(|index| get_life(bytes, KNOWN_LIVES_AT + 16 * index)),
         backing: Backing {
             kind: backing_kind(backing)?,
             identity: get(bytes, BACKING_AT),
@@ -261,6 +274,18 @@ fn get_record(bytes: &MetaBlock) -> Result<Record, Field> {
         in_sync: NodeSet(in_sync),
         branch: get_u128(bytes, RECORD_AT + 16),
     })
+}
+
+fn put_life(bytes: &mut MetaBlock, at: usize, life: Life) {
+    put(bytes, at, &life.count.to_le_bytes());
+    put(bytes, at + 8, &life.id.to_le_bytes());
+}
+
+fn get_life(bytes: &MetaBlock, at: usize) -> Life {
+    Life {
+        count: get_u64(bytes, at),
+        id: get_u64(bytes, at + 8),
+    }
 }
 
 fn put_chain(bytes: &mut MetaBlock, chain: &Chain) {

@@ -36,7 +36,11 @@ impl Volume {
         };
         let kind = op.kind;
         // What a failed disk still reads may be older than what it confirmed (F4).
-        let read = if self.is_disk_usable() { result } else { Err(DiskError::Io) };
+        let read = if self.is_disk_usable() {
+            result
+        } else {
+            Err(DiskError::Io)
+        };
         match kind {
             Kind::Read { .. } => self.read_done(slot, read),
             Kind::Write { .. } | Kind::Zero { .. } => self.local_leg_done(slot, result),

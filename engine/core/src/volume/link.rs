@@ -5,14 +5,16 @@ use crate::activity_log::NEVER;
 use crate::agree::{FEATURES_KNOWN, agree};
 use crate::event::{CommandId, LinkId, Payload};
 use crate::generation::{Verdict, judge};
-use crate::message::{Disk, Hello, Message, PROTOCOL_MAX, PROTOCOL_MIN, RUNS_MAX, Refusal, Status};
+use crate::message::{
+    Disk, Hello, Life, Message, PROTOCOL_MAX, PROTOCOL_MIN, RUNS_MAX, Refusal, Status,
+};
 use crate::session::{Plan, Session, SessionEvent};
 use crate::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NodeIdx, Seq};
 
 use super::adopt::Adopting;
 use super::member::Frame;
 use super::ops::{Kind, Phase};
-use super::peer::Gate;
+use super::peer::{Gate, Wish};
 use super::{Volume, planted};
 
 /// Messages of runs said in one turn.
@@ -105,7 +107,7 @@ impl Volume {
         (peer.hello, peer.is_primary, peer.hello_owed) = (None, false, false);
         (peer.operations_out, peer.bytes_out, peer.record_pending) = (0, 0, false);
         (peer.runs_from, peer.runs_received, peer.gate) = (None, false, Gate::Open);
-        (peer.said, peer.adoption_owed) = (None, false);
+        (peer.said, peer.adoption_owed, peer.wish) = (None, false, Wish::default());
         (peer.source, peer.target) = Default::default();
         let forget_marks = planted!(self, NoMarkOnLinkLoss);
         let peer = self.peers.get_mut(node);
@@ -255,7 +257,9 @@ impl Volume {
             Message::ResyncEqual { id } => self.resync_equal(node, id, true),
             Message::ResyncFailed { id } => self.resync_equal(node, id, false),
             Message::ResyncAck { id, status } => self.resync_ack(node, id, status),
-            Message::ResyncPause { paused } => self.peers.get_mut(node).source.is_paused = paused,
+            Message::ResyncPause { paused, rate } => {
+                self.peers.get_mut(node).wish = Wish { paused, rate };
+            }
             Message::ReadRequest { id, extent } => self.serve_for(node, id, extent, false),
             Message::SumRequest { id, extent } => self.serve_for(node, id, extent, true),
             Message::SumReply { id, status, sums } => self.sums_told(node, id, status, sums),
@@ -335,6 +339,7 @@ impl Volume {
             granule_bytes: GRANULE as u32,
             config_digest: setup.config_digest,
             incarnation: sb.incarnation,
+            life: sb.life,
             chain: sb.chain.clone(),
             record: self.record(),
             disk: sb.disk,
@@ -365,6 +370,10 @@ impl Volume {
             Ok(plan) => plan,
             Err(why) => return self.refuse(node, why),
         };
+        let (life, is_blank) = (theirs.life, theirs.disk == Disk::Blank);
+        if !is_blank && !theirs.is_primary && !self.continues(node, life) {
+            return self.refuse_older(node, life);
+        }
         let is_behind = judge(&mine.chain, &theirs.chain) == Verdict::Behind;
         let (record, chain) = (theirs.record, theirs.chain.clone());
         let (incarnation, is_primary, disk) = (theirs.incarnation, theirs.is_primary, theirs.disk);
@@ -407,8 +416,39 @@ impl Volume {
             }
             _ => {}
         }
+        self.remember_life(node, if is_blank { Life::default() } else { life });
         self.notice(Notice::PeerConnected(node));
         self.ops.attention = true;
+    }
+
+    /// This run of the peer is the one we know, or a later one.
+    fn continues(&self, node: NodeIdx, life: Life) -> bool {
+        let known = self.durable.sb.known_lives[usize::from(node.0)];
+        known.id == 0 || life == known || life.count > known.count
+    }
+
+    /// The peer was put back to a state older than one it had with us: whatever bits say, it
+    /// lacks everything, and it must not take itself for whole (F21, law T8).
+    fn refuse_older(&mut self, node: NodeIdx, life: Life) {
+        let sb = &mut self.durable.sb;
+        sb.known[usize::from(node.0)] = 0;
+        sb.known_lives[usize::from(node.0)] = life;
+        self.durable.touch();
+        self.refuse(node, Refusal::OlderData);
+    }
+
+    /// Durable before the session leaves its exchange: nothing is stored for a run we could forget.
+    fn remember_life(&mut self, node: NodeIdx, life: Life) {
+        let known = &mut self.durable.sb.known_lives[usize::from(node.0)];
+        if *known == life {
+            return;
+        }
+        *known = life;
+        let version = self.durable.touch();
+        let peer = self.peers.get_mut(node);
+        if peer.gate != Gate::AllDirty {
+            peer.gate = Gate::Superblock(version);
+        }
     }
 
     /// Law S11: a replica we never synced lacks everything, durably, before anything is cleared.
@@ -462,6 +502,10 @@ impl Volume {
             self.actions.push(Action::Drop { link });
         }
         self.peers.get_mut(node).last_refusal = Some(why);
+        if why == Refusal::OlderData && self.disk() == Disk::UpToDate && !self.role.is_serving() {
+            self.durable.sb.disk = Disk::Outdated;
+            self.durable.touch();
+        }
         // A node that leaves in order was in sync until it left.
         let vanished = why == Refusal::Leaving;
         self.session_lost(node, SessionEvent::Refused(why, is_final(why)), vanished);
@@ -508,6 +552,7 @@ impl Volume {
         let has_failed = self.disk() == Disk::Failed || peer.disk == Disk::Failed;
         let clean = peer.dirty.is_empty() || has_failed;
         self.step(node, SessionEvent::Exchanged { clean });
+        self.tell_wish(node);
         match self.peers.get(node).session {
             Session::InSync(_) => self.durable.sb.whole = true,
             Session::Source(_) => self.offer_resync(node),

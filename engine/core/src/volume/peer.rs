@@ -55,8 +55,18 @@ pub(super) struct Peer {
     pub durable: Seq,
     pub source: super::source::Source,
     pub target: super::target::Target,
+    /// Pause and rate as its operator set them.
+    pub wish: Wish,
     /// A record was sent and not yet acknowledged.
     pub record_pending: bool,
+}
+
+/// What an operator wants of the resync on the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub paused: bool,
+    /// Bytes per second; 0 is no limit.
+    pub rate: u64,
 }
 
 /// What an exchange still needs on our own disk.
@@ -166,6 +176,7 @@ impl Peer {
             durable: Seq(0),
             source: Default::default(),
             target: Default::default(),
+            wish: Wish::default(),
             record_pending: false,
         }
     }

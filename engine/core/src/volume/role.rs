@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::action::{Action, Answer, CommandError, Notice, Outcome};
 use crate::event::{CommandId, DiskResult};
 use crate::generation::{Chain, Entry, Verdict, judge};
-use crate::message::{Disk, Message, Refusal};
+use crate::message::{Disk, Life, Message, Refusal};
 use crate::promotion::{Other, Plan, Reach, View, may_promote};
 use crate::record::Record;
 use crate::session::Session;
@@ -167,6 +167,10 @@ impl Volume {
         sb.whole &= survived;
         sb.clean = false;
         sb.boot_id = self.setup.boot_id;
+        sb.life = Life {
+            count: sb.life.count.saturating_add(1),
+            id: mix(self.setup.entropy, sb.life.count) as u64,
+        };
         self.durable.touch();
         self.ops.attention = true;
         if !self.is_mirrored() {

@@ -22,8 +22,6 @@ pub(super) struct Source {
     newest: u64,
     join: Option<Join>,
     offered: bool,
-    /// The target's operator paused it.
-    pub is_paused: bool,
     /// Granules confirmed in this session.
     pub moved: u64,
 }
@@ -297,7 +295,9 @@ impl Volume {
 
     /// Something the clients were already told of is not confirmed by `node`.
     fn is_owed_answered(&self, node: NodeIdx) -> bool {
-        self.ops.each().any(|(_, op)| op.is_mutation() && op.answered && op.pending.has(node))
+        self.ops
+            .each()
+            .any(|(_, op)| op.is_mutation() && op.answered && op.pending.has(node))
     }
 
     /// A member wrote the record down.

@@ -141,7 +141,7 @@ impl Volume {
             moved,
             last_refusal: peer.last_refusal,
             is_held: self.durable.sb.held.has(node),
-            is_paused: peer.source.is_paused,
+            is_paused: peer.wish.paused,
         }
     }
 

@@ -120,9 +120,11 @@ impl Volume {
 
     /// Asks for as much as window, rate and map allow.
     pub(super) fn settle_target(&mut self, node: NodeIdx) {
-        if !matches!(self.peers.get(node).session, Session::Target(_)) || self.resync_paused {
+        let peer = self.peers.get(node);
+        if !matches!(peer.session, Session::Target(_)) {
             return;
         }
+        let is_paused = self.resync_paused || peer.wish.paused;
         let Some(offer) = self.peers.get(node).target.offer else {
             return;
         };
@@ -130,12 +132,16 @@ impl Volume {
             return;
         }
         self.pay(node);
-        while self.pull_one(node, offer) {}
+        while !is_paused && self.pull_one(node, offer) {}
         self.flush_stored(node);
     }
 
     fn pay(&mut self, node: NodeIdx) {
-        let (now, rate) = (self.now, self.resync_rate);
+        let now = self.now;
+        let rate = match (self.resync_rate, self.peers.get(node).wish.rate) {
+            (0, rate) | (rate, 0) => rate,
+            (mine, theirs) => mine.min(theirs),
+        };
         let target = &mut self.peers.get_mut(node).target;
         let piece = RESYNC_PIECE_GRANULES * GRANULE;
         if rate == 0 {
@@ -383,14 +389,10 @@ impl Volume {
         self.say(node, Message::ResyncAck { id: upto, status });
     }
 
+    /// Pause and rate hold wherever they are asked: the target obeys its own and its source's.
     pub(super) fn resync_pause(&mut self, id: CommandId, paused: bool) {
         let was = std::mem::replace(&mut self.resync_paused, paused);
-        for node in self.peers.nodes() {
-            if self.peers.get(node).is_connected() {
-                self.say(node, Message::ResyncPause { paused });
-            }
-        }
-        self.ops.attention = true;
+        self.tell_wishes();
         self.reply(
             id,
             Ok(if was == paused {
@@ -403,8 +405,36 @@ impl Volume {
 
     pub(super) fn set_resync_rate(&mut self, id: CommandId, rate: u64) {
         self.resync_rate = rate;
-        self.ops.attention = true;
+        self.tell_wishes();
         self.reply(id, Ok(Answer::Ok));
+    }
+
+    fn tell_wishes(&mut self) {
+        for node in self.peers.nodes() {
+            if matches!(
+                self.peers.get(node).session,
+                Session::Source(_) | Session::Target(_)
+            ) {
+                self.say_wish(node);
+            }
+        }
+        self.ops.attention = true;
+    }
+
+    /// A session of a resync begins: the other side knows only the usual wishes.
+    pub(super) fn tell_wish(&mut self, node: NodeIdx) {
+        let is_resync = matches!(
+            self.peers.get(node).session,
+            Session::Source(_) | Session::Target(_)
+        );
+        if is_resync && (self.resync_paused || self.resync_rate != 0) {
+            self.say_wish(node);
+        }
+    }
+
+    fn say_wish(&mut self, node: NodeIdx) {
+        let (paused, rate) = (self.resync_paused, self.resync_rate);
+        self.say(node, Message::ResyncPause { paused, rate });
     }
 
     /// An operator decided whose data is kept after a verify.

@@ -236,3 +236,71 @@ fn a_stop_marks_clean_and_a_start_needs_no_resync() {
     assert_eq!(world.status(0).peers[0].out_of_sync, 0);
     assert!(world.status(0).is_whole);
 }
+
+#[test]
+fn a_replica_put_back_to_an_older_state_is_synced_whole_and_never_a_source() {
+    let mut world = in_sync_pair();
+    world.command(1, Command::Stop).unwrap();
+    let old = world.snapshot(1);
+    world.restart(1);
+    world.connect();
+    world.write(0, 40, 4, 9);
+    world.command(1, Command::Stop).unwrap();
+    world.settle();
+    world.write(0, 50, 1, 5);
+    world.put_back(1, old);
+    world.connect();
+    world.settle();
+    assert_eq!(
+        world.status(0).in_sync,
+        NodeSet(3),
+        "{:#?}",
+        world.status(0)
+    );
+    assert_eq!(world.nodes[1].disk[40..44], [9; 4]);
+    assert_eq!(world.nodes[0].disk, world.nodes[1].disk);
+}
+
+#[test]
+fn an_older_state_is_found_where_both_belonged_to_s_all_along() {
+    let mut world = in_sync_pair();
+    assert_eq!(world.command(0, Command::Demote), Ok(Answer::Ok));
+    world.command(1, Command::Stop).unwrap();
+    let old = world.snapshot(1);
+    world.restart(1);
+    world.connect();
+    world.command(0, promote(false)).unwrap();
+    world.write(0, 40, 4, 9);
+    world.command(0, Command::Demote).unwrap();
+    world.command(1, Command::Stop).unwrap();
+    world.put_back(1, old);
+    world.connect();
+    // The node that reigns needs no primary to bring back a member of its S.
+    assert_eq!(world.nodes[1].disk[40..44], [9; 4]);
+    assert_eq!(world.command(1, promote(false)), Ok(Answer::Ok));
+    world.settle();
+    assert_eq!(
+        world.status(1).in_sync,
+        NodeSet(3),
+        "{:#?}",
+        world.status(1)
+    );
+    assert_eq!(world.nodes[0].disk, world.nodes[1].disk);
+}
+
+#[test]
+fn a_pause_holds_wherever_it_is_asked() {
+    let mut world = in_sync_pair();
+    world.cut();
+    world.write(0, 20, 2, 7);
+    world.command(0, Command::ResyncPause).unwrap();
+    world.connect();
+    assert_eq!(
+        world.status(0).in_sync,
+        NodeSet(1),
+        "the source was told to pause"
+    );
+    world.command(0, Command::ResyncResume).unwrap();
+    world.settle();
+    assert_eq!(world.status(0).in_sync, NodeSet(3));
+}

@@ -54,5 +54,6 @@ impl Code for Refusal {
         Refusal::Operator,
         Refusal::Breach,
         Refusal::Leaving,
+        Refusal::OlderData,
     ];
 }

@@ -10,13 +10,14 @@
 //!         48: config digest u64            93: bit 0 primary, bit 1 whole, bit 2 has record
 //!         94: chain entries u16            96: record, 32 bytes, zeros without one
 //!        128: lengths of cluster, volume, from, to, 4 × u8
+//!        132: zero, 4 bytes               136: life: count u64, id u64
 //!         lists: those four strings in UTF-8, then per chain entry branch u128 | term u64
 //!  Refuse  0: cause u8 | 1: zero, 7 bytes
 //! ```
 //!
 //! The first 24 bytes of fields mean the same in every protocol version.
 
-use crate::message::{Disk, Hello, Message, Refusal};
+use crate::message::{Disk, Hello, Life, Message, Refusal};
 use crate::wire::bytes::{Reader, Writer};
 use crate::wire::codes::Code;
 use crate::wire::error::WireError;
@@ -52,6 +53,9 @@ pub(super) fn put(hello: &Hello, w: &mut Writer) {
     }
     let names = [&hello.cluster, &hello.volume, &hello.from, &hello.to];
     names.iter().for_each(|name| w.text_len(name));
+    w.zeros::<4>();
+    w.u64(hello.life.count);
+    w.u64(hello.life.id);
     w.lists();
     names.iter().for_each(|name| w.bytes(name.as_bytes()));
     w.chain(&hello.chain);
@@ -71,6 +75,11 @@ pub(super) fn take(f: &mut Reader, lists: &mut Reader) -> Result<Hello, WireErro
         None
     };
     let lengths = [f.u8()?, f.u8()?, f.u8()?, f.u8()?];
+    f.skip::<4>()?;
+    let life = Life {
+        count: f.u64()?,
+        id: f.u64()?,
+    };
     Ok(Hello {
         protocol_min,
         protocol_max,
@@ -86,6 +95,7 @@ pub(super) fn take(f: &mut Reader, lists: &mut Reader) -> Result<Hello, WireErro
         granule_bytes,
         config_digest,
         incarnation,
+        life,
         chain: lists.chain(chain_len)?,
         record,
         disk,

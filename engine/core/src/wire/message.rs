@@ -47,7 +47,7 @@ pub(super) fn put(message: &Message, w: &mut Writer) {
         }
         Message::ResyncEqual { id } | Message::ResyncFailed { id } => w.u64(*id),
         Message::ResyncAck { id, status } => data::put_answer(*id, *status, w),
-        Message::ResyncPause { paused } => resync::put_pause(*paused, w),
+        Message::ResyncPause { paused, rate } => resync::put_pause(*paused, *rate, w),
         Message::ReadRequest { id, extent } => repair::put_read(*id, *extent, w),
         Message::ReadReply { id, status } => data::put_answer(*id, *status, w),
         Message::SumRequest { id, extent } => resync::put_piece(*id, *extent, w),

@@ -5,7 +5,7 @@
 //!  ResyncRequest  0: id u64 | 8: extent start u64, end u64 | 24: sums u32 | 28: zero, 4 bytes
 //!                 lists: that many CRC-64/NVME: none, or one per granule
 //!  piece          0: id u64 | 8: extent start u64, end u64
-//!  ResyncPause    0: paused u8 | 1: zero, 7 bytes
+//!  ResyncPause    0: paused u8 | 1: zero, 7 bytes | 8: rate u64
 //! ```
 //!
 //! Pieces are ResyncData (with checksums in the lists, and a payload), ResyncZero and SumRequest.
@@ -66,13 +66,15 @@ pub(super) fn take_piece(r: &mut Reader) -> Result<(u64, Extent), WireError> {
     Ok((r.counter()?, r.extent(RESYNC_PIECE_GRANULES)?))
 }
 
-pub(super) fn put_pause(paused: bool, w: &mut Writer) {
+pub(super) fn put_pause(paused: bool, rate: u64, w: &mut Writer) {
     w.flag(paused);
     w.zeros::<7>();
+    w.u64(rate);
 }
 
 pub(super) fn take_pause(r: &mut Reader) -> Result<Message, WireError> {
     let paused = r.flag()?;
     r.skip::<7>()?;
-    Ok(Message::ResyncPause { paused })
+    let rate = r.u64()?;
+    Ok(Message::ResyncPause { paused, rate })
 }

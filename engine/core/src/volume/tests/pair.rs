@@ -231,6 +231,18 @@ impl World {
         self.settle();
     }
 
+    /// Data and metadata as they stand now.
+    pub fn snapshot(&self, node: usize) -> (Vec<u64>, Vec<Box<MetaBlock>>) {
+        (self.nodes[node].disk.clone(), self.nodes[node].meta.clone())
+    }
+
+    /// The node starts again on an older state.
+    pub fn put_back(&mut self, node: usize, old: (Vec<u64>, Vec<Box<MetaBlock>>)) {
+        self.cut();
+        (self.nodes[node].disk, self.nodes[node].meta) = old;
+        self.restart(node);
+    }
+
     pub fn command(&mut self, node: usize, command: Command) -> Result<Answer, CommandError> {
         self.next += 1;
         let id = CommandId(self.next);

@@ -59,6 +59,7 @@ pub(super) fn hello() -> Hello {
         granule_bytes: 4096,
         config_digest: 0x1122_3344_5566_7788,
         incarnation: 0xdead,
+        life: Life { count: 3, id: 0x99 },
         chain: chain(),
         record: Some(record()),
         disk: Disk::UpToDate,
@@ -164,7 +165,13 @@ pub(super) fn one_of_each() -> Vec<(Message, u32)> {
         (Message::ResyncEqual { id }, 0),
         (Message::ResyncFailed { id }, 0),
         (Message::ResyncAck { id, status }, 0),
-        (Message::ResyncPause { paused: true }, 0),
+        (
+            Message::ResyncPause {
+                paused: true,
+                rate: 5,
+            },
+            0,
+        ),
         (Message::ReadRequest { id, extent }, 0),
         (
             Message::ReadReply {
@@ -266,6 +273,7 @@ fn refusals() -> impl Strategy<Value = Refusal> {
         Operator,
         Breach,
         Leaving,
+        OlderData,
     ])
 }
 
@@ -278,7 +286,7 @@ fn hellos() -> impl Strategy<Value = Hello> {
     (
         any::<(u16, u16, u64, u64, u128, u32, u64)>(),
         (name(), name(), name(), name()),
-        any::<(u32, u64, u128, bool, bool, u32, u32, u64)>(),
+        any::<(u32, u64, u128, bool, bool, u32, u32, u64, u64, u64)>(),
         chains(),
         prop::option::of(records()),
         disks(),
@@ -299,6 +307,10 @@ fn hellos() -> impl Strategy<Value = Hello> {
                 granule_bytes: b.0,
                 config_digest: b.1,
                 incarnation: b.2,
+                life: Life {
+                    count: b.8,
+                    id: b.9,
+                },
                 chain,
                 record,
                 disk,
@@ -380,7 +392,7 @@ pub(super) fn messages() -> impl Strategy<Value = (Message, u32)> {
         numbers().prop_map(|id| Message::ResyncEqual { id }),
         numbers().prop_map(|id| Message::ResyncFailed { id }),
         (numbers(), statuses()).prop_map(|(id, status)| Message::ResyncAck { id, status }),
-        any::<bool>().prop_map(|paused| Message::ResyncPause { paused }),
+        any::<(bool, u64)>().prop_map(|(paused, rate)| Message::ResyncPause { paused, rate }),
         (numbers(), large()).prop_map(|(id, extent)| Message::ReadRequest { id, extent }),
         (numbers(), statuses()).prop_map(|(id, status)| Message::ReadReply { id, status }),
         (numbers(), piece()).prop_map(|(id, extent)| Message::SumRequest { id, extent }),
