@@ -48,7 +48,8 @@ impl Node {
             .create(true)
             .append(true)
             .open(place.log(name))?;
-        let mut command = Command::new(std::env::current_exe()?);
+        // The running binary, even if its file was replaced meanwhile.
+        let mut command = Command::new("/proc/self/exe");
         command
             .args(["serve", "--config"])
             .arg(place.config())
@@ -60,7 +61,9 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        let child = children.start(&mut command)?;
+        let child = children
+            .start(&mut command)
+            .map_err(|why| Trouble::new(format!("{name} cannot be started: {why}")))?;
         let api = Daemon {
             socket: place.data_dir(name).join("pollux.sock"),
             node: name.to_owned(),

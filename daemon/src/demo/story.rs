@@ -19,7 +19,7 @@ use super::node::Node;
 use super::place::{NODES, Place, VOLUME, tail};
 use super::stop::Children;
 use super::{Trouble, compare, transfer};
-use crate::api::body::{LinkState, State, VolumeEntry, ask};
+use crate::api::body::{State, VolumeEntry, ask};
 use crate::explain::counted;
 
 /// Bytes of the image.
@@ -124,7 +124,7 @@ impl Story {
             self.change(index, "create", &ask::Create::default())?;
         }
         self.promote(ALPHA)?;
-        self.until_healthy(ALPHA)?;
+        self.until_healthy()?;
         self.introduce()
     }
 
@@ -196,7 +196,7 @@ impl Story {
         let behind = out_of_sync(&self.node(ALPHA)?.volume(&self.runtime)?);
         let began = Instant::now();
         self.change(ALPHA, "peers/beta/connect", &ask::Nothing {})?;
-        self.until_healthy(ALPHA)?;
+        self.until_healthy()?;
         let took = began.elapsed();
         if writing.thread.is_finished() {
             return Err(self.explain_loss(writing));
@@ -274,7 +274,7 @@ impl Story {
         let began = Instant::now();
         let alpha = Node::start(NODES[ALPHA], &self.place, &self.children, &self.runtime)?;
         self.nodes[ALPHA] = Some(alpha);
-        self.until_healthy(BETA)?;
+        self.until_healthy()?;
         let took = began.elapsed();
         let run = self.stop_writing(writing)?;
         done(&format!(
@@ -328,7 +328,7 @@ impl Story {
     fn end(&mut self, stay: bool) -> Result<(), Trouble> {
         if stay {
             self.promote(ALPHA)?;
-            self.until_healthy(ALPHA)?;
+            self.until_healthy()?;
             let (config, uri) = (self.place.config(), self.place.uri(ALPHA));
             let config = config.display();
             say(format_args!(
@@ -414,22 +414,22 @@ impl Story {
         self.change(index, "promote", &ask)
     }
 
-    fn until_healthy(&self, index: usize) -> Result<(), Trouble> {
+    /// Waits until both nodes say so: a primary may know of a new member before the member does,
+    /// and a member that does not know of it is not promoted without force.
+    fn until_healthy(&self) -> Result<(), Trouble> {
         let began = Instant::now();
-        loop {
-            let volume = self.node(index)?.volume(&self.runtime)?;
-            let links = volume.replicas.iter().map(|replica| replica.link_state);
-            let is_split = links.clone().any(|link| link == LinkState::Standalone);
-            match volume.state {
-                State::Healthy => return Ok(()),
-                _ if is_split || began.elapsed() > RESYNC_MAX => {
-                    let why = volume.reason.map_or(String::new(), |reason| reason.text);
-                    let state = volume.state.word();
-                    return Err(Trouble::new(format!("the volume stays {state}: {why}")));
+        for index in [ALPHA, BETA] {
+            loop {
+                let volume = self.node(index)?.volume(&self.runtime)?;
+                match volume.state {
+                    State::Healthy => break,
+                    State::Critical | State::Offline => return Err(stays(&volume)),
+                    _ if began.elapsed() > RESYNC_MAX => return Err(stays(&volume)),
+                    _ => thread::sleep(Duration::from_millis(20)),
                 }
-                _ => thread::sleep(Duration::from_millis(20)),
             }
         }
+        Ok(())
     }
 
     fn begin(&mut self, what: &str) {
@@ -442,6 +442,12 @@ impl Story {
 /// Prints a line. A reader that went away, as `head` does, ends no demo.
 fn say(text: impl fmt::Display) {
     let _ = writeln!(stdout(), "{text}");
+}
+
+/// The volume is not healthy, in words.
+fn stays(volume: &VolumeEntry) -> Trouble {
+    let why = volume.reason.as_ref().map_or("", |reason| &reason.text);
+    Trouble::new(format!("the volume stays {}: {why}", volume.state.word()))
 }
 
 fn done(figures: &str) {

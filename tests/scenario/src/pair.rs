@@ -44,13 +44,14 @@ impl Pair {
         pair
     }
 
-    /// Creates both replicas, promotes alpha, waits until the volume is healthy.
+    /// Creates both replicas, promotes alpha, waits until both nodes say that it is healthy.
     pub fn found(&self) {
         for node in NODES {
             self.lab.done(node, &["volume", "create", "v"]);
         }
         self.lab.done("alpha", &["promote", "v"]);
         self.until_healthy(0);
+        self.until_healthy(1);
     }
 
     /// Waits until this node says that both copies are in sync.
