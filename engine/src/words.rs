@@ -241,6 +241,9 @@ pub(crate) fn why_refused(why: Why) -> &'static str {
         Why::Operator => "an operator disconnected it",
         Why::Breach => "the link protocol was broken, or bytes were damaged",
         Why::Leaving => "it is stopping",
+        Why::OlderData => {
+            "it returned with older data than this node remembers; it will be resynced whole"
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use engine_core::generation::Chain;
-use engine_core::message::{Disk, Hello, Message, PROTOCOL_MAX, PROTOCOL_MIN, Refusal};
+use engine_core::message::{Disk, Hello, Life, Message, PROTOCOL_MAX, PROTOCOL_MIN, Refusal};
 use engine_core::wire::{
     Control, ControlHello, HEADER_LEN, Parsed, encode, encode_control, parse_body, parse_control,
     parse_header,
@@ -107,6 +107,7 @@ fn hello(cluster: &str, volume: &str, from: &str, to: &str) -> Message {
         granule_bytes: 4096,
         config_digest: 0,
         incarnation: 1,
+        life: Life::default(),
         chain: Chain::default(),
         record: None,
         disk: Disk::Blank,
