@@ -140,7 +140,7 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
         ),
         CommandError::NotConnected(node) => {
             let node = names.of(*node);
-            let hint = format!("pollux peer connect {volume} {node}");
+            let hint = format!("pollux peer connect {node} --volume {volume}");
             (
                 RefusalKind::Failed,
                 "E216",
@@ -373,45 +373,68 @@ mod tests {
         }
     }
 
+    /// Commands a hint may give, as the command line takes them.
+    const SYNTAX: [&str; 6] = [
+        "promote VOL",
+        "promote VOL --force",
+        "demote VOL",
+        "resync status VOL",
+        "volume create VOL",
+        "peer connect NODE --volume VOL",
+    ];
+
+    fn shape(command: &str) -> String {
+        let words = command.split(' ').map(|word| match word {
+            "vm-store" => "VOL",
+            "alpha" | "beta" => "NODE",
+            word => word,
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
-    fn refusals_name_the_nodes_and_only_verbs_that_exist() {
+    fn refusals_name_the_nodes_and_only_commands_that_exist() {
         let nodes = ["alpha".to_owned(), "beta".to_owned()];
         let promote = Request::Promote {
             force: false,
             wait: Duration::ZERO,
         };
         let alpha = NodeIdx(0);
-        let errors = [
-            CommandError::PrimaryElsewhere(alpha),
-            CommandError::Inconsistent {
-                source: Some(alpha),
-            },
-            CommandError::Outdated {
-                source: Some(alpha),
-            },
-            CommandError::NotWhole { better: alpha },
-            CommandError::MayHaveGoneOn(alpha),
-            CommandError::CannotFound { missing: alpha },
-            CommandError::SplitBrain(alpha),
-            CommandError::NotConnected(alpha),
+        let source = Some(alpha);
+        let cases = [
+            (&promote, CommandError::PrimaryElsewhere(alpha)),
+            (&promote, CommandError::Inconsistent { source }),
+            (&promote, CommandError::Outdated { source }),
+            (&promote, CommandError::NotWhole { better: alpha }),
+            (&promote, CommandError::MayHaveGoneOn(alpha)),
+            (&promote, CommandError::CannotFound { missing: alpha }),
+            (&promote, CommandError::SplitBrain(alpha)),
+            (&Request::Verify, CommandError::NotConnected(alpha)),
+            (&Request::Verify, CommandError::NotPrimary),
         ];
-        let verbs = [
-            "promote", "demote", "resync", "volume", "peer", "status", "verify",
-        ];
-        for error in errors {
-            let refusal = refusal(names(&nodes), &promote, &error);
-            let all = format!("{} {}", refusal.text, refusal.hint.unwrap_or_default());
-            assert!(all.contains("alpha"), "{all}");
-            assert!(
-                refusal
-                    .text
-                    .starts_with("cannot promote vm-store on beta: "),
-                "{all}"
-            );
-            for after in all.split("pollux ").skip(1) {
-                let verb = after.split([' ', ';']).next().unwrap();
-                assert!(verbs.contains(&verb), "{verb} in {all}");
+        for (request, error) in cases {
+            let refusal = refusal(names(&nodes), request, &error);
+            let hint = refusal.hint.expect("each of these has a way out");
+            let text = refusal.text;
+            assert!(text.contains("vm-store on beta: "), "{text}");
+            if error != CommandError::NotPrimary {
+                assert!(text.contains("alpha"), "{text}");
+            }
+            for command in hint.split("pollux ").skip(1) {
+                let command = shape(command.split(';').next().unwrap_or_default());
+                assert!(SYNTAX.contains(&command.as_str()), "{command}: {hint}");
             }
         }
+    }
+
+    #[test]
+    fn a_peer_is_connected_again_by_its_name() {
+        let nodes = ["alpha".to_owned(), "beta".to_owned()];
+        let error = CommandError::NotConnected(NodeIdx(0));
+        let hint = refusal(names(&nodes), &Request::Verify, &error).hint;
+        assert_eq!(
+            hint.as_deref(),
+            Some("pollux peer connect alpha --volume vm-store")
+        );
     }
 }
