@@ -148,6 +148,12 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
                 Some(hint),
             )
         }
+        // The node whose data is kept is the one that can say so to the others.
+        CommandError::NotPrimary if let Request::ResyncStart { from } = request => {
+            let why = format!("only {from} can offer its own data");
+            let hint = format!("on {from}: pollux resync start {volume} --from {from}");
+            (RefusalKind::Failed, "E217", why, Some(hint))
+        }
         CommandError::NotPrimary => {
             let hint = format!("pollux promote {volume}");
             (
@@ -215,7 +221,7 @@ pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
         Request::Demote { .. } => format!("{volume} is secondary on {me}"),
         Request::PeerConnect { node } => format!("{volume} on {me} talks to {node} again"),
         Request::PeerDisconnect { node } => format!("{volume} on {me} does not talk to {node}"),
-        Request::ResyncStart { from } => format!("{volume} on {me} resyncs from {from}"),
+        Request::ResyncStart { from } => format!("{volume} is resynced from {from}"),
         Request::ResyncPause => format!("resync of {volume} is paused"),
         Request::ResyncResume => format!("resync of {volume} goes on"),
         Request::ResyncSetRate { .. } => format!("resync rate of {volume} is set"),
@@ -374,11 +380,12 @@ mod tests {
     }
 
     /// Commands a hint may give, as the command line takes them.
-    const SYNTAX: [&str; 6] = [
+    const SYNTAX: [&str; 7] = [
         "promote VOL",
         "promote VOL --force",
         "demote VOL",
         "resync status VOL",
+        "resync start VOL --from NODE",
         "volume create VOL",
         "peer connect NODE --volume VOL",
     ];
@@ -399,6 +406,9 @@ mod tests {
             force: false,
             wait: Duration::ZERO,
         };
+        let start = Request::ResyncStart {
+            from: "alpha".to_owned(),
+        };
         let alpha = NodeIdx(0);
         let source = Some(alpha);
         let cases = [
@@ -411,6 +421,7 @@ mod tests {
             (&promote, CommandError::SplitBrain(alpha)),
             (&Request::Verify, CommandError::NotConnected(alpha)),
             (&Request::Verify, CommandError::NotPrimary),
+            (&start, CommandError::NotPrimary),
         ];
         for (request, error) in cases {
             let refusal = refusal(names(&nodes), request, &error);

@@ -240,6 +240,23 @@ fn a_verify_of_equal_copies_finds_nothing() {
 }
 
 #[test]
+fn the_node_whose_data_is_kept_is_the_one_that_is_asked() {
+    let pair = Pair::created(true);
+    let start = |from: &str| Request::ResyncStart { from: from.into() };
+    // Nothing was found different: it understood who is meant, and has nothing to do.
+    let own = ask(pair.alpha(), "v", start("alpha")).unwrap_err();
+    assert_eq!((own.kind, own.code), (RefusalKind::Failed, "E218"));
+    let other = ask(pair.alpha(), "v", start("beta")).unwrap_err();
+    assert_eq!((other.kind, other.code), (RefusalKind::Failed, "E217"));
+    assert_eq!(
+        other.hint.as_deref(),
+        Some("on beta: pollux resync start v --from beta")
+    );
+    let stranger = ask(pair.alpha(), "v", start("gamma")).unwrap_err();
+    assert_eq!(stranger.kind, RefusalKind::NotFound);
+}
+
+#[test]
 fn a_drained_pair_starts_again_as_equals() {
     let mut pair = Pair::created(false);
     assert_eq!(attach(pair.alpha(), "v").write(0, &pattern(3, 1 << 20)), OK);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine_core::action::{Answer, CommandError};
 use engine_core::event::{Command, CommandId};
-use engine_core::units::NodeSet;
+use engine_core::units::{NodeIdx, NodeSet};
 
 use super::Reactor;
 use super::volumes::{Asking, Leaving, Pending, Volume};
@@ -245,11 +245,11 @@ impl Reactor {
 impl Volume {
     /// What the core is told; `None` for a question it is not asked.
     fn translate(&self, request: &Request) -> Result<Option<Command>, Refusal> {
-        let peer = |name: &str| {
+        let known = |node: Option<NodeIdx>| {
             let error = CommandError::NoSuchPeer;
-            self.peer(name)
-                .ok_or_else(|| words::refusal(self.names(), request, &error))
+            node.ok_or_else(|| words::refusal(self.names(), request, &error))
         };
+        let peer = |name: &str| known(self.peer(name));
         Ok(Some(match request {
             Request::Promote { force, wait } => Command::Promote {
                 force: *force,
@@ -258,7 +258,9 @@ impl Volume {
             Request::Demote { .. } => Command::Demote,
             Request::PeerConnect { node } => Command::Connect(peer(node)?),
             Request::PeerDisconnect { node } => Command::Disconnect(peer(node)?),
-            Request::ResyncStart { from } => Command::ResyncStart { from: peer(from)? },
+            Request::ResyncStart { from } => Command::ResyncStart {
+                from: known(self.node(from))?,
+            },
             Request::ResyncPause => Command::ResyncPause,
             Request::ResyncResume => Command::ResyncResume,
             Request::ResyncSetRate { bytes_per_second } => {

@@ -120,8 +120,13 @@ impl Volume {
     }
 
     pub(super) fn peer(&self, name: &str) -> Option<NodeIdx> {
+        self.node(name).filter(|node| *node != self.me)
+    }
+
+    /// Index of any node that holds a replica, this one included.
+    pub(super) fn node(&self, name: &str) -> Option<NodeIdx> {
         let index = self.spec.replicas.iter().position(|node| node == name)?;
-        Some(NodeIdx(index as u8)).filter(|node| *node != self.me)
+        Some(NodeIdx(index as u8))
     }
 
     /// Feeds a command and remembers who waits for its answer.
