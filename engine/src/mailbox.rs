@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
+use engine_core::message::Refusal;
 use engine_core::meta::Loaded;
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
@@ -52,6 +53,8 @@ pub(crate) enum PeerNews {
     Gone,
     /// It is connected, and volumes without a link still have none.
     Unlinked,
+    /// One of the two nodes does not take the other for what it should be.
+    Refused(Refusal),
 }
 
 /// Everything a reactor is told.

@@ -240,6 +240,24 @@ fn disk_state(disk: Disk) -> DiskState {
     }
 }
 
+/// Why a peer is not connected, where one side said so. A refused peer is tried again and again:
+/// what the last attempt met with stands until the two agree.
+fn cause(peer: &PeerStatus) -> Option<Why> {
+    match peer.session {
+        Session::Standalone(why) => Some(why),
+        _ if peer.disk.is_some() => None,
+        _ => peer.last_refusal,
+    }
+}
+
+/// Two copies that can never become one: an operator gives up one of them.
+fn is_parted(why: Why) -> bool {
+    matches!(
+        why,
+        Why::VolumeId | Why::Diverged | Why::Unrelated | Why::TwoPrimaries
+    )
+}
+
 /// The one word for a volume's health, and the sentence why.
 fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reason>) {
     let name = |node: NodeIdx| spec.replicas[usize::from(node.0)].as_str();
@@ -249,19 +267,15 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
         let text = format!("the metadata of {} cannot be written", name(me));
         return say(State::Critical, "E209", text);
     }
-    let parted = core.peers.iter().find_map(|peer| match peer.session {
-        Session::Standalone(why @ (Why::Diverged | Why::Unrelated | Why::TwoPrimaries)) => {
-            Some((peer.node, why))
-        }
-        _ => None,
-    });
-    if let Some((node, why)) = parted {
-        let text = format!(
-            "{} is not talked to: {}",
-            name(node),
-            words::why_refused(why)
-        );
-        return say(State::Critical, "E206", text);
+    let causes = || {
+        let peers = core.peers.iter();
+        peers.filter_map(|peer| Some((peer.node, cause(peer)?)))
+    };
+    if let Some((node, why)) = causes().find(|(_, why)| is_parted(*why)) {
+        let (name, cause) = (name(node), words::why_refused(why));
+        let text = format!("{name} is not talked to: {cause}");
+        let code = if why == Why::VolumeId { "W110" } else { "E206" };
+        return say(State::Critical, code, text);
     }
     if core.disk == Disk::Failed {
         let is_last = core.in_sync == NodeSet::only(me) || count == 1;
@@ -275,7 +289,14 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
     if core.is_full {
         return say(State::Critical, "W106", "the last copy is full".into());
     }
+    // That a node left in order is no obstacle to name.
+    let mut obstacles = causes()
+        .filter(|(_, why)| *why != Why::Leaving)
+        .map(|(node, why)| format!("no link to {}: {}", name(node), words::why_refused(why)));
     if core.volume_id == 0 {
+        if let Some(text) = obstacles.next() {
+            return say(State::Degraded, "W110", text);
+        }
         let text = format!("it was never promoted; pollux promote {}", spec.name);
         return say(State::Degraded, "W105", text);
     }
@@ -285,17 +306,18 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
         .map(name)
         .collect();
     if !missing.is_empty() {
-        let text = format!(
+        let mut text = format!(
             "{} of {count} synchronous copies are current; not in sync: {}",
             core.in_sync.count(),
             missing.join(", ")
         );
+        obstacles.for_each(|obstacle| text.push_str(&format!("; {obstacle}")));
         return say(State::Degraded, "W104", text);
     }
     let unheard = core.peers.iter().find(|peer| peer.disk.is_none());
     if let Some(peer) = unheard {
         let mut text = format!("no link to {}", name(peer.node));
-        if let Some(why) = peer.last_refusal {
+        if let Some(why) = cause(peer) {
             text.push_str(&format!(": {}", words::why_refused(why)));
         }
         return say(State::Degraded, "W101", text);
@@ -322,7 +344,13 @@ pub(crate) fn verify_report(core: &Status, size: u64, failure: Option<String>) -
 
 #[cfg(test)]
 mod tests {
+    use engine_core::action::VerifyFigures;
+    use engine_core::event::LinkId;
+    use engine_core::generation::Chain;
+    use engine_core::units::Seq;
+
     use super::*;
+    use crate::control::{Allocation, Backing, Polling, WritePolicy};
 
     #[test]
     fn a_rate_is_hidden_first_then_a_mean_and_begins_anew_with_the_next_resync() {
@@ -335,5 +363,132 @@ mod tests {
         let rate = rates.sample(peer, 5 * 256, at(5));
         assert!((900_000..1_100_000).contains(&rate), "{rate}");
         assert_eq!(rates.sample(peer, 1, at(6)), 0);
+    }
+
+    fn spec() -> VolumeSpec {
+        VolumeSpec {
+            name: "v".into(),
+            size_bytes: 1 << 20,
+            backing: Some(Backing::Memory),
+            replicas: vec!["alpha".into(), "beta".into()],
+            write_policy: WritePolicy::Written,
+            allocation: Allocation::Thin,
+            min_copies: 1,
+            polling: Polling::Cpu,
+            nbd: Vec::new(),
+        }
+    }
+
+    /// What alpha's core says of itself without a link to beta.
+    fn core(volume_id: u128, in_sync: NodeSet, session: Session, why: Option<Why>) -> Status {
+        Status {
+            role: RoleStatus::Secondary,
+            disk: Disk::UpToDate,
+            is_whole: true,
+            has_meta_failed: false,
+            is_full: false,
+            volume_id,
+            record: None,
+            chain: Chain::default(),
+            in_sync,
+            seq: Seq(0),
+            stable: Seq(0),
+            peers: vec![PeerStatus {
+                node: NodeIdx(1),
+                session,
+                disk: None,
+                is_primary: false,
+                out_of_sync: 0,
+                moved: 0,
+                last_refusal: why,
+                is_held: false,
+                is_paused: false,
+            }],
+            is_verifying: false,
+            verify: VerifyFigures::default(),
+            is_resync_paused: false,
+        }
+    }
+
+    fn shown(core: &Status) -> (State, &'static str, String, LinkState) {
+        let (me, mut rates) = (NodeIdx(0), Rates::default());
+        let status = attached(&spec(), me, core, &mut rates, Instant(1));
+        let reason = status.reason.expect("it is not healthy");
+        let link = status.replicas[1].link_state;
+        (status.state, reason.code, reason.text, link)
+    }
+
+    fn alone() -> NodeSet {
+        NodeSet::only(NodeIdx(0))
+    }
+
+    #[test]
+    fn a_refusal_that_is_tried_again_is_named_with_its_cause() {
+        let causes = [
+            Why::Protocol,
+            Why::Feature,
+            Why::Cluster,
+            Why::Volume,
+            Why::Size,
+            Why::ConfigDigest,
+        ];
+        for why in causes {
+            let words = words::why_refused(why);
+            let expected = format!("no link to beta: {words}");
+            let connecting = LinkState::Connecting;
+            let blank = core(0, NodeSet::EMPTY, Session::Connecting, Some(why));
+            assert_eq!(
+                shown(&blank),
+                (State::Degraded, "W110", expected.clone(), connecting)
+            );
+            let single = core(7, alone(), Session::Connecting, Some(why));
+            let (state, code, text, link) = shown(&single);
+            assert_eq!(
+                (state, code, link),
+                (State::Degraded, "W104", connecting),
+                "{text}"
+            );
+            assert!(text.ends_with(&format!("beta; {expected}")), "{text}");
+            let both = core(7, NodeSet::first(2), Session::Connecting, Some(why));
+            assert_eq!(
+                shown(&both),
+                (State::Degraded, "W101", expected, connecting)
+            );
+        }
+    }
+
+    #[test]
+    fn copies_that_can_never_become_one_are_critical_with_the_cause() {
+        let other = Why::VolumeId;
+        let text = "beta is not talked to: it holds another volume of the same name";
+        let two = core(7, alone(), Session::Connecting, Some(other));
+        assert_eq!(
+            shown(&two),
+            (
+                State::Critical,
+                "W110",
+                text.to_owned(),
+                LinkState::Connecting
+            )
+        );
+        for why in [Why::Diverged, Why::Unrelated, Why::TwoPrimaries] {
+            let parted = core(7, alone(), Session::Standalone(why), Some(why));
+            let (state, code, text, link) = shown(&parted);
+            assert_eq!(
+                (state, code, link),
+                (State::Critical, "E206", LinkState::Standalone)
+            );
+            assert!(text.ends_with(words::why_refused(why)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_the_past_is_not_named_once_the_peer_is_connected() {
+        let session = Session::Waiting(LinkId(1));
+        let mut agreed = core(7, alone(), session, Some(Why::VolumeId));
+        agreed.peers[0].disk = Some(Disk::Inconsistent);
+        let (state, code, text, _) = shown(&agreed);
+        assert_eq!((state, code), (State::Degraded, "W104"));
+        assert!(text.ends_with("not in sync: beta"), "{text}");
     }
 }

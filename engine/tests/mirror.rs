@@ -211,6 +211,43 @@ fn a_lone_replica_is_not_founded_without_the_other_unless_forced() {
 }
 
 #[test]
+fn two_volumes_founded_apart_are_critical_on_both_sides_and_say_why() {
+    let pair = Pair::new(false);
+    pair.cable.cut();
+    let wait = Duration::ZERO;
+    for node in [pair.alpha(), pair.beta()] {
+        create(node, "v");
+        ask(node, "v", Request::Promote { force: true, wait }).unwrap();
+        ask(node, "v", Request::Demote { disconnect: false }).unwrap();
+    }
+    pair.cable.mend();
+    until("critical, with the cause", || {
+        [pair.alpha(), pair.beta()].iter().all(|node| {
+            let status = status(node, "v");
+            let reason = status.reason.map(|reason| reason.text);
+            status.state == State::Critical && reason.is_some_and(|r| r.contains("another volume"))
+        })
+    });
+}
+
+#[test]
+fn nodes_of_two_clusters_say_so_in_the_status_of_both() {
+    let mut pair = Pair::new(true);
+    pair.beta = None;
+    pair.specs[1].cluster = "other".into();
+    pair.start_beta();
+    create(pair.alpha(), "v");
+    create(pair.beta(), "v");
+    until("degraded, with the cause", || {
+        [pair.alpha(), pair.beta()].iter().all(|node| {
+            let status = status(node, "v");
+            let reason = status.reason.map(|reason| reason.text);
+            status.state == State::Degraded && reason.is_some_and(|r| r.contains("another cluster"))
+        })
+    });
+}
+
+#[test]
 fn an_operator_can_disconnect_and_connect_a_peer() {
     let pair = Pair::created(true);
     let beta = || "beta".to_owned();

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use engine_core::message::Refusal as Why;
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
 use rustix::fs::FlockOperation;
@@ -394,6 +395,13 @@ impl Router for Shared {
         self.broadcast(|| Message::Peer {
             node: peer.to_owned(),
             news,
+        });
+    }
+
+    fn refused(&self, peer: &str, why: Why) {
+        self.broadcast(|| Message::Peer {
+            node: peer.to_owned(),
+            news: PeerNews::Refused(why),
         });
     }
 

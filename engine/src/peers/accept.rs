@@ -156,6 +156,9 @@ fn greet_node(
             let text = format!("node {} at {from} is refused: {why}", hello.from);
             common.say(Level::Warn, "W110", &text);
             super::control::say_hello(common, &stream, &hello.from);
+            if bell.is_some() && hello.cluster != common.cluster {
+                common.router.refused(&hello.from, Refusal::Cluster);
+            }
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The control connection of a node pair: greetings and keepalives.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use engine_core::message::{PROTOCOL_MAX, PROTOCOL_MIN};
+use engine_core::message::{PROTOCOL_MAX, PROTOCOL_MIN, Refusal};
 use engine_core::wire::{
     Control, ControlHello, HEADER_LEN, Numbers, encode_control, parse_control, parse_header,
 };
@@ -37,6 +38,24 @@ pub(super) fn say_hello(common: &Common, mut stream: &TcpStream, to: &str) {
     let _ = stream.write_all(&frame);
 }
 
+/// The other side is not what it should be, with the words for the log.
+#[derive(Debug)]
+struct Refused(Refusal, String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.1)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// The cause, if an attempt failed because this node refused the other.
+pub(super) fn refusal_of(error: &io::Error) -> Option<Refusal> {
+    let refused = error.get_ref()?.downcast_ref::<Refused>()?;
+    Some(refused.0)
+}
+
 /// A control connection both sides have greeted on.
 pub(super) struct Session {
     pub(super) stream: TcpStream,
@@ -64,7 +83,8 @@ impl Session {
             return Err(other("it does not begin with a greeting"));
         };
         if hello.cluster != common.cluster {
-            return Err(other(format!("it belongs to cluster `{}`", hello.cluster)));
+            let text = format!("it belongs to cluster `{}`", hello.cluster);
+            return Err(io::Error::other(Refused(Refusal::Cluster, text)));
         }
         if hello.from != peer || hello.to != common.node {
             return Err(other(format!(
@@ -73,7 +93,8 @@ impl Session {
             )));
         }
         if hello.protocol_min > PROTOCOL_MAX || hello.protocol_max < PROTOCOL_MIN {
-            return Err(other("no common protocol version"));
+            let text = "no common protocol version".to_owned();
+            return Err(io::Error::other(Refused(Refusal::Protocol, text)));
         }
         Ok(session)
     }

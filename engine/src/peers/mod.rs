@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use engine_core::message::Refusal;
+
 use crate::log::{Level, Line, Log};
 use peer::{Bell, Order, PeerThread};
 
@@ -33,6 +35,8 @@ pub(crate) trait Router: Send + Sync {
     fn link(&self, volume: &str, peer: &str, socket: OwnedFd, unread: Vec<u8>) -> bool;
     /// A dial or probe that began at this moment of CLOCK_BOOTTIME failed.
     fn unreachable(&self, peer: &str, began: u64);
+    /// One of the two nodes refused the other; told anew with every attempt.
+    fn refused(&self, peer: &str, why: Refusal);
     /// Its control connection broke: everything that stood is broken.
     fn gone(&self, peer: &str);
     /// It is connected, and who has no link to it still does not get one.

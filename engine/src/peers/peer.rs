@@ -12,7 +12,7 @@ use engine_core::wire::ControlHello;
 use engine_ring::sys::clock::boottime_ns;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::control::Session;
+use super::control::{self, Session};
 use super::dial::Backoff;
 use super::{Common, stream};
 use crate::log::Level;
@@ -138,6 +138,9 @@ impl PeerThread {
                 Err(e) => {
                     self.say_once(&format!("node {} at {}: {e}", self.name, self.address));
                     self.common.router.unreachable(&self.name, self.began);
+                    if let Some(why) = control::refusal_of(&e) {
+                        self.common.router.refused(&self.name, why);
+                    }
                     self.pause(backoff.pause());
                 }
             }

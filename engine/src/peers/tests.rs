@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use engine_core::generation::Chain;
-use engine_core::message::{Disk, Hello, Life, Message, PROTOCOL_MAX, PROTOCOL_MIN, Refusal};
+use engine_core::message::{Disk, Hello, Life, Message, PROTOCOL_MAX, PROTOCOL_MIN};
 use engine_core::wire::{
     Control, ControlHello, HEADER_LEN, Parsed, encode, encode_control, parse_body, parse_control,
     parse_header,
@@ -20,6 +20,7 @@ struct Heard {
     unreachable: usize,
     gone: usize,
     unlinked: usize,
+    refused: Vec<(String, Refusal)>,
     sockets: Vec<OwnedFd>,
 }
 
@@ -43,6 +44,9 @@ impl Router for Ear {
     }
     fn unreachable(&self, _: &str, _: u64) {
         self.heard().unreachable += 1;
+    }
+    fn refused(&self, peer: &str, why: Refusal) {
+        self.heard().refused.push((peer.into(), why));
     }
     fn gone(&self, _: &str) {
         self.heard().gone += 1;
@@ -246,6 +250,26 @@ fn the_smaller_name_dials_and_both_sides_know_when_the_other_is_lost() {
     until("alpha lost beta", || near.heard().gone == 1);
     until("beta is unreachable", || near.heard().unreachable > 1);
     here.stop();
+}
+
+#[test]
+fn nodes_of_two_clusters_are_told_of_it_on_both_sides() {
+    let (near, far) = (Arc::<Ear>::default(), Arc::<Ear>::default());
+    let (_there, address) = beta(&far);
+    let peers = [("beta".to_owned(), address.to_string())];
+    let mut other = common("alpha", &near);
+    other.cluster = "other".into();
+    let _here = Peers::start(other, None, &peers).unwrap();
+    until("the dialling side knows", || {
+        near.heard()
+            .refused
+            .contains(&("beta".to_owned(), Refusal::Cluster))
+    });
+    until("the accepting side knows", || {
+        far.heard()
+            .refused
+            .contains(&("alpha".to_owned(), Refusal::Cluster))
+    });
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine_core::event::{Command, CommandId, Event};
+use engine_core::message::Refusal;
 use engine_core::meta::Loaded;
 use engine_core::time::Instant;
 use engine_core::units::{NODES_MAX, NodeIdx, NodeSet};
@@ -87,6 +88,8 @@ pub(super) struct Volume {
     pub(super) promoting_since: Instant,
     /// When each peer's last link ended, or the volume was attached.
     pub(super) unlinked_since: [Instant; NODES_MAX],
+    /// Why one of the two nodes refused the other as a whole; until they are connected.
+    pub(super) node_refusals: [Option<Refusal>; NODES_MAX],
     /// Failure of the latest verify.
     pub(super) verify_failure: Option<String>,
     pub(super) rates: Rates,
@@ -294,6 +297,7 @@ impl Reactor {
             asking: None,
             promoting_since: Instant(0),
             unlinked_since: [self.shell.now; NODES_MAX],
+            node_refusals: [None; NODES_MAX],
             verify_failure: None,
             rates: Rates::default(),
             notes,
@@ -324,14 +328,22 @@ impl Reactor {
             if news == PeerNews::Gone {
                 self.links.end_of_peer(&mut self.shell, slot, peer);
             }
+            let refusal = &mut volume.node_refusals[usize::from(peer.0)];
+            let began = match news {
+                PeerNews::Unreachable { began } => began,
+                PeerNews::Gone | PeerNews::Unlinked => {
+                    *refusal = None;
+                    now
+                }
+                PeerNews::Refused(why) => {
+                    *refusal = Some(why);
+                    continue;
+                }
+            };
             let since = volume.unlinked_since[usize::from(peer.0)];
             // The other side dials; it may still be on its way.
             let may_come = news == PeerNews::Unlinked && now.since(since) < UNLINKED_MIN;
             if !may_come && !self.links.has_peer(slot, peer) {
-                let began = match news {
-                    PeerNews::Unreachable { began } => began,
-                    PeerNews::Gone | PeerNews::Unlinked => now,
-                };
                 volume.found_out(peer, began);
                 self.links.events.push((slot, Event::Unreachable { peer }));
             }
@@ -379,7 +391,11 @@ impl Reactor {
             .filter(|(_, client)| client.volume == slot);
         let clients = ours.map(|(_, client)| client.status(now)).collect();
         let volume = self.volumes.get_mut(slot).expect("the caller found it");
-        let core = volume.driver.core.status();
+        let mut core = volume.driver.core.status();
+        for peer in &mut core.peers {
+            let node_refusal = volume.node_refusals[usize::from(peer.node.0)];
+            peer.last_refusal = node_refusal.or(peer.last_refusal);
+        }
         let mut status = status::attached(&volume.spec, volume.me, &core, &mut volume.rates, now);
         status.clients = clients;
         status.io = volume.driver.intake.counters;
