@@ -77,9 +77,16 @@ impl Pair {
             .expect("tests ask for daemons they started")
     }
 
-    /// Starts a node's daemon.
+    /// Starts a node's daemon and waits until it has its disk: the kernel lets go of that only
+    /// when the last write of a killed process has landed.
     pub fn start(&mut self, index: usize) {
-        self.daemons[index] = Some(serve(&self.lab, NODES[index]));
+        let node = NODES[index];
+        self.daemons[index] = Some(serve(&self.lab, node));
+        self.lab
+            .until(node, "v", HEALTHY_MAX, "its disk is free", |volume| {
+                let reason = volume["reason"]["text"].as_str().unwrap_or_default();
+                !reason.contains("holds its lock") && !reason.contains("being created, attached")
+            });
     }
 
     /// Plants faults in the stores of a node, in the words of `POLLUX_FAULTS`, in place of those
