@@ -63,9 +63,14 @@ impl Daemon {
         status.code().unwrap_or(-1)
     }
 
-    /// Freezes it (`SIGSTOP`).
+    /// Freezes it (`SIGSTOP`), and returns once no thread of it runs.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        eventually(STOP_MAX, "all threads are stopped", || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
+            let mut tasks = tasks.flatten();
+            tasks.all(|task| is_stopped(&task.path())).then_some(())
+        });
     }
 
     /// Lets it go on (`SIGCONT`).
@@ -88,6 +93,12 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The thread with this folder in `/proc` is stopped. Source: proc(5), "State".
+fn is_stopped(task: &Path) -> bool {
+    let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:\tT"))
 }
 
 fn append(log: &Path) -> File {

@@ -216,6 +216,13 @@ impl Lab {
         }
     }
 
+    /// Waits until a node serves a volume, all copies in sync. Panics: not in time.
+    pub fn until_serving(&self, node: &str, volume: &str, limit: Duration) -> Value {
+        self.until(node, volume, limit, "primary and healthy", |entry| {
+            entry["state"] == "healthy" && entry["role"] == "primary"
+        })
+    }
+
     /// Waits until a node says that all copies of a volume are in sync. Panics: not in time.
     pub fn until_healthy(&self, node: &str, volume: &str, limit: Duration) -> Value {
         self.until(node, volume, limit, "healthy", |entry| {

@@ -59,6 +59,14 @@ impl Pair {
         self.lab.until_healthy(NODES[index], "v", HEALTHY_MAX)
     }
 
+    /// Waits until this node has noticed that the last client is gone.
+    pub fn until_unused(&self, index: usize) {
+        self.lab
+            .until(NODES[index], "v", HEALTHY_MAX, "no clients", |volume| {
+                volume["clients"].as_array().is_some_and(Vec::is_empty)
+            });
+    }
+
     /// What this node says of the volume.
     pub fn volume(&self, index: usize) -> Value {
         self.lab.volume(NODES[index], "v")

@@ -141,7 +141,7 @@ fn what_a_disk_was_given_survives_a_restart_and_memory_begins_anew() {
     assert_eq!(daemon.stop(), 0);
     let _daemon = lab.serve("solo");
     for (volume, pattern) in [("mem", "0"), ("disk", "0x5a")] {
-        lab.until_healthy("solo", volume, Duration::from_secs(10));
+        lab.until_serving("solo", volume, Duration::from_secs(10));
         let uri = lab.node("solo").uri(volume);
         let read = format!("read -P {pattern} 5000 70000");
         client_ok("qemu-io", &["-f", "raw", "-c", &read, &uri]);

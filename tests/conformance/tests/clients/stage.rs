@@ -41,7 +41,7 @@ impl Stage {
         let daemon = lab.serve("solo");
         for volume in ["mem", "disk"] {
             lab.done("solo", &["volume", "create", volume]);
-            lab.until_healthy("solo", volume, Duration::from_secs(10));
+            lab.until_serving("solo", volume, Duration::from_secs(10));
         }
         Stage { daemon, lab }
     }

@@ -94,6 +94,7 @@ fn a_primary_whose_disk_fails_serves_through_the_other_copy() {
     assert_eq!(flush(&mut client), Ok(()));
     drop(client);
     // The good copy takes over; the failed one comes back as a target.
+    pair.until_unused(0);
     pair.lab.done("alpha", &["demote", "v"]);
     pair.lab.done("beta", &["promote", "v"]);
     replaced(pair, 0, 1);
@@ -119,7 +120,7 @@ fn the_last_copy_answers_eio_where_it_cannot_be_read() {
     let lab = Lab::new(&["solo"], SINGLE);
     let _daemon = lab.serve_faulty("solo", "v: read=eio@1M..2M");
     lab.done("solo", &["volume", "create", "v"]);
-    lab.until_healthy("solo", "v", SOON);
+    lab.until_serving("solo", "v", SOON);
     let mut client = attach(&lab.node("solo").uri("v"));
     assert_eq!(write(&mut client, 0, &[6; 4 << 20]), Ok(()));
     assert_eq!(read(&mut client, 1 << 20, 4096), Err(NbdError::Io));
@@ -132,7 +133,7 @@ fn a_failed_flush_of_the_last_copy_is_final() {
     let lab = Lab::new(&["solo"], SINGLE);
     let daemon = lab.serve_faulty("solo", "v: flush=eio#1");
     lab.done("solo", &["volume", "create", "v"]);
-    lab.until_healthy("solo", "v", SOON);
+    lab.until_serving("solo", "v", SOON);
     let mut client = attach(&lab.node("solo").uri("v"));
     assert_eq!(write(&mut client, 0, &[1; 4096]), Ok(()));
     assert_eq!(flush(&mut client), Err(NbdError::Io));
@@ -213,7 +214,7 @@ fn the_last_copy_answers_enospc_when_its_disk_is_full_and_stays() {
     };
     let _daemon = lab.serve_as("solo", command);
     lab.done("solo", &["volume", "create", "v"]);
-    lab.until_healthy("solo", "v", SOON);
+    lab.until_serving("solo", "v", SOON);
     let mut client = attach(&lab.node("solo").uri("v"));
     let full = (0..12).find(|index| write(&mut client, index << 20, &noise(*index)).is_err());
     let full = full.expect("6 MiB do not hold 12 MiB");

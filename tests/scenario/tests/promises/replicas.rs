@@ -20,7 +20,7 @@ fn at_rest() -> Lab {
     let daemon = lab.serve("solo");
     for (name, byte) in [("a", 0xa), ("b", 0xb)] {
         lab.done("solo", &["volume", "create", name]);
-        lab.until_healthy("solo", name, scenario::HEALTHY_MAX);
+        lab.until_serving("solo", name, scenario::HEALTHY_MAX);
         let mut client = attach(&lab.node("solo").uri(name));
         assert_eq!(write(&mut client, 0, &[byte; 8192]), Ok(()));
     }
@@ -47,7 +47,7 @@ fn only_a_is_offline(lab: &Lab, words: &[&str]) {
         "{}",
         refused.in_full()
     );
-    lab.until_healthy("solo", "b", scenario::HEALTHY_MAX);
+    lab.until_serving("solo", "b", scenario::HEALTHY_MAX);
     let mut client = attach(&node.uri("b"));
     assert_eq!(read(&mut client, 0, 8192), Ok(vec![0xb; 8192]));
     assert_eq!(lab.pollux("solo", &["status", "--check"]).exit, 6);
@@ -146,7 +146,7 @@ fn create_refuses_what_exists_unless_told() {
     assert!(refused.stderr.contains("--adopt"), "{}", refused.stderr);
     assert_eq!(fs::read(&backing).expect("it is there"), content);
     lab.done("solo", &["volume", "create", "a", "--adopt"]);
-    lab.until_healthy("solo", "a", scenario::HEALTHY_MAX);
+    lab.until_serving("solo", "a", scenario::HEALTHY_MAX);
     let mut client = attach(&lab.node("solo").uri("a"));
     assert_eq!(
         read(&mut client, 0, 1 << 20),
@@ -176,6 +176,9 @@ fn delete_removes_the_metadata_and_keeps_the_data() {
         2,
         "nobody can be asked"
     );
+    for name in ["a", "b"] {
+        lab.until_serving("solo", name, scenario::HEALTHY_MAX);
+    }
     let client = attach(&node.uri("a"));
     let refused = lab.pollux("solo", &["volume", "delete", "a", "--yes"]);
     assert_eq!(

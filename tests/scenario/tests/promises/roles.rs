@@ -38,6 +38,7 @@ fn a_planned_switch_moves_the_primary_and_keeps_the_data() {
     );
     let branch = pair.volume(0)["generation"]["branch"].clone();
     pair.lab.done("alpha", &["promote", "v"]);
+    pair.until_unused(0);
     pair.lab.done("alpha", &["demote", "v"]);
     pair.lab.done("beta", &["promote", "v"]);
     pair.until_healthy(1);
@@ -243,7 +244,8 @@ fn a_secondary_that_hangs_is_given_up_and_comes_back() {
         began.elapsed()
     );
     assert_eq!(flush(&mut client), Ok(()));
-    assert_eq!(pair.volume(0)["state"], "degraded");
+    let degraded = |volume: &serde_json::Value| volume["state"] == "degraded";
+    pair.lab.until("alpha", "v", SOON, "degraded", degraded);
     pair.daemon(1).resume();
     pair.until_healthy(0);
     drop(client);

@@ -104,7 +104,7 @@ fn a_socket_that_a_killed_daemon_left_is_replaced() {
     let node = lab.node("solo");
     assert!(node.nbd_socket().exists() && node.file("pollux.sock").exists());
     let daemon = lab.serve("solo");
-    lab.until_healthy("solo", "v", scenario::HEALTHY_MAX);
+    lab.until_serving("solo", "v", scenario::HEALTHY_MAX);
     scenario::disk::attach(&node.unix_uri("v"));
     assert_eq!(daemon.stop(), 0);
     assert!(!node.nbd_socket().exists() && !node.file("pollux.sock").exists());

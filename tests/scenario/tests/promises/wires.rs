@@ -55,7 +55,10 @@ fn a_silent_link_is_given_up_and_clients_go_on() {
             began.elapsed()
         );
         assert_eq!(read(&mut client, 1 << 20, 70_000), Ok(vec![3; 70_000]));
-        assert_eq!(pair.volume(0)["state"], "degraded");
+        pair.lab
+            .until("alpha", "v", PATIENCE, "degraded", |volume| {
+                volume["state"] == "degraded"
+            });
         wire.heal();
         pair.until_healthy(0);
     }
