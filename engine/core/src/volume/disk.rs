@@ -23,7 +23,7 @@ impl Volume {
             Purpose::Disk => {}
             Purpose::Round => return self.round_flushed(generation, result),
             Purpose::MemberFlush => return self.member_flushed(generation, slot, result),
-            Purpose::ResyncFlush => return self.resync_flushed(slot, result),
+            Purpose::ResyncFlush => return self.resync_flushed(generation, slot, result),
             Purpose::StopFlush => return self.stop_flushed(result),
             _ => return,
         }

@@ -134,6 +134,8 @@ pub struct Volume {
     backlog: VecDeque<Action>,
     resync_paused: bool,
     resync_rate: u64,
+    /// Flushes begun as a sync target, over all sessions.
+    resync_flushes: u32,
     /// The last copy said it is full; cleared by the next write that succeeds.
     is_full: bool,
     tick_at: Option<Instant>,
@@ -182,6 +184,7 @@ impl Volume {
             backlog: VecDeque::with_capacity(slots),
             resync_paused: false,
             resync_rate: 0,
+            resync_flushes: 0,
             is_full: false,
             tick_at: None,
             aged_at: Instant::default(),

@@ -41,7 +41,8 @@ pub(super) struct Target {
     /// Numbers up to here were asked for; later ones whose sums came early wait their turn.
     asked: u64,
     ready: Vec<(u64, Extent, Vec<u64>)>,
-    flushing: Option<u64>,
+    /// A flush under way: its number, and the newest piece it covers.
+    flushing: Option<(u32, u64)>,
     /// Bytes the rate limit has paid for, and when it last paid.
     budget: u64,
     paid_at: Instant,
@@ -361,15 +362,18 @@ impl Volume {
             return;
         }
         let upto = target.pulls[stored - 1].id;
-        target.flushing = Some(upto);
+        // Numbers outlive sessions: one that was begun for an earlier session proves nothing here.
+        self.resync_flushes = (self.resync_flushes + 1) & 0xFF_FFFF;
+        let number = self.resync_flushes;
+        self.peers.get_mut(node).target.flushing = Some((number, upto));
         if skip {
-            return self.resync_flushed(u32::from(node.0), Ok(()));
+            return self.resync_flushed(number, u32::from(node.0), Ok(()));
         }
-        let token = token(Purpose::ResyncFlush, 0, u32::from(node.0));
+        let token = token(Purpose::ResyncFlush, number, u32::from(node.0));
         self.actions.push(Action::DiskFlush { token });
     }
 
-    pub(super) fn resync_flushed(&mut self, index: u32, result: DiskResult) {
+    pub(super) fn resync_flushed(&mut self, number: u32, index: u32, result: DiskResult) {
         let node = NodeIdx(index as u8);
         self.ops.attention = true;
         if let Err(error) = result {
@@ -378,8 +382,7 @@ impl Volume {
         let Some(peer) = self.peers.find_mut(node) else {
             return;
         };
-        // A flush of an earlier session answers nothing.
-        let Some(upto) = peer.target.flushing.take() else {
+        let Some((_, upto)) = peer.target.flushing.take_if(|(n, _)| *n == number) else {
             return;
         };
         while peer.target.pulls.front().is_some_and(|p| p.id <= upto) {
