@@ -162,7 +162,10 @@ impl Clients {
 
     /// The core is told that this session closed.
     pub fn core_knows_closed(&mut self, id: SessionId) {
-        self.closing.iter_mut().filter(|s| s.id == id).for_each(|s| s.is_closed = true);
+        self.closing
+            .iter_mut()
+            .filter(|s| s.id == id)
+            .for_each(|s| s.is_closed = true);
     }
 }
 

@@ -305,9 +305,9 @@ impl Disk {
             for block in blocks(common) {
                 if self.rng.coin() {
                     tags[(block - first) as usize] = match work {
-                        Work::Write { extent: at, tags, .. } => {
-                            tags[(block - blocks(*at).start) as usize]
-                        }
+                        Work::Write {
+                            extent: at, tags, ..
+                        } => tags[(block - blocks(*at).start) as usize],
                         _ => 0,
                     };
                 }

@@ -241,7 +241,10 @@ impl Engine {
 
     /// Neither serves nor is on its way to serve or to stop.
     pub fn is_secondary(&self) -> bool {
-        matches!(self.0.status().role, RoleStatus::Secondary | RoleStatus::Stopped)
+        matches!(
+            self.0.status().role,
+            RoleStatus::Secondary | RoleStatus::Stopped
+        )
     }
 
     /// State of the copy.

@@ -142,7 +142,10 @@ impl World {
         self.laws.lost.clear();
         match event {
             Event::CloseSession { session } => self.clients.core_knows_closed(*session),
-            Event::LinkDown { link } => self.laws.lost.extend(self.laws.sent.remove(&(node, link.0))),
+            Event::LinkDown { link } => self
+                .laws
+                .lost
+                .extend(self.laws.sent.remove(&(node, link.0))),
             _ => {}
         }
     }
@@ -171,7 +174,15 @@ impl World {
     /// R10: a confirmation counts only from the session it was asked of.
     pub fn law_late_words_count_not(&mut self, node: usize, actions: &[Action]) {
         self.count("late words");
-        let is_answer = |a: &&Action| matches!(a, Action::Complete { outcome: Outcome::Ok, .. });
+        let is_answer = |a: &&Action| {
+            matches!(
+                a,
+                Action::Complete {
+                    outcome: Outcome::Ok,
+                    ..
+                }
+            )
+        };
         if let Some(action) = actions.iter().find(is_answer) {
             let text = format!("node {node} hears a late word and says {action:?}");
             self.fail("R10", text);
@@ -409,7 +420,9 @@ impl World {
 
     /// M2: a torn metadata write leaves the old state, never an older one.
     pub fn law_metadata_never_goes_back(&mut self, node: usize, before: Option<Found>) {
-        let (Some(before), Ok(after)) = (before, self.found(node)) else { return };
+        let (Some(before), Ok(after)) = (before, self.found(node)) else {
+            return;
+        };
         let position = |f: &Found| f.record.map(|r| (r.term, r.step));
         let older = position(&after) < position(&before)
             || (before.volume_id != 0 && after.volume_id == 0)
@@ -581,7 +594,9 @@ impl World {
         // A target's own log adds nothing to that of the members who have what it lacks.
         let newest = self.newest_record();
         let member = |r: &Record| r.in_sync.has(NodeIdx(node as u8));
-        let Some(record) = newest.filter(member) else { return };
+        let Some(record) = newest.filter(member) else {
+            return;
+        };
         let mut closed = 0;
         for member in record.in_sync.iter().map(|n| usize::from(n.0)) {
             let disk = &self.nodes[member].disk;
@@ -618,7 +633,10 @@ impl World {
     /// here is marked for everybody: what may differ is the same, seen from here.
     fn is_marked(&self, found: &Found, node: usize, member: usize, granule: u64) -> bool {
         match member == node {
-            true => self.all().filter(|p| *p != node).all(|p| found.is_dirty(p, granule)),
+            true => self
+                .all()
+                .filter(|p| *p != node)
+                .all(|p| found.is_dirty(p, granule)),
             false => found.is_dirty(member, granule),
         }
     }
@@ -665,8 +683,10 @@ impl World {
     /// S6: who joins S has everything durable, but for writes on their way to it.
     fn law_joins_when_equal(&mut self, primary: usize, joining: usize) {
         // If the member vanished meanwhile, the record comes too late and S shrinks again.
-        let in_touch =
-            self.nodes[primary].engine.as_ref().is_some_and(|e| e.is_connected(joining));
+        let in_touch = self.nodes[primary]
+            .engine
+            .as_ref()
+            .is_some_and(|e| e.is_connected(joining));
         let excused = self.is_excused(primary) || self.is_excused(joining);
         if self.has_no_history(primary, joining) || !in_touch || excused {
             return;
@@ -745,11 +765,16 @@ impl World {
         if !self.laws.must_leave[node] {
             return;
         }
-        let Some(engine) = &self.nodes[node].engine else { return };
+        let Some(engine) = &self.nodes[node].engine else {
+            return;
+        };
         let joined = self.all().any(|p| p != node && engine.is_in_sync_with(p));
-        let in_sync = self.newest_record().is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
+        let in_sync = self
+            .newest_record()
+            .is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
         if joined && in_sync {
-            let text = format!("node {node} lost power while in S, and is in sync as if it had not");
+            let text =
+                format!("node {node} lost power while in S, and is in sync as if it had not");
             self.fail("T4", text);
         }
     }
@@ -980,10 +1005,14 @@ impl World {
         let stores = |n: &usize| {
             request.kind == Kind::Write
                 && self.peek(*n).is_some_and(|f| f.disk != Disk::Blank)
-                && blocks.iter().all(|b| self.holds_at_least(*n, *b, request.number, false))
+                && blocks
+                    .iter()
+                    .all(|b| self.holds_at_least(*n, *b, request.number, false))
         };
-        let holders: Vec<usize> =
-            self.all().filter(|n| members.contains(n) || stores(n)).collect();
+        let holders: Vec<usize> = self
+            .all()
+            .filter(|n| members.contains(n) || stores(n))
+            .collect();
         if blocks.is_empty() {
             return;
         }

@@ -95,17 +95,23 @@ impl Operator {
 
     /// This node was told to become primary by force.
     pub fn forced(&self, node: usize) -> bool {
-        self.promoted_for.get(&node).is_some_and(|(p, _)| *p == Purpose::PromoteByForce)
+        self.promoted_for
+            .get(&node)
+            .is_some_and(|(p, _)| *p == Purpose::PromoteByForce)
     }
 
     /// This node was asked to become primary where it must refuse.
     pub fn was_naive(&self, node: usize) -> bool {
-        self.promoted_for.get(&node).is_some_and(|(p, _)| *p == Purpose::PromoteNaively)
+        self.promoted_for
+            .get(&node)
+            .is_some_and(|(p, _)| *p == Purpose::PromoteNaively)
     }
 
     /// When it was told to promote it had spoken to nobody, and its record named others.
     pub fn began_isolated(&self, node: usize) -> bool {
-        self.promoted_for.get(&node).is_some_and(|(_, isolated)| *isolated)
+        self.promoted_for
+            .get(&node)
+            .is_some_and(|(_, isolated)| *isolated)
     }
 }
 
@@ -138,9 +144,10 @@ impl World {
     /// This process spoke to nobody yet, and its record names others.
     fn is_isolated(&mut self, node: usize) -> bool {
         let me = NodeIdx(node as u8);
-        let named_others = self
-            .found(node)
-            .is_ok_and(|f| f.record.is_some_and(|r| r.in_sync.count() > 1 || !r.in_sync.has(me)));
+        let named_others = self.found(node).is_ok_and(|f| {
+            f.record
+                .is_some_and(|r| r.in_sync.count() > 1 || !r.in_sync.has(me))
+        });
         named_others && !self.nodes[node].was_in_touch
     }
 
@@ -356,8 +363,12 @@ impl World {
             self.operator.idle_since = self.now;
             return;
         }
-        let is_busy =
-            |n: usize| self.nodes[n].engine.as_ref().is_some_and(|e| !e.is_secondary());
+        let is_busy = |n: usize| {
+            self.nodes[n]
+                .engine
+                .as_ref()
+                .is_some_and(|e| !e.is_secondary())
+        };
         let one_is_busy = self.all().any(is_busy);
         if self.operator.is_promoting() || self.operator.is_closing || one_is_busy {
             return;

@@ -169,7 +169,9 @@ impl World {
 
     /// The plan may want the process to die while this metadata write is under way.
     fn doom_in_meta_write(&mut self, node: usize, delay: u64) {
-        let Some((writes, down)) = self.nodes[node].meta_doom else { return };
+        let Some((writes, down)) = self.nodes[node].meta_doom else {
+            return;
+        };
         self.nodes[node].meta_doom = (writes > 1).then_some((writes - 1, down));
         if writes == 1 {
             let life = self.nodes[node].life;

@@ -131,7 +131,11 @@ pub(super) fn open(config: &RingConfig, arena: &Arena) -> Result<Opened, String>
     features.fixed_files = fixed_slots > 0;
     let fixed_bytes = config.fixed_bytes.min(arena.memory().len());
     features.fixed_buffers = fixed_bytes > 0 && register(&parts, arena, fixed_bytes).is_ok();
-    let fixed_bytes = if features.fixed_buffers { fixed_bytes } else { 0 };
+    let fixed_bytes = if features.fixed_buffers {
+        fixed_bytes
+    } else {
+        0
+    };
     if features.restricted {
         features.restricted = restrict(&parts).is_ok();
         parts
