@@ -7,7 +7,7 @@ use sim::campaign::campaign;
 use sim::engine::Bug;
 
 /// Seeds tried per fault.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 8000;
 
 #[test]
 fn every_planted_fault_is_caught() {
