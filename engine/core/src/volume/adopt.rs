@@ -41,6 +41,8 @@ impl Volume {
             }
             return;
         }
+        // Whoever promises a higher term gives up its own candidacy (law T2).
+        self.give_up_promotion();
         let new_primary = known.is_none_or(|k| k.primary != record.primary);
         let sb = &mut self.durable.sb;
         sb.record = Some(record);

@@ -406,6 +406,17 @@ impl Volume {
         self.propose_record(record, true, becoming);
     }
 
+    /// A newer record came while this node was about to reign: nothing was promised to clients.
+    pub(super) fn give_up_promotion(&mut self) {
+        if self.role.is_settled() {
+            return;
+        }
+        if self.durable.change.is_some_and(|c| c.version.is_none()) {
+            self.durable.change = None;
+        }
+        self.promotion_ended(Err(CommandError::TimedOut));
+    }
+
     /// The store chose somebody else, or S changed under us: nothing was promised to clients.
     pub(super) fn record_refused(&mut self) {
         if matches!(self.role, Role::Promoting(_)) {
@@ -527,7 +538,12 @@ impl Volume {
                     while self.close_idle() > 0 {}
                     self.log.want_all();
                 }
-                if !self.is_mirrored() || self.is_log_closed() || is_due || !self.is_disk_usable() {
+                // A change of S under way ends first: told after the demotion, it would meet the
+                // promotion of another node.
+                let is_settled = self.durable.change.is_none() || is_due;
+                let is_closed =
+                    !self.is_mirrored() || self.is_log_closed() || is_due || !self.is_disk_usable();
+                if is_settled && is_closed {
                     self.drained();
                 }
             }
