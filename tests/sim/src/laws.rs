@@ -468,8 +468,10 @@ impl World {
     /// One of them is blank (not yet a replica of this volume), or awaits replacement.
     fn has_no_history(&self, a: usize, b: usize) -> bool {
         [a, b].iter().any(|n| {
-            self.peek(*n)
-                .is_none_or(|f| f.disk == Disk::Blank || f.volume_id == 0)
+            self.nodes[*n].is_rolled_back
+                || self
+                    .peek(*n)
+                    .is_none_or(|f| f.disk == Disk::Blank || f.volume_id == 0)
                 || self.nodes[*n]
                     .engine
                     .as_ref()
@@ -647,6 +649,11 @@ impl World {
         }
         let Some(after) = after else { return };
         self.laws.seen[node] = Some(after);
+        if before.is_none() && self.nodes[node].is_rolled_back {
+            // An old image holds it: nobody joined or left by that.
+            return;
+        }
+        self.nodes[node].record_life = self.nodes[node].life;
         let joined = |n: usize| {
             let id = NodeIdx(n as u8);
             after.in_sync.has(id) && before.is_none_or(|b| !b.in_sync.has(id))
@@ -671,6 +678,7 @@ impl World {
             let adds = is_first && own.is_none_or(|r| !r.in_sync.has(NodeIdx(n as u8)));
             if n != primary && (joined(n) || (in_it && adds)) {
                 self.count("joins");
+                self.nodes[n].is_rolled_back = false;
                 self.law_joins_when_equal(primary, n);
                 let gained = self.laws.holds[primary].clone();
                 self.laws.holds[n].extend(gained);
@@ -809,7 +817,10 @@ impl World {
                 else {
                     continue;
                 };
+                // A chain cannot tell that a disk was rolled back; its lives do, and no law lets
+                // it join without a whole resync (S6) or overwrite another (below).
                 let excused = fb.disk != Disk::UpToDate
+                    || self.nodes[b].is_rolled_back
                     || self.laws.must_leave[b]
                     || self.nodes[b].lost_power
                     || self.nodes[b].is_condemned

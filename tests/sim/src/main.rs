@@ -155,7 +155,7 @@ fn store(plan: &Plan, seed: u64) {
 fn small_worlds(options: &Options) -> ExitCode {
     quiet_panics();
     let seed = options.seed.unwrap_or(1);
-    let mut all = vec![crash_everywhere(seed, 16, options.bug)];
+    let mut all = vec![crash_everywhere(seed, 64, options.bug)];
     for first in [3, 8, 15, 25, 40] {
         all.push(crash_in_recovery(seed, first, options.bug));
     }

@@ -15,7 +15,7 @@ use engine_core::units::NodeIdx;
 use crate::plan::Step;
 use crate::rng::Rng;
 use crate::swarm::MS;
-use crate::world::{Happening, Mend, World};
+use crate::world::{DiskImage, Happening, Mend, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
@@ -294,7 +294,11 @@ impl World {
         self.count("replacements");
         self.kill(node, None);
         self.nodes[node].is_gone = false;
-        self.format(node);
+        if std::mem::take(&mut self.nodes[node].brings_back) && self.image_is_older(node) {
+            self.bring_back(node);
+        } else {
+            self.format(node);
+        }
         let delay = self.operator.rng.between(1, 50 * MS);
         self.nodes[node].restart_at = Some(self.now + delay);
     }
@@ -558,6 +562,16 @@ impl World {
                 if let Some(node) = self.primaries().first() {
                     self.ask_node(*node, Command::Verify, Purpose::Verify);
                 }
+            }
+            Step::KeepImage { node } => {
+                let machine = &mut self.nodes[node_of(node)];
+                let (data, meta) = (machine.disk.snapshot(), machine.meta.blocks().clone());
+                let life = machine.life;
+                machine.image = Some(DiskImage { life, data, meta });
+            }
+            Step::BringBack { node } if self.nodes[node_of(node)].image.is_some() => {
+                self.nodes[node_of(node)].brings_back = true;
+                self.more_trouble(Step::Replace { node });
             }
             Step::Replace { node } => {
                 let node = node_of(node);

@@ -192,6 +192,10 @@ steps! {
     Verify "verify" ();
     /// Format a secondary anew.
     Replace "replace" (node);
+    /// Keep an image of a node's disks.
+    KeepImage "keep_image" (node);
+    /// Put that image back (a rollback, a clone, an old disk).
+    BringBack "bring_back" (node);
     /// Limit resync to bytes per second.
     ResyncRate "resync_rate" (node, rate);
     /// SIGTERM, started again later.

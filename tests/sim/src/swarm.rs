@@ -140,6 +140,12 @@ const TROUBLES: &[Trouble] = &[
         factor: *rng.pick(&[100, 100, 1500]),
         span: rng.between(5, 300) * MS,
     },
+    // Late enough that members time out, and their confirmations come after.
+    |rng, _| Step::Slow {
+        node: node(rng),
+        factor: 1500,
+        span: rng.between(100, 900) * MS,
+    },
     |rng, _| Step::MetaErrors { node: node(rng) },
     |rng, _| Step::MetaHang {
         node: node(rng),
@@ -161,6 +167,7 @@ const TROUBLES: &[Trouble] = &[
     },
     |_, _| Step::Verify {},
     |rng, _| Step::Replace { node: node(rng) },
+    |rng, _| Step::BringBack { node: node(rng) },
     |rng, _| Step::ResyncRate {
         node: node(rng),
         rate: *rng.pick(&[0, 1 << 20, 64 << 20]),
@@ -266,6 +273,19 @@ pub fn plan(seed: u64) -> Plan {
             };
             steps.push((at, kind(&mut rng, at)));
         }
+    }
+    let returns: Vec<(u64, u64)> = steps
+        .iter()
+        .filter_map(|(at, step)| match step {
+            Step::BringBack { node } => Some((*at, *node)),
+            _ => None,
+        })
+        .collect();
+    for (at, node) in returns {
+        // The node must have run again since, or nobody could know.
+        steps.push((rng.below(at / 2), Step::KeepImage { node }));
+        let down = rng.between(5, 60) * MS;
+        steps.push((at / 2 + rng.below(at / 4), Step::Kill { node, down }));
     }
     if settings.is_bold == 1 {
         let at = begin + rng.below(span);

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use engine_core::action::MetaBlock;
 use engine_core::event::{Event, LinkId, Token};
 use engine_core::record::Choice;
 use engine_core::time::Instant;
@@ -17,8 +18,8 @@ use engine_core::units::{BufId, ByteRange, Extent};
 
 use crate::buffers::Ledger;
 use crate::clients::Clients;
-use crate::disk::Disk;
-use crate::engine::{Bug, Engine, NodeSpec};
+use crate::disk::{Disk, Image};
+use crate::engine::{Bug, Engine, NodeSpec, recover};
 use crate::laws::Laws;
 use crate::metadisk::MetaDisk;
 use crate::net::Net;
@@ -122,6 +123,16 @@ pub enum Mend {
     Resync(usize),
 }
 
+/// A node's disks as they once were.
+pub struct DiskImage {
+    /// Life of the process then, or before its next one.
+    pub life: u64,
+    /// Content.
+    pub data: Image,
+    /// Metadata.
+    pub meta: BTreeMap<u64, Box<MetaBlock>>,
+}
+
 /// One machine.
 pub struct Node {
     /// The process, if it runs.
@@ -166,6 +177,14 @@ pub struct Node {
     pub has_failed_flush: bool,
     /// Taken out of service until it left S and can be replaced.
     pub is_gone: bool,
+    /// An image of its disks, kept earlier: data and metadata.
+    pub image: Option<DiskImage>,
+    /// Life of the process that last wrote a record down.
+    pub record_life: u64,
+    /// The image is put back once it left S.
+    pub brings_back: bool,
+    /// Its data is older than its peers remember, and nobody noticed yet.
+    pub is_rolled_back: bool,
     /// How long it stays down after it was told to stop.
     pub stop_for: u64,
     /// The process had a connection since it started.
@@ -251,6 +270,10 @@ impl World {
                 is_condemned: false,
                 has_failed_flush: false,
                 is_gone: false,
+                image: None,
+                record_life: 0,
+                brings_back: false,
+                is_rolled_back: false,
                 stop_for: 0,
                 was_in_touch: false,
                 rng: Rng::fork(seed, "latency", i as u64),
@@ -797,9 +820,44 @@ impl World {
         let blocks = crate::engine::format(&self.spec(node));
         let machine = &mut self.nodes[node];
         machine.meta.exchange(blocks);
-        machine.disk.exchange(crate::disk::Image::default());
+        machine.disk.exchange(Image::default());
         machine.lost_power = false;
         machine.is_condemned = false;
+        machine.is_rolled_back = false;
+        self.formatted(node);
+    }
+
+    /// The image is from an earlier run of the process than the one that last wrote a record
+    /// down: peers remember that run. An image of the same run could be told from the present
+    /// only by stored checksums.
+    pub fn image_is_older(&mut self, node: usize) -> bool {
+        let spec = self.spec(node);
+        let machine = &self.nodes[node];
+        let Some(image) = machine
+            .image
+            .as_ref()
+            .filter(|i| i.life < machine.record_life)
+        else {
+            return false;
+        };
+        let image = recover(&spec, &image.meta).ok();
+        let now = self.found(node).ok();
+        image.zip(now).is_some_and(|(image, now)| {
+            (image.volume_id, image.incarnation) == (now.volume_id, now.incarnation)
+        })
+    }
+
+    /// The image kept earlier is put back, data and metadata.
+    pub fn bring_back(&mut self, node: usize) {
+        let machine = &mut self.nodes[node];
+        let Some(image) = machine.image.take() else {
+            return;
+        };
+        machine.disk.exchange(image.data);
+        machine.meta.exchange(image.meta);
+        machine.is_rolled_back = true;
+        machine.is_condemned = false;
+        self.count("old disks brought back");
         self.formatted(node);
     }
 
