@@ -287,7 +287,7 @@ impl Volume {
             0
         };
         self.peers.get_mut(node).return_credit(bytes);
-        self.ops.attention |= !self.wait_dispatch.is_empty();
+        self.ops.attention |= !self.wait_dispatch.is_empty() || !self.joining.is_empty();
         self.leg_done(slot, node, status);
         match status {
             Status::Ok => {}

@@ -351,7 +351,7 @@ impl Ops {
         }
     }
 
-    /// Is the seq after `stable` confirmed?
+    /// All of S confirmed `seq`, or it is over, and the window still remembers it.
     pub fn is_confirmed(&self, seq: Seq) -> bool {
         let flight = &self.window[seq.0 as usize & (self.window.len() - 1)];
         flight.seq == seq && flight.confirmed

@@ -36,7 +36,7 @@ struct Request {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Join {
-    /// What clients were told of without it is still on its way there.
+    /// What was confirmed without it is still on its way there.
     Draining,
     /// Everything sent so far becomes durable there, by this round.
     Flushing(u64),
@@ -272,7 +272,7 @@ impl Volume {
                 self.reconsider_all();
             }
             // The round that makes it durable begins after its last confirmation.
-            Some(Join::Draining) if !self.is_owed_answered(node) => {
+            Some(Join::Draining) if !self.owes_confirmed(node) => {
                 self.flush.wanted = true;
                 let round = self.flush.started + 1;
                 self.peers.get_mut(node).source.join = Some(Join::Flushing(round));
@@ -293,11 +293,13 @@ impl Volume {
         }
     }
 
-    /// Something the clients were already told of is not confirmed by `node`.
-    fn is_owed_answered(&self, node: NodeIdx) -> bool {
-        self.ops
-            .each()
-            .any(|(_, op)| op.is_mutation() && op.answered && op.pending.has(node))
+    /// Something that counts as confirmed by all of S is not confirmed by `node`: clients were
+    /// told of it, or it is a piece of a request whose later pieces are still to come.
+    fn owes_confirmed(&self, node: NodeIdx) -> bool {
+        self.ops.each().any(|(_, op)| {
+            let is_over = op.answered || self.ops.is_confirmed(op.seq);
+            op.is_mutation() && is_over && op.pending.has(node)
+        })
     }
 
     /// A member wrote the record down.
