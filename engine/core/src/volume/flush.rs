@@ -13,10 +13,12 @@
 use crate::action::{Action, Outcome};
 use crate::event::{DiskError, DiskResult, LinkId, ReqId, SessionId};
 use crate::message::{Disk, Message, Status};
+use crate::session::Session;
 use crate::time::Instant;
 use crate::units::{Extent, NodeIdx, NodeSet, Seq};
 
-use super::ops::{Kind, Purpose, token};
+use super::ops::{Kind, Operation, Purpose, token};
+use super::peer::Peer;
 use super::{Volume, planted};
 
 /// State of the rounds.
@@ -41,8 +43,8 @@ struct Round {
     pending: NodeSet,
     durable: NodeSet,
     answered: bool,
-    /// Stable when it began: durable everywhere when it ends.
-    stable: Seq,
+    /// Stored by all it asks when it began: durable there when it ends.
+    stored: Seq,
     since: Instant,
 }
 
@@ -104,7 +106,7 @@ impl Volume {
         let flush = &mut self.flush;
         flush.started += 1;
         flush.wanted = false;
-        (flush.dirty_since, flush.has_written) = (None, false);
+        flush.dirty_since = None;
         let writes = std::mem::take(&mut flush.writes);
         let round = flush.started;
         let mut pending = NodeSet::EMPTY;
@@ -129,15 +131,32 @@ impl Volume {
                 payload: None,
             });
         }
+        let stored = self.stored_by_all();
+        // What it does not cover needs another one: peers cannot ask, and may wait for log slots.
+        self.flush.has_written = stored < self.seq;
         self.flush.round = Some(Round {
             clients: std::mem::take(&mut self.flush.waiting),
             pending,
             durable: NodeSet::EMPTY,
             answered: false,
-            stable: self.stable,
+            stored,
             since: self.now,
         });
         self.settle_round();
+    }
+
+    /// Everything up to here is confirmed by all of S and by connected sync targets: those may
+    /// be behind S, and close their logs by what they are told is durable (law S3).
+    fn stored_by_all(&self) -> Seq {
+        let is_target = |p: &Peer| matches!(p.session, Session::Source(_)) && p.takes_data();
+        let behind = self.peers.iter().filter(|p| is_target(p));
+        let targets = behind.fold(NodeSet::EMPTY, |set, p| set.with(p.node));
+        if targets.is_empty() {
+            return self.stable;
+        }
+        let is_owed = |op: &Operation| op.is_mutation() && op.pending.0 & targets.0 != 0;
+        let owed = self.ops.each().filter(|(_, op)| is_owed(op));
+        owed.fold(self.stable, |upto, (_, op)| upto.min(Seq(op.seq.0 - 1)))
     }
 
     pub(super) fn round_flushed(&mut self, generation: u32, result: DiskResult) {
@@ -219,7 +238,7 @@ impl Volume {
         self.ops.attention = true;
         if round.durable.contains(self.in_sync()) {
             self.flush.completed = self.flush.started;
-            self.durable_seq = round.stable;
+            self.durable_seq = round.stored;
             self.tell_progress();
         }
     }
