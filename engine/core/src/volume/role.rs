@@ -547,6 +547,8 @@ impl Volume {
                     self.drained();
                 }
             }
+            // A disk that does not answer is left as a crash leaves it: not clean (laws L3, O4).
+            DrainPhase::Flush if is_due => self.stopped(),
             DrainPhase::Flush => {}
             DrainPhase::Mark(version) => {
                 let bits = self.peers.nodes().all(|n| self.are_bits_durable(n));
@@ -609,6 +611,10 @@ impl Volume {
 
     pub(super) fn stop_flushed(&mut self, result: DiskResult) {
         self.ops.attention = true;
+        if !self.role.waits_for_drain() {
+            // It came too late to be waited for.
+            return;
+        }
         let is_quiet = self.ops.each().next().is_none();
         if result.is_ok() && is_quiet && !self.durable.has_failed {
             self.durable.sb.clean = true;
