@@ -77,9 +77,10 @@ impl Volume {
         primary.map_or(1, |p| p.durable.0 + 1)
     }
 
-    /// What an operation leaves on its slots when it ends.
+    /// What an operation leaves on its slots when it ends: in the unit in which they close now. A
+    /// write of an earlier primary may end after this node was promoted.
     pub(super) fn touch_mark(&self, op: &Operation) -> u64 {
-        if op.is_client() {
+        if op.is_client() || self.role.is_serving() {
             self.flush.started
         } else {
             op.seq.0
