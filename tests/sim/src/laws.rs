@@ -787,6 +787,14 @@ impl World {
         }
     }
 
+    /// T4, at the end: who lost power while in S left it since, so that whoever is in S is whole.
+    pub fn law_nobody_is_owed_to_leave(&mut self) {
+        if let Some(node) = self.all().find(|n| self.laws.must_leave[*n]) {
+            let text = format!("node {node} lost power while in S, and never left it");
+            self.fail("T4", text);
+        }
+    }
+
     /// T6: without an operator's boldness there is one primary.
     fn law_one_primary(&mut self) {
         if self.primaries().len() > 1 && !self.operator.was_bold {

@@ -675,9 +675,13 @@ impl World {
             .record
             .is_some_and(|r| r.in_sync.count() == self.nodes.len() as u32);
         let engine = self.nodes[primary].engine.as_ref().expect("it serves");
-        let joined = self
-            .all()
-            .all(|n| n == primary || engine.is_in_sync_with(n));
+        // Both sides must say so: until its keepalive fails, a primary takes a member that lost
+        // power for the one it was, and S for whole (F16, law T4).
+        let agrees = |n: usize| {
+            let member = self.nodes[n].engine.as_ref();
+            engine.is_in_sync_with(n) && member.is_some_and(|m| m.is_in_sync_with(primary))
+        };
+        let joined = self.all().all(|n| n == primary || agrees(n));
         let clean = self.all().all(|n| n == primary || engine.is_clean_for(n));
         everybody && complete && joined && clean && !self.operator.is_promoting()
     }

@@ -150,6 +150,7 @@ fn finish(world: &mut World) {
     if world.failure.is_some() {
         return;
     }
+    world.law_nobody_is_owed_to_leave();
     for (a, b) in world.net.pairs() {
         if let Some(granule) = world.differences(a, b).iter().next() {
             let text = format!("at the end nodes {a} and {b} differ in granule {granule}");
