@@ -10,8 +10,8 @@
 //! Both halves are here: the server's ([`Negotiation`], [`Transmission`], [`ReplyStyle`]) and as
 //! much of the client's as load generators and tests need ([`ClientNegotiation`], [`Replies`],
 //! [`NbdUri`]). Fixed newstyle, simple and structured replies, compact headers. Payload never passes
-//! through: the machines tell which bytes of the stream are payload. There is no TLS, no clock and
-//! no limit on time; that is the shell's.
+//! through: the machines tell which bytes of the stream are payload. TLS, clocks and
+//! limits on time are the shell's.
 //!
 //! A server's connection, from bytes to commands and back:
 //! ```
@@ -53,6 +53,7 @@
 //!             at += consumed;
 //!             break negotiated;
 //!         }
+//!         Step::StartTls { .. } => panic!("this server offers no TLS"),
 //!         Step::NeedMore => panic!("all of it was received"),
 //!         Step::Close(reason) => panic!("{reason}"),
 //!     }

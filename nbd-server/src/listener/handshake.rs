@@ -156,6 +156,8 @@ async fn negotiate(
                 } => {
                     return Ok((negotiated, bytes[at + consumed..count].to_vec()));
                 }
+                // This listener offers no TLS.
+                Step::StartTls { .. } => return Err(Ended::Left),
                 Step::Close(reason) => {
                     // The last answer should be read: say that nothing follows.
                     stream.shutdown().await?;

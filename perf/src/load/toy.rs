@@ -127,7 +127,7 @@ impl Shared {
                         rest = &rest[consumed..];
                         transmission = Some(Transmission::new(&negotiated));
                     }
-                    Step::Close(_) => return None,
+                    Step::StartTls { .. } | Step::Close(_) => return None,
                 }
             }
             while let Some(transmission) = &mut transmission {

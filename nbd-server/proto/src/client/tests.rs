@@ -35,6 +35,7 @@ fn meet(wish: Wish, policy: Policy) -> Result<(Box<Agreed>, Box<Negotiated>), Cl
                     assert_eq!(consumed, to_client.len());
                     return Ok((agreed, negotiated));
                 }
+                Step::StartTls { .. } => panic!("nobody asked for TLS"),
                 Step::Close(reason) => panic!("the server closed: {reason}"),
             }
         }

@@ -113,12 +113,22 @@ impl std::str::FromStr for NbdUri {
     }
 }
 
-impl fmt::Display for NbdUri {
-    /// The URI, ready to paste; parsing it gives the same again.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl NbdUri {
+    /// The same export under TLS, as libnbd and qemu understand it: `nbds://` or `nbds+unix://`.
+    pub fn over_tls(&self) -> impl fmt::Display + '_ {
+        struct Tls<'u>(&'u NbdUri);
+        impl fmt::Display for Tls<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.print("nbds", f)
+            }
+        }
+        Tls(self)
+    }
+
+    fn print(&self, scheme: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.transport {
             Transport::Tcp { host, port } => {
-                f.write_str("nbd://")?;
+                write!(f, "{scheme}://")?;
                 if host.contains(':') {
                     write!(f, "[{host}]")?;
                 } else {
@@ -131,12 +141,19 @@ impl fmt::Display for NbdUri {
                 encode(self.export.as_str(), "/", f)
             }
             Transport::Unix { socket } => {
-                f.write_str("nbd+unix:///")?;
+                write!(f, "{scheme}+unix:///")?;
                 encode(self.export.as_str(), "/", f)?;
                 f.write_str("?socket=")?;
                 encode(socket, "/", f)
             }
         }
+    }
+}
+
+impl fmt::Display for NbdUri {
+    /// The URI, ready to paste; parsing it gives the same again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.print("nbd", f)
     }
 }
 
@@ -339,6 +356,15 @@ mod tests {
             parse(&long),
             Err(UriError::Export(Malformed::StringTooLong(4097)))
         );
+    }
+
+    #[test]
+    fn under_tls_only_the_scheme_differs() {
+        let tcp = tcp_uri("::1", 10810, "a b");
+        assert_eq!(tcp.over_tls().to_string(), "nbds://[::1]:10810/a%20b");
+        let unix = unix_uri("/run/x.sock", "a");
+        let text = "nbds+unix:///a?socket=/run/x.sock";
+        assert_eq!(unix.over_tls().to_string(), text);
     }
 
     proptest! {

@@ -8,7 +8,8 @@ use crate::{
 pub const SIZE: u64 = 64 << 20;
 
 /// `disk` (the default export), `read-only`, `plain` (no feature, blocks of 512 bytes),
-/// `secondary` (refused by policy) and `leaving` (shutting down).
+/// `secondary` (refused by policy) and `leaving` (shutting down); `secret` (not without TLS) is not
+/// listed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fixture;
 
@@ -42,6 +43,7 @@ impl Exports for Fixture {
             }),
             "secondary" => Err(Refusal::Policy("secondary is secondary on beta".to_owned())),
             "leaving" => Err(Refusal::Shutdown("leaving is being deleted".to_owned())),
+            "secret" => Err(Refusal::Tls("secret is for clients under TLS".to_owned())),
             _ => Err(Refusal::Unknown),
         }
     }

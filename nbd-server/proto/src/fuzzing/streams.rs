@@ -106,7 +106,7 @@ fn negotiate(
     loop {
         match negotiation.feed(rest, &Fixture, &mut transcript.sent) {
             Step::NeedMore => return None,
-            Step::Continue { consumed } => {
+            Step::Continue { consumed } | Step::StartTls { consumed } => {
                 transcript.events.push(Event::Answered);
                 *rest = &rest[consumed..];
             }

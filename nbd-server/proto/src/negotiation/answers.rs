@@ -29,14 +29,14 @@ impl Negotiation {
         if let Some(text) = &self.shutdown {
             return Err((OptionReplyKind::ERR_SHUTDOWN, text.clone()));
         }
+        self.protected()?;
         match option {
             OptionCode::LIST => self.list(data, exports, reply, out)?,
-            OptionCode::STARTTLS => self.start_tls(data)?,
             OptionCode::INFO => {
-                describe(data, self.replies, exports, reply, out)?;
+                self.describe(data, exports, reply, out)?;
             }
             OptionCode::GO => {
-                let (asked, export) = describe(data, self.replies, exports, reply, out)?;
+                let (asked, export) = self.describe(data, exports, reply, out)?;
                 return Ok(Some(self.agree(&asked, export)));
             }
             OptionCode::STRUCTURED_REPLY if self.policy.structured_replies => {
@@ -84,11 +84,14 @@ impl Negotiation {
         if let Some(text) = &self.shutdown {
             return close(text.clone());
         }
+        if let Err((_, text)) = self.protected() {
+            return close(text);
+        }
         let asked = match ExportName::from_wire(data) {
             Ok(name) => name,
             Err(malformed) => return close(malformed.to_string()),
         };
-        match lookup(&asked, exports) {
+        match self.lookup(&asked, exports) {
             Err((_, text)) => close(text),
             Ok(export) => {
                 let agreed = self.agree(&asked, export);
@@ -120,17 +123,57 @@ impl Negotiation {
         Ok(())
     }
 
-    fn start_tls(&self, data: &[u8]) -> Result<(), OptionError> {
+    /// Nothing is said on a connection that must be under TLS and is not.
+    fn protected(&self) -> Result<(), OptionError> {
+        if self.policy.tls != Tls::Required || self.is_secure {
+            return Ok(());
+        }
+        let text = "this server is to be used with TLS only".to_owned();
+        Err((OptionReplyKind::ERR_TLS_REQD, text))
+    }
+
+    pub(super) fn start_tls(&self, data: &[u8]) -> Result<(), OptionError> {
+        if let Some(text) = &self.shutdown {
+            return Err((OptionReplyKind::ERR_SHUTDOWN, text.clone()));
+        }
         no_data(data)?;
-        Err(match self.policy.tls {
-            Tls::Unsupported => (
-                OptionReplyKind::ERR_UNSUP,
-                "this server has no TLS".to_owned(),
-            ),
+        let (kind, text) = match self.policy.tls {
+            Tls::Unsupported => (OptionReplyKind::ERR_UNSUP, "this server has no TLS"),
             Tls::Refused => (
                 OptionReplyKind::ERR_POLICY,
-                "this listener does not use TLS".to_owned(),
+                "this listener does not use TLS",
             ),
+            Tls::Offered | Tls::Required if self.is_secure => {
+                (OptionReplyKind::ERR_INVALID, "TLS has begun before")
+            }
+            Tls::Offered | Tls::Required => return Ok(()),
+        };
+        Err((kind, text.to_owned()))
+    }
+
+    /// The export a client calls `asked`; the empty name is the default export.
+    fn lookup(&self, asked: &ExportName, exports: &dyn Exports) -> Result<ExportInfo, OptionError> {
+        let found = if asked.is_default() {
+            exports
+                .default_export()
+                .ok_or(Refusal::Unknown)
+                .and_then(|name| exports.lookup(&name))
+        } else {
+            exports.lookup(asked)
+        };
+        let could_begin_tls = self.policy.tls.is_offered() && !self.is_secure;
+        found.map_err(|refusal| match refusal {
+            Refusal::Unknown if asked.is_default() => (
+                OptionReplyKind::ERR_UNKNOWN,
+                "there is no default export".to_owned(),
+            ),
+            Refusal::Unknown => (
+                OptionReplyKind::ERR_UNKNOWN,
+                format!("there is no export `{asked}`"),
+            ),
+            Refusal::Tls(text) if could_begin_tls => (OptionReplyKind::ERR_TLS_REQD, text),
+            Refusal::Policy(text) | Refusal::Tls(text) => (OptionReplyKind::ERR_POLICY, text),
+            Refusal::Shutdown(text) => (OptionReplyKind::ERR_SHUTDOWN, text),
         })
     }
 
@@ -149,8 +192,40 @@ impl Negotiation {
             let text = format!("more than {} queries", self.policy.queries_max);
             return Err((OptionReplyKind::ERR_TOO_BIG, text));
         }
-        let export = lookup(&name, exports)?;
+        let export = self.lookup(&name, exports)?;
         Ok((name, export, queries))
+    }
+
+    /// Sends what INFO and GO tell, in a fixed order, and returns the export with the name asked for.
+    fn describe(
+        &self,
+        data: &[u8],
+        exports: &dyn Exports,
+        reply: OptionReply,
+        out: &mut Vec<u8>,
+    ) -> Result<(ExportName, ExportInfo), OptionError> {
+        let InfoRequest {
+            name: asked,
+            wanted,
+        } = InfoRequest::parse(data).map_err(malformed)?;
+        let export = self.lookup(&asked, exports)?;
+        let mut tell = |info: Info<'_>| {
+            reply.with(OptionReplyKind::INFO, out, |out| info.encode(out));
+        };
+        tell(Info::Export {
+            size: export.size,
+            flags: export.flags(self.replies),
+        });
+        if wanted.name {
+            tell(Info::Name(export.name.as_str()));
+        }
+        if wanted.description && !export.description.is_empty() {
+            tell(Info::Description(&export.description));
+        }
+        if wanted.block_size {
+            tell(export.block_sizes.to_info());
+        }
+        Ok((asked, export))
     }
 
     /// Settles on `export`, which the client called `asked`.
@@ -172,62 +247,6 @@ impl Negotiation {
             no_zeroes: self.client.contains(ClientFlags::NO_ZEROES),
         }
     }
-}
-
-/// Sends what INFO and GO tell, in a fixed order, and returns the export with the name asked for.
-fn describe(
-    data: &[u8],
-    replies: ReplyStyle,
-    exports: &dyn Exports,
-    reply: OptionReply,
-    out: &mut Vec<u8>,
-) -> Result<(ExportName, ExportInfo), OptionError> {
-    let InfoRequest {
-        name: asked,
-        wanted,
-    } = InfoRequest::parse(data).map_err(malformed)?;
-    let export = lookup(&asked, exports)?;
-    let mut tell = |info: Info<'_>| {
-        reply.with(OptionReplyKind::INFO, out, |out| info.encode(out));
-    };
-    tell(Info::Export {
-        size: export.size,
-        flags: export.flags(replies),
-    });
-    if wanted.name {
-        tell(Info::Name(export.name.as_str()));
-    }
-    if wanted.description && !export.description.is_empty() {
-        tell(Info::Description(&export.description));
-    }
-    if wanted.block_size {
-        tell(export.block_sizes.to_info());
-    }
-    Ok((asked, export))
-}
-
-/// The export a client calls `asked`; the empty name is the default export.
-fn lookup(asked: &ExportName, exports: &dyn Exports) -> Result<ExportInfo, OptionError> {
-    let found = if asked.is_default() {
-        exports
-            .default_export()
-            .ok_or(Refusal::Unknown)
-            .and_then(|name| exports.lookup(&name))
-    } else {
-        exports.lookup(asked)
-    };
-    found.map_err(|refusal| match refusal {
-        Refusal::Unknown if asked.is_default() => (
-            OptionReplyKind::ERR_UNKNOWN,
-            "there is no default export".to_owned(),
-        ),
-        Refusal::Unknown => (
-            OptionReplyKind::ERR_UNKNOWN,
-            format!("there is no export `{asked}`"),
-        ),
-        Refusal::Policy(text) => (OptionReplyKind::ERR_POLICY, text),
-        Refusal::Shutdown(text) => (OptionReplyKind::ERR_SHUTDOWN, text),
-    })
 }
 
 fn no_data(data: &[u8]) -> Result<(), OptionError> {

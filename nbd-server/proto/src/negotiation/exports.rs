@@ -27,6 +27,8 @@ pub enum Refusal {
     Policy(String),
     /// It is going away; the text says why.
     Shutdown(String),
+    /// It is only to be had over TLS; counts as `Policy` where there is none, or it is up.
+    Tls(String),
 }
 
 /// What a client learns about an export.

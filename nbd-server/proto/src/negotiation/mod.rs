@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  received bytes ─► feed ─┬─► bytes to send (appended to `out`)
-//!   Exports (answers) ─────┘   Step: NeedMore | Continue | EnterTransmission | Close
+//!   Exports (answers) ─────┘   Step: NeedMore | Continue | StartTls | EnterTransmission | Close
 //! ```
 //!
 //! It keeps at most one unfinished option, answers at most one option per call so that `out` stays
-//! small whatever a client pipelines, and never leaves the stream out of step. It does not do TLS,
-//! and knows no time: the shell ends connections that take too long.
+//! small whatever a client pipelines, and never leaves the stream out of step. It decides when TLS
+//! begins and what must not survive that ([`Negotiation::secured`]); the shell does TLS. It knows
+//! no time: the shell ends connections that take too long.
 
 mod answers;
 mod contexts;
@@ -35,6 +36,8 @@ pub struct Negotiation {
     selection: Option<Selection>,
     options: u32,
     shutdown: Option<String>,
+    /// TLS is up.
+    is_secure: bool,
 }
 
 /// Which message comes next.
@@ -43,6 +46,8 @@ enum Phase {
     ClientFlags,
     Header,
     Data(OptionHeader),
+    /// STARTTLS was acknowledged: no byte counts until TLS is up.
+    Handshake,
     Ended,
 }
 
@@ -55,6 +60,13 @@ pub enum Step {
     /// One option has been answered. Feed the bytes after the first `consumed` again, best after
     /// `out` has been sent.
     Continue {
+        /// How many of the bytes given are done with.
+        consumed: usize,
+    },
+    /// STARTTLS was answered: once `out` is sent, TLS begins. Bytes given after the first
+    /// `consumed` came in the clear: feed them, and the answer is to close. When TLS is up, call
+    /// [`Negotiation::secured`].
+    StartTls {
         /// How many of the bytes given are done with.
         consumed: usize,
     },
@@ -122,6 +134,10 @@ pub enum CloseReason {
     /// EXPORT_NAME could not be served and knows no error reply.
     #[error("EXPORT_NAME cannot be served: {0}")]
     ExportName(String),
+    /// Something came in the clear where TLS was to begin. It could have been put there by anybody
+    /// on the way (CVE-2021-3716 and its like).
+    #[error("the client sent bytes behind STARTTLS without TLS")]
+    PlaintextBehindStartTls,
     /// The negotiation had ended before.
     #[error("the negotiation had ended")]
     Ended,
@@ -131,6 +147,7 @@ pub enum CloseReason {
 enum Done {
     Next(Phase),
     Answered,
+    StartTls,
     Enter(Box<Negotiated>),
     Close(CloseReason),
 }
@@ -150,6 +167,7 @@ impl Negotiation {
             selection: None,
             options: 0,
             shutdown: None,
+            is_secure: false,
         }
     }
 
@@ -166,6 +184,23 @@ impl Negotiation {
         self.shutdown = Some(text.to_owned());
     }
 
+    /// TLS is up: the client speaks under its protection from here on. Nothing that was agreed
+    /// without it counts any more; the flags that answered the greeting stay.
+    ///
+    /// # Panics
+    /// If STARTTLS was not just answered ([`Step::StartTls`]).
+    pub fn secured(&mut self) {
+        assert_eq!(
+            self.phase,
+            Phase::Handshake,
+            "TLS begins once, after STARTTLS was answered"
+        );
+        self.phase = Phase::Header;
+        self.is_secure = true;
+        self.replies = ReplyStyle::Simple;
+        self.selection = None;
+    }
+
     /// Takes received bytes, appends answers to `out`, and says how it goes on. Any division of a
     /// stream into calls comes to the same.
     pub fn feed(&mut self, bytes: &[u8], exports: &dyn Exports, out: &mut Vec<u8>) -> Step {
@@ -175,6 +210,11 @@ impl Negotiation {
                 Phase::ClientFlags => ClientAnswer::LEN,
                 Phase::Header => OptionHeader::LEN,
                 Phase::Data(header) => header.length as usize,
+                Phase::Handshake if bytes.len() == consumed => return Step::NeedMore,
+                Phase::Handshake => {
+                    self.phase = Phase::Ended;
+                    return Step::Close(CloseReason::PlaintextBehindStartTls);
+                }
                 Phase::Ended => return Step::Close(CloseReason::Ended),
             };
             let take = (need - self.partial.len()).min(bytes.len() - consumed);
@@ -189,7 +229,7 @@ impl Negotiation {
                 Phase::ClientFlags => self.client_flags(&message),
                 Phase::Header => self.header(&message),
                 Phase::Data(header) => self.answer(header.option, &message, exports, out),
-                Phase::Ended => Done::Close(CloseReason::Ended),
+                Phase::Handshake | Phase::Ended => Done::Close(CloseReason::Ended),
             };
             self.partial = message;
             self.partial.clear();
@@ -198,6 +238,10 @@ impl Negotiation {
                 Done::Answered => {
                     self.phase = Phase::Header;
                     return Step::Continue { consumed };
+                }
+                Done::StartTls => {
+                    self.phase = Phase::Handshake;
+                    return Step::StartTls { consumed };
                 }
                 Done::Enter(negotiated) => {
                     self.phase = Phase::Ended;
@@ -261,6 +305,18 @@ impl Negotiation {
         if option == OptionCode::ABORT {
             reply.ack(out);
             return Done::Close(CloseReason::Aborted);
+        }
+        if option == OptionCode::STARTTLS {
+            return match self.start_tls(data) {
+                Ok(()) => {
+                    reply.ack(out);
+                    Done::StartTls
+                }
+                Err((kind, text)) => {
+                    reply.error(kind, &text, out);
+                    Done::Answered
+                }
+            };
         }
         match self.option(option, data, exports, out) {
             Ok(Some(negotiated)) => {

@@ -12,7 +12,7 @@ pub struct Policy {
     /// Structured replies may be negotiated; otherwise the option is unknown, and with it meta
     /// contexts.
     pub structured_replies: bool,
-    /// How STARTTLS is answered.
+    /// What is done with TLS.
     pub tls: Tls,
     /// Longest data of one option, bytes. A longer one ends the connection.
     pub option_length_max: u32,
@@ -22,13 +22,25 @@ pub struct Policy {
     pub queries_max: u32,
 }
 
-/// How STARTTLS is answered on a connection without TLS.
+/// What a listener does with TLS, for the life of a connection.
+/// Source: NBD protocol, "TLS support", modes NOTLS, SELECTIVETLS and FORCEDTLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tls {
-    /// The server has no TLS: ERR_UNSUP.
+    /// The server has no TLS: STARTTLS is ERR_UNSUP.
     Unsupported,
-    /// The server has TLS, this listener does not use it: ERR_POLICY.
+    /// The server has TLS, this listener does not use it: STARTTLS is ERR_POLICY.
     Refused,
+    /// A client may begin TLS; exports that ask for it are refused without (SELECTIVETLS).
+    Offered,
+    /// Before TLS everything but STARTTLS and ABORT is ERR_TLS_REQD (FORCEDTLS).
+    Required,
+}
+
+impl Tls {
+    /// STARTTLS leads to TLS.
+    pub fn is_offered(self) -> bool {
+        matches!(self, Tls::Offered | Tls::Required)
+    }
 }
 
 impl Default for Policy {

@@ -275,6 +275,124 @@ fn starttls_is_unsupported_or_refused_and_invalid_with_data() {
     talk.still_in_step();
 }
 
+impl Talk {
+    fn tls(tls: Tls) -> Self {
+        let policy = Policy {
+            tls,
+            ..Policy::default()
+        };
+        Talk::with(policy, 3)
+    }
+
+    /// STARTTLS is acknowledged, and TLS comes up.
+    fn secure(&mut self) {
+        let step = self.send(O::STARTTLS, b"");
+        assert_eq!(step, Step::StartTls { consumed: 16 });
+        assert_eq!(self.replies(O::STARTTLS), [(K::ACK, vec![])]);
+        self.negotiation.secured();
+    }
+}
+
+#[test]
+fn starttls_and_its_answer_are_these_bytes() {
+    let mut talk = Talk::tls(Tls::Offered);
+    assert_eq!(
+        talk.feed(b"IHAVEOPT\0\0\0\x05\0\0\0\0"),
+        Step::StartTls { consumed: 16 }
+    );
+    let ack = b"\x00\x03\xe8\x89\x04\x55\x65\xa9\0\0\0\x05\0\0\0\x01\0\0\0\0";
+    assert_eq!(talk.out, ack);
+}
+
+#[test]
+fn forced_tls_answers_all_but_starttls_and_abort_with_tls_required() {
+    let mut talk = Talk::tls(Tls::Required);
+    for option in [
+        O::LIST,
+        O::INFO,
+        O::GO,
+        O::STRUCTURED_REPLY,
+        O::LIST_META_CONTEXT,
+        O::SET_META_CONTEXT,
+        O(77),
+    ] {
+        assert_eq!(talk.error(option, b"junk"), K::ERR_TLS_REQD, "{option:?}");
+    }
+    assert_eq!(talk.error(O::STARTTLS, b"x"), K::ERR_INVALID);
+    talk.secure();
+    assert_eq!(talk.go("disk").export.name.as_str(), "disk");
+    let mut talk = Talk::tls(Tls::Required);
+    assert_eq!(talk.send(O::ABORT, b""), Step::Close(CloseReason::Aborted));
+    let mut talk = Talk::tls(Tls::Required);
+    let reason = "this server is to be used with TLS only".to_owned();
+    assert_eq!(
+        talk.send(O::EXPORT_NAME, b"disk"),
+        Step::Close(CloseReason::ExportName(reason))
+    );
+    assert_eq!(talk.out, b"", "EXPORT_NAME knows no error reply");
+}
+
+#[test]
+fn starttls_counts_once() {
+    let mut talk = Talk::tls(Tls::Offered);
+    talk.secure();
+    assert_eq!(talk.error(O::STARTTLS, b""), K::ERR_INVALID);
+    talk.still_in_step();
+    assert_eq!(talk.go("disk").export.name.as_str(), "disk");
+}
+
+#[test]
+fn what_was_agreed_before_tls_does_not_count() {
+    let mut talk = Talk::tls(Tls::Offered);
+    assert_eq!(talk.ask(O::STRUCTURED_REPLY, b"")[0].0, K::ACK);
+    let wish = meta_data("disk", &[BASE_ALLOCATION]);
+    assert_eq!(talk.ask(O::SET_META_CONTEXT, &wish).len(), 2);
+    talk.secure();
+    assert_eq!(talk.error(O::SET_META_CONTEXT, &wish), K::ERR_INVALID);
+    let agreed = talk.go("disk");
+    assert_eq!(agreed.replies, ReplyStyle::Simple);
+    assert_eq!(agreed.contexts, []);
+    assert!(agreed.no_zeroes, "the greeting is not repeated");
+}
+
+#[test]
+fn plaintext_behind_starttls_closes_however_it_is_cut() {
+    let mut bytes = Vec::new();
+    OptionHeader::encode_with(O::STARTTLS, b"", &mut bytes);
+    OptionHeader::encode_with(O::GO, &info_data("disk", Wanted::default()), &mut bytes);
+    let mut talk = Talk::tls(Tls::Offered);
+    assert_eq!(talk.feed(&bytes), Step::StartTls { consumed: 16 });
+    assert_eq!(talk.feed(b""), Step::NeedMore);
+    assert_eq!(
+        talk.feed(&bytes[16..]),
+        Step::Close(CloseReason::PlaintextBehindStartTls)
+    );
+    let mut talk = Talk::tls(Tls::Offered);
+    for byte in &bytes[..15] {
+        assert_eq!(talk.feed(&[*byte]), Step::NeedMore);
+    }
+    assert_eq!(talk.feed(&bytes[15..16]), Step::StartTls { consumed: 1 });
+    assert_eq!(
+        talk.feed(&bytes[16..17]),
+        Step::Close(CloseReason::PlaintextBehindStartTls)
+    );
+    assert_eq!(talk.feed(b"x"), Step::Close(CloseReason::Ended));
+}
+
+#[test]
+fn an_export_for_tls_only_says_so_and_never_once_tls_is_up() {
+    let go = info_data("secret", Wanted::default());
+    let mut talk = Talk::tls(Tls::Offered);
+    assert_eq!(talk.error(O::INFO, &go), K::ERR_TLS_REQD);
+    assert_eq!(talk.error(O::GO, &go), K::ERR_TLS_REQD);
+    talk.secure();
+    assert_eq!(talk.error(O::GO, &go), K::ERR_POLICY);
+    // Where STARTTLS leads nowhere, it is not asked for.
+    for tls in [Tls::Unsupported, Tls::Refused] {
+        assert_eq!(Talk::tls(tls).error(O::GO, &go), K::ERR_POLICY);
+    }
+}
+
 #[test]
 fn info_answers_in_a_fixed_order_and_stays_in_negotiation() {
     let mut talk = Talk::new();
