@@ -1,0 +1,212 @@
+//! Where the laws listen: messages, processes, power, disks and what nodes say.
+
+use engine_core::action::Notice;
+use engine_core::event::{Event, LinkId};
+use engine_core::message::Message;
+use engine_core::record::Record;
+use engine_core::units::{Extent, NodeIdx};
+
+use crate::disk::BLOCKS_PER_GRANULE;
+use crate::world::World;
+
+impl World {
+    /// Before a node handles an event.
+    pub fn before(&mut self, node: usize, event: &Event) {
+        self.laws.lost.clear();
+        match event {
+            Event::CloseSession { session } => self.clients.core_knows_closed(*session),
+            Event::LinkDown { link } => self
+                .laws
+                .lost
+                .extend(self.laws.sent.remove(&(node, link.0))),
+            _ => {}
+        }
+    }
+
+    /// After it did, and its actions are under way.
+    pub fn after(&mut self, node: usize) {
+        for sent in std::mem::take(&mut self.laws.lost) {
+            let writes: Vec<Extent> = sent.writes.into_values().collect();
+            self.law_lost_is_marked(node, sent.peer, &writes);
+        }
+    }
+
+    /// A core dropped a connection.
+    pub fn dropping(&mut self, node: usize, link: LinkId) {
+        self.laws.dropped.insert((node, link.0));
+        if let Some(sent) = self.laws.sent.remove(&(node, link.0)) {
+            self.laws.lost.push(sent);
+        }
+    }
+
+    /// This connection was dropped by the core.
+    pub fn is_dropped(&self, node: usize, link: LinkId) -> bool {
+        self.laws.dropped.contains(&(node, link.0))
+    }
+
+    /// A message leaves a node.
+    pub fn sending(&mut self, node: usize, link: LinkId, message: &Message, tags: Option<&[u64]>) {
+        let peer = self.peer_of(node, link);
+        match message {
+            Message::Data { stamp, extent, .. } | Message::Zero { stamp, extent, .. } => {
+                let sent = self.laws.sent.entry((node, link.0)).or_default();
+                sent.peer = peer;
+                if sent.writes.insert(stamp.seq.0, *extent).is_some() {
+                    self.fail("B10", format!("node {node} sends {:?} twice", stamp.seq));
+                }
+                self.count("writes sent");
+            }
+            Message::ResyncData { .. } => self.count("resync pieces"),
+            Message::ResyncZero { .. } => self.count("resync zeros"),
+            Message::ResyncEqual { .. } => self.count("resync equal"),
+            _ => {}
+        }
+        let covered = match message {
+            Message::Data { extent, .. } | Message::ResyncData { extent, .. } => Some(extent),
+            _ => None,
+        };
+        if let Some(extent) = covered {
+            let have = tags.map_or(0, |t| t.len() as u64);
+            if have != extent.granules() * BLOCKS_PER_GRANULE {
+                self.fail(
+                    "B11",
+                    format!("payload of {message:?} covers {have} blocks"),
+                );
+            }
+        }
+    }
+
+    /// A message reaches a node.
+    pub fn arriving(&mut self, node: usize, link: LinkId, message: &Message) {
+        let peer = self.peer_of(node, link);
+        match message {
+            Message::Ack { seq, .. } => {
+                if let Some(sent) = self.laws.sent.get_mut(&(node, link.0)) {
+                    sent.writes.remove(&seq.0);
+                }
+            }
+            Message::ResyncData { .. } | Message::ResyncZero { .. } => {
+                self.law_nothing_is_overwritten(peer, node);
+            }
+            _ => {}
+        }
+    }
+
+    fn peer_of(&mut self, node: usize, link: LinkId) -> usize {
+        let life = self.nodes[node].life;
+        let Some((connection, end)) = self.net.find(node, life, link) else {
+            return node;
+        };
+        self.net
+            .connection(connection)
+            .map_or(node, |c| c.ends[1 - end].node)
+    }
+
+    /// A process dies.
+    pub fn process_ends(&mut self, node: usize) {
+        let was_primary = self.nodes[node]
+            .engine
+            .as_ref()
+            .is_some_and(|e| e.is_primary());
+        self.refresh(node);
+        let reigned = self
+            .peek(node)
+            .and_then(|f| f.record)
+            .is_some_and(|r| usize::from(r.primary.0) == node && Some(r) == self.newest_record());
+        if was_primary {
+            self.count("primaries lost");
+        }
+        if was_primary || reigned {
+            self.clients.crashed_with = Some(self.required(node));
+        }
+        // Pages were lost and the process could not write down that its disk failed: the operator
+        // saw the kernel's complaint, and does not count on this copy.
+        self.nodes[node].is_condemned |= self.nodes[node].has_failed_flush;
+        self.sessions_end(node);
+        self.operator_forgets(node);
+        self.laws.sent.retain(|(n, _), _| *n != node);
+        self.laws.dropped.retain(|(n, _)| *n != node);
+        let machine = &self.nodes[node];
+        if was_primary && machine.meta.is_hung {
+            self.count("primaries lost while metadata hung");
+        }
+    }
+
+    /// A process begins.
+    pub fn process_begins(&mut self, node: usize) {
+        self.laws.marked.retain(|(n, _), _| *n != node);
+        self.refresh(node);
+    }
+
+    /// Power failed at a node.
+    pub fn power_lost(&mut self, node: usize) {
+        self.refresh(node);
+        let Some(found) = self.peek(node) else { return };
+        let (was_clean, may_differ) = (found.is_clean, !found.is_settled());
+        let volatile = self.nodes[node].disk.has_volatile_cache();
+        // With nothing open and nothing marked it lost nothing that others have.
+        if was_clean || !volatile || !may_differ {
+            self.nodes[node].lost_power = false;
+            return;
+        }
+        if self.plan.settings.is_durable_policy == 0 {
+            self.laws.holds[node].clear();
+        }
+        let in_sync = self
+            .newest_record()
+            .is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
+        self.laws.must_leave[node] |= in_sync;
+    }
+
+    /// A replica was made anew.
+    pub fn formatted(&mut self, node: usize) {
+        self.laws.holds[node].clear();
+        self.laws.must_leave[node] = false;
+        self.laws.seen[node] = None;
+        self.laws.found[node] = (0, Err("made anew".into()));
+        self.refresh(node);
+        self.note_disk(node);
+    }
+
+    /// A node says something worth a log line.
+    pub fn noticed(&mut self, node: usize, notice: &Notice) {
+        match notice {
+            Notice::Promoted { .. } => self.promoted(node),
+            Notice::Founded { .. } => self.count("foundings"),
+            Notice::InSync { .. } => self.count("changes of S"),
+            Notice::ResyncBegan { .. } => self.count("resyncs begun"),
+            Notice::ResyncDone { .. } => self.count("resyncs done"),
+            Notice::DiskFailed => {
+                self.count("disks failed");
+                self.nodes[node].is_condemned = true;
+            }
+            Notice::MetaFailed => {
+                self.count("metadata failed");
+                self.nodes[node].is_condemned = true;
+            }
+            Notice::DiskFull => self.count("disks full"),
+            Notice::ReadError { .. } => self.count("read errors"),
+            Notice::Difference { .. } => self.count("differences found"),
+            Notice::PeerRefused { .. } => self.count("refusals"),
+            Notice::Demoted | Notice::PeerConnected(_) | Notice::PeerLost(_) => {}
+        }
+    }
+
+    fn promoted(&mut self, node: usize) {
+        self.count("promotions");
+        self.refresh(node);
+        self.law_promotion_was_allowed(node);
+        self.judge_crash();
+        if self.nodes[node].lost_power {
+            // Nobody whole was left, or it was the last member: what it lost is lost (law B6).
+            self.all().for_each(|n| self.laws.forget_holdings(n));
+        }
+        self.nodes[node].lost_power = false;
+        self.laws.must_leave[node] = false;
+    }
+
+    /// A control store is asked; nothing to check yet.
+    pub fn proposed(&mut self, _node: usize, _record: Record) {
+        self.count("records proposed");
+    }
+}

@@ -1,0 +1,174 @@
+//! Changes of S (laws S6, R8, T4, T6): who joins is equal, who is not whole leaves.
+
+use std::collections::BTreeSet;
+
+use engine_core::record::Record;
+use engine_core::units::NodeIdx;
+
+use crate::world::World;
+
+impl World {
+    pub(super) fn law_record_changes(
+        &mut self,
+        node: usize,
+        before: Option<Record>,
+        after: Option<Record>,
+    ) {
+        if before == after {
+            return;
+        }
+        let Some(after) = after else { return };
+        self.laws.seen[node] = Some(after);
+        if before.is_none() && self.nodes[node].is_rolled_back {
+            // An old image holds it: nobody joined or left by that.
+            return;
+        }
+        self.nodes[node].record_life = self.nodes[node].life;
+        let joined = |n: usize| {
+            let id = NodeIdx(n as u8);
+            after.in_sync.has(id) && before.is_none_or(|b| !b.in_sync.has(id))
+        };
+        let left = |n: usize| {
+            let id = NodeIdx(n as u8);
+            !after.in_sync.has(id) && before.is_some_and(|b| b.in_sync.has(id))
+        };
+        let primary = usize::from(after.primary.0);
+        for n in self.all() {
+            if left(n) {
+                self.count("departures from S");
+                self.laws.must_leave[n] = false;
+            }
+            // It may write the new record down before the primary does.
+            let own = self.laws.seen[primary];
+            if own.is_some_and(|r| r.is_newer_than(&after)) {
+                continue;
+            }
+            let is_first = n == node && own.is_none_or(|r| after.is_newer_than(&r));
+            let in_it = after.in_sync.has(NodeIdx(n as u8));
+            let adds = is_first && own.is_none_or(|r| !r.in_sync.has(NodeIdx(n as u8)));
+            if n != primary && (joined(n) || (in_it && adds)) {
+                self.count("joins");
+                self.nodes[n].is_rolled_back = false;
+                self.law_joins_when_equal(primary, n);
+                let gained = self.laws.holds[primary].clone();
+                self.laws.holds[n].extend(gained);
+                self.nodes[n].lost_power = false;
+                self.laws.must_leave[n] = false;
+            }
+        }
+    }
+
+    /// S6: who joins S has everything durable, but for writes on their way to it.
+    fn law_joins_when_equal(&mut self, primary: usize, joining: usize) {
+        // If the member vanished meanwhile, the record comes too late and S shrinks again.
+        let in_touch = self.nodes[primary]
+            .engine
+            .as_ref()
+            .is_some_and(|e| e.is_connected(joining));
+        let excused = self.is_excused(primary) || self.is_excused(joining);
+        if self.has_no_history(primary, joining) || !in_touch || excused {
+            return;
+        }
+        let lacks = |(block, wanted): &(&u64, &u64)| {
+            self.clients.is_judging() && !self.holds_at_least(joining, **block, **wanted, false)
+        };
+        if let Some((block, wanted)) = self.clients.acked.iter().find(lacks) {
+            let text = format!(
+                "node {joining} joined S, and lacks write {wanted} of block {block}, which was \
+                 answered before"
+            );
+            return self.fail("S6", text);
+        }
+        let granules: BTreeSet<u64> = self.nodes[primary]
+            .disk
+            .live()
+            .granules()
+            .chain(self.nodes[joining].disk.live().granules())
+            .collect();
+        let hole = granules
+            .into_iter()
+            .find(|g| !self.is_proven(primary, joining, *g, true));
+        if let Some(granule) = hole {
+            let text = format!(
+                "node {joining} joined S, and granule {granule} is not durable and equal there: \
+                 {:x?} / {:x?}",
+                self.nodes[primary].disk.live().granule(granule),
+                self.nodes[joining].disk.live().granule(granule),
+            );
+            self.fail("S6", text);
+        }
+    }
+
+    /// R8: with no request in flight the members of S are equal.
+    pub(super) fn law_members_are_equal_at_rest(&mut self) {
+        if self.clients.outstanding() > 0 || self.laws.sent.values().any(|s| !s.writes.is_empty()) {
+            return;
+        }
+        let Some(record) = self.newest_record() else {
+            return;
+        };
+        let primary = usize::from(record.primary.0);
+        for (a, b) in self.net.pairs() {
+            let quiet = |n: usize| {
+                self.is_alive(n)
+                    && self.nodes[n].disk.writing().next().is_none()
+                    && record.in_sync.has(NodeIdx(n as u8))
+                    && !self.is_excused(n)
+            };
+            let serves = self.nodes[primary]
+                .engine
+                .as_ref()
+                .is_some_and(|e| e.is_primary());
+            if self.differences(a, b).is_empty() || !serves || !quiet(a) || !quiet(b) {
+                continue;
+            }
+            let joined = self.nodes[primary].engine.as_ref().is_some_and(|e| {
+                e.record() == Some(record) && e.is_in_sync_with((a + b) - primary)
+            });
+            if joined {
+                let granule = *self.differences(a, b).iter().next().expect("there is one");
+                let text = format!(
+                    "nodes {a} and {b} are in S, nothing is in flight, and granule {granule} \
+                     differs: {:x?} / {:x?}",
+                    self.nodes[a].disk.live().granule(granule),
+                    self.nodes[b].disk.live().granule(granule),
+                );
+                return self.fail("R8", text);
+            }
+        }
+    }
+
+    /// T4: a member that is no longer whole confirms nothing before it left S.
+    pub(super) fn law_not_whole_leaves(&mut self, node: usize) {
+        if !self.laws.must_leave[node] {
+            return;
+        }
+        let Some(engine) = &self.nodes[node].engine else {
+            return;
+        };
+        let joined = self.all().any(|p| p != node && engine.is_in_sync_with(p));
+        let in_sync = self
+            .newest_record()
+            .is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
+        if joined && in_sync {
+            let text =
+                format!("node {node} lost power while in S, and is in sync as if it had not");
+            self.fail("T4", text);
+        }
+    }
+
+    /// T4, at the end: who lost power while in S left it since, so that whoever is in S is whole.
+    pub fn law_nobody_is_owed_to_leave(&mut self) {
+        if let Some(node) = self.all().find(|n| self.laws.must_leave[*n]) {
+            let text = format!("node {node} lost power while in S, and never left it");
+            self.fail("T4", text);
+        }
+    }
+
+    /// T6: without an operator's boldness there is one primary.
+    pub(super) fn law_one_primary(&mut self) {
+        if self.primaries().len() > 1 && !self.operator.was_bold {
+            self.fail("T6", "two nodes serve clients");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What must hold after every event, by law. Each check is named after its sentence.
+//!
+//! The laws see everything: both disks with their durable images, metadata as a crash would find
+//! it, every message. They never ask the core for what they can see themselves.
+//!
+//! ```text
+//!  world ─► hooks.rs ─► what is remembered here ─► check_laws, after every event
+//!            │            ├ marks.rs       S1-S5       ├ histories.rs  T5, T9, M2
+//!            │            ├ membership.rs  S6, R8, T4  └ here          O1
+//!            └► answers.rs  R2, R3, R7    writes.rs  S2, S8, B10: where something happens
+//! ```
+
+mod answers;
+mod histories;
+mod hooks;
+mod marks;
+mod membership;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use engine_core::record::Record;
+use engine_core::units::{AL_EXTENT, Extent, GRANULE, GRANULES_PER_AL_EXTENT};
+
+use crate::engine::{Found, PEER_REQUESTS_MAX, recover};
+use crate::world::World;
+
+/// Acknowledged writes that the same nodes stored in the same reign.
+pub type Segment = (u64, Vec<usize>);
+
+/// Writes sent on a connection that were not confirmed yet.
+#[derive(Clone, Debug, Default)]
+struct Sent {
+    peer: usize,
+    writes: BTreeMap<u64, Extent>,
+}
+
+/// What the laws remember.
+pub struct Laws {
+    found: Vec<(u64, Result<Found, String>)>,
+    sent: BTreeMap<(usize, u64), Sent>,
+    /// Granules in which two live images differ.
+    differ: BTreeMap<(usize, usize), BTreeSet<u64>>,
+    /// Which hot granules are marked at a node for a peer.
+    marked: BTreeMap<(usize, usize), Vec<bool>>,
+    /// Which acknowledged writes each node's disk holds whole.
+    holds: Vec<BTreeSet<Segment>>,
+    /// Lost power while it was in S, and did not leave S or start a reign since.
+    must_leave: Vec<bool>,
+    /// Newest record each node had in its metadata.
+    seen: Vec<Option<Record>>,
+    /// What was under way on connections that were dropped in this turn.
+    lost: Vec<Sent>,
+    /// Connections a core dropped, and may still hear late words of.
+    dropped: BTreeSet<(usize, u64)>,
+    samples: u64,
+}
+
+impl Laws {
+    /// Nothing happened yet.
+    pub fn new(nodes: usize) -> Laws {
+        let pairs = (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b)));
+        Laws {
+            found: vec![(0, Err("never formatted".into())); nodes],
+            sent: BTreeMap::new(),
+            differ: pairs.map(|pair| (pair, BTreeSet::new())).collect(),
+            marked: BTreeMap::new(),
+            holds: vec![BTreeSet::new(); nodes],
+            must_leave: vec![false; nodes],
+            seen: vec![None; nodes],
+            lost: Vec::new(),
+            dropped: BTreeSet::new(),
+            samples: 0,
+        }
+    }
+
+    /// Force made another copy current: what others hold is lost knowingly.
+    pub fn forget_holdings(&mut self, node: usize) {
+        self.holds[node].clear();
+    }
+}
+
+fn granules_of_interest(extent: Extent, hot: &[u64]) -> Vec<u64> {
+    let inside = |g: &u64| (extent.start..extent.end).contains(g);
+    let mut granules: Vec<u64> = hot.iter().copied().filter(inside).collect();
+    granules.extend([extent.start, extent.end - 1]);
+    granules.sort_unstable();
+    granules.dedup();
+    granules
+}
+
+impl World {
+    /// What an attach would find on this node now.
+    pub fn found(&mut self, node: usize) -> Result<Found, String> {
+        let version = self.nodes[node].meta.version();
+        if self.laws.found[node].0 != version {
+            let result = recover(&self.spec(node), self.nodes[node].meta.blocks());
+            self.laws.found[node] = (version, result);
+        }
+        self.laws.found[node].1.clone()
+    }
+
+    fn refresh(&mut self, node: usize) -> bool {
+        let version = self.nodes[node].meta.version();
+        if self.laws.found[node].0 == version {
+            return false;
+        }
+        let before = self.laws.found[node].1.clone().ok();
+        let result = recover(&self.spec(node), self.nodes[node].meta.blocks());
+        self.laws.found[node] = (version, result);
+        match (before, self.laws.found[node].1.clone()) {
+            (Some(before), Ok(after)) => {
+                self.law_log_closes_late(node, &before, &after);
+                self.law_record_changes(node, before.record, after.record);
+            }
+            (None, Ok(after)) => self.law_record_changes(node, None, after.record),
+            (_, Err(_)) => {}
+        }
+        true
+    }
+
+    fn peek(&self, node: usize) -> Option<&Found> {
+        self.laws.found[node].1.as_ref().ok()
+    }
+
+    /// Newest durable record of all nodes.
+    pub fn newest_record(&self) -> Option<Record> {
+        let records = self.all().filter_map(|n| self.peek(n)?.record);
+        records.reduce(|a, b| if b.is_newer_than(&a) { b } else { a })
+    }
+
+    /// Members whose confirmation a primary needs: by its durable record, and by a newer one of
+    /// its own reign that another node already holds (law T4).
+    fn required(&self, primary: usize) -> Vec<usize> {
+        let Some(own) = self.peek(primary).and_then(|f| f.record) else {
+            return Vec::new();
+        };
+        let newer = self.all().filter_map(|n| self.peek(n)?.record).filter(|r| {
+            r.is_newer_than(&own) && r.term == own.term && usize::from(r.primary.0) == primary
+        });
+        let set = newer.fold(own.in_sync.0, |set, r| set | r.in_sync.0);
+        self.all().filter(|n| set >> n & 1 == 1).collect()
+    }
+
+    /// Content of a data disk may have changed.
+    pub fn note_disk(&mut self, node: usize) {
+        if !self.nodes[node].disk.is_touched() {
+            return;
+        }
+        let touched = self.nodes[node].disk.take_touched();
+        for other in self.all().filter(|n| *n != node) {
+            let pair = (node.min(other), node.max(other));
+            let differ = self
+                .laws
+                .differ
+                .get_mut(&pair)
+                .expect("every pair is known");
+            for granule in &touched {
+                let one = self.nodes[node].disk.live().granule(*granule);
+                if one == self.nodes[other].disk.live().granule(*granule) {
+                    differ.remove(granule);
+                } else {
+                    differ.insert(*granule);
+                }
+            }
+        }
+    }
+
+    /// Granules in which two nodes differ.
+    pub fn differences(&self, a: usize, b: usize) -> &BTreeSet<u64> {
+        &self.laws.differ[&(a.min(b), a.max(b))]
+    }
+
+    /// Everything that is looked at after each event.
+    pub fn check_laws(&mut self, node: usize) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.note_disk(node);
+        self.refresh(node);
+        self.law_bits_are_cleared_by_proof(node);
+        self.law_differences_are_covered(false);
+        self.laws.samples += 1;
+        if self
+            .laws
+            .samples
+            .is_multiple_of(self.plan.settings.sample_every.max(1))
+        {
+            self.law_differences_are_covered(true);
+            self.law_histories_tell(node);
+        }
+        self.law_members_are_equal_at_rest();
+        self.law_not_whole_leaves(node);
+        self.law_one_primary();
+        self.law_tables_are_bounded(node);
+    }
+
+    /// What must hold at a node that just crashed.
+    pub fn check_crashed(&mut self, node: usize) {
+        self.note_disk(node);
+        self.refresh(node);
+        if let Err(why) = self.found(node) {
+            return self.fail(
+                "M2",
+                format!("node {node} crashed and its metadata is lost: {why}"),
+            );
+        }
+        self.law_differences_are_covered(true);
+    }
+
+    /// O1: every table has a bound.
+    fn law_tables_are_bounded(&mut self, node: usize) {
+        let bound = PEER_REQUESTS_MAX + self.plan.settings.requests_max as usize + 512;
+        let machine = &self.nodes[node];
+        let (buffers, pending) = (machine.buffers.owned_by_core(), machine.pending.len());
+        if buffers > bound || pending > 2 * bound || machine.meta.in_flight() > bound {
+            let text = format!("node {node} holds {buffers} buffers and {pending} operations");
+            self.fail("O1", text);
+        }
+    }
+}
+
+const _: () = assert!(AL_EXTENT / GRANULE == GRANULES_PER_AL_EXTENT);

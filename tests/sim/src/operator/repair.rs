@@ -1,0 +1,156 @@
+//! What the operator mends by himself: broken copies, hung primaries, split brains.
+
+use engine_core::message::Disk;
+use engine_core::units::NodeIdx;
+
+use super::Purpose;
+use crate::swarm::MS;
+use crate::world::{Mend, World};
+
+impl World {
+    /// A node that answered "stopped" exits.
+    pub(super) fn end_stopped(&mut self) {
+        for node in self.all() {
+            if self.nodes[node].is_stopping && self.nodes[node].engine.is_some() {
+                self.say(|| format!("n{node} exits"));
+                let restart = self.nodes[node].restart_at;
+                self.process_ends(node);
+                self.end_process(node, false);
+                self.nodes[node].disk.kill();
+                self.nodes[node].meta.crash();
+                self.nodes[node].restart_at = restart;
+                self.check_crashed(node);
+            }
+        }
+    }
+
+    fn is_good(&mut self, node: usize) -> bool {
+        let faults = &self.nodes[node].disk.faults;
+        let faulty = faults.write_error
+            || faults.flush_error_once
+            || faults.is_full
+            || self.nodes[node].meta.has_failed;
+        let in_sync = self
+            .newest_record()
+            .is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
+        !faulty
+            && in_sync
+            && !self.nodes[node].is_condemned
+            && self.found(node).is_ok_and(|f| f.disk == Disk::UpToDate)
+    }
+
+    /// Another node holds everything and is well.
+    pub(super) fn is_spared(&mut self, node: usize) -> bool {
+        self.all().filter(|n| *n != node).any(|n| self.is_good(n))
+    }
+
+    pub(super) fn replace_condemned(&mut self) {
+        for node in self.all() {
+            if !self.nodes[node].is_condemned {
+                continue;
+            }
+            if !self.is_spared(node) {
+                if self.operator.rng.one_in(200) {
+                    // It was the last good copy: what it held is lost.
+                    self.count("last copies lost");
+                    self.clients.stop_judging();
+                    self.replace(node);
+                }
+                continue;
+            }
+            let serves = self.primaries().contains(&node);
+            let record = self.newest_record();
+            let in_sync = record.is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
+            if !serves && !in_sync && self.operator.rng.one_in(3) {
+                self.replace(node);
+            } else if self.operator.rng.one_in(30) {
+                // It serves through the others, or never got to leave S: take it out of service.
+                self.kill(node, None);
+                if !in_sync {
+                    self.replace(node);
+                } else {
+                    self.nodes[node].is_gone = true;
+                }
+            }
+        }
+        for node in self.all() {
+            let record = self.newest_record();
+            let in_sync = record.is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
+            if self.nodes[node].is_gone && !in_sync {
+                self.replace(node);
+            }
+        }
+    }
+
+    pub(super) fn replace(&mut self, node: usize) {
+        self.count("replacements");
+        self.kill(node, None);
+        self.nodes[node].is_gone = false;
+        if std::mem::take(&mut self.nodes[node].brings_back) && self.image_is_older(node) {
+            self.bring_back(node);
+        } else {
+            self.format(node);
+        }
+        let delay = self.operator.rng.between(1, 50 * MS);
+        self.nodes[node].restart_at = Some(self.now + delay);
+    }
+
+    /// A primary that does not answer its clients for seconds is taken out of service.
+    pub(super) fn kill_the_hung(&mut self) {
+        let limit = 3_000 * MS;
+        let now = self.now;
+        let hung = self
+            .clients
+            .waiting()
+            .find(|(_, r)| r.since + limit < now)
+            .map(|(n, _)| n);
+        if let Some(node) = hung {
+            self.count("hung primaries killed");
+            self.kill(node, Some(20 * MS));
+        }
+        let stuck = self.operator.asked.values().find(|(_, p, since)| {
+            since + 12_000 * MS < now && !matches!(p, Purpose::Verify | Purpose::Other)
+        });
+        if let Some((node, purpose, _)) = stuck.copied() {
+            let is_sick = self.nodes[node].disk.faults.is_hung || self.nodes[node].meta.is_hung;
+            if !is_sick && self.nodes[node].paused_until <= now {
+                self.fail("L3", format!("node {node} never answered {purpose:?}"));
+            }
+        }
+    }
+
+    /// After boldness: one of the two has to go.
+    pub(super) fn reconcile_split(&mut self) {
+        let joined = self.is_healthy();
+        if !self.operator.was_bold || joined || !self.operator.is_healing {
+            self.operator.apart_since = self.now;
+            self.operator.was_bold &= !joined;
+            return;
+        }
+        if self.operator.rng.one_in(8) {
+            // Whoever gave up on the other waits for a word.
+            for (a, b) in self.net.pairs() {
+                self.mend(Mend::Reconnect(a, b));
+                self.mend(Mend::Reconnect(b, a));
+            }
+        }
+        if self.now < self.operator.apart_since + 2_000 * MS {
+            return;
+        }
+        self.operator.apart_since = self.now;
+        let primaries = self.primaries();
+        let alive = self.all().all(|n| self.is_alive(n));
+        let cut = self
+            .net
+            .pairs()
+            .iter()
+            .any(|(a, b)| self.net.is_cut(*a, *b));
+        if alive && !cut && !primaries.is_empty() {
+            self.count("split brains resolved");
+            let keep = *self.operator.rng.pick(&primaries);
+            for node in self.all().filter(|n| *n != keep) {
+                self.replace(node);
+            }
+        }
+    }
+}

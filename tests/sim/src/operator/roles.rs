@@ -1,0 +1,159 @@
+//! Who is promoted, when, and who is only asked to be: sane, naive, bold and by force.
+
+use std::time::Duration;
+
+use engine_core::event::Command;
+use engine_core::message::Disk;
+use engine_core::units::NodeIdx;
+
+use super::{Purpose, Switching};
+use crate::swarm::MS;
+use crate::world::World;
+
+impl World {
+    pub(super) fn find_a_primary(&mut self) {
+        if !self.primaries().is_empty() {
+            self.operator.idle_since = self.now;
+            return;
+        }
+        let is_busy = |n: usize| {
+            self.nodes[n]
+                .engine
+                .as_ref()
+                .is_some_and(|e| !e.is_secondary())
+        };
+        let one_is_busy = self.all().any(is_busy);
+        if self.operator.is_promoting() || self.operator.is_closing || one_is_busy {
+            return;
+        }
+        if let Switching::Demoting(_) = self.operator.switching {
+            return;
+        }
+        let wait = Duration::from_millis(self.operator.rng.between(10, 600));
+        let promote = Command::Promote { force: false, wait };
+        let all_alive = self
+            .all()
+            .all(|n| self.is_alive(n) && !self.nodes[n].is_stopping);
+        let Some(record) = self.newest_record() else {
+            if all_alive {
+                let node = self.operator.rng.below(self.nodes.len() as u64) as usize;
+                self.ask_node(node, promote, Purpose::Promote);
+            }
+            return;
+        };
+        let mut able: Vec<usize> = self
+            .all()
+            .filter(|n| self.is_alive(*n) && !self.nodes[*n].is_stopping)
+            .filter(|n| record.in_sync.has(NodeIdx(*n as u8)) && !self.nodes[*n].is_condemned)
+            .collect();
+        able.retain(|n| self.found(*n).is_ok_and(|f| f.disk == Disk::UpToDate));
+        if let Switching::Promoting(other) = self.operator.switching {
+            self.operator.switching = Switching::No;
+            if able.contains(&other) {
+                able = vec![other];
+            }
+        }
+        let is_late = self.now > self.operator.idle_since + 3_000 * MS;
+        if !able.is_empty() {
+            let node = *self.operator.rng.pick(&able);
+            if is_late && self.nodes.iter().any(|n| n.is_gone) {
+                // A member is destroyed and cannot be asked; this one holds everything.
+                let force = Command::Promote { force: true, wait };
+                return self.ask_node(node, force, Purpose::PromoteByForce);
+            }
+            self.ask_node(node, promote, Purpose::Promote);
+        } else if is_late && self.nodes.iter().any(|n| n.is_gone) {
+            // What was taken away is all there is: bring it back.
+            let now = self.now;
+            for machine in self.nodes.iter_mut().filter(|n| n.is_gone) {
+                (machine.is_gone, machine.restart_at) = (false, Some(now));
+            }
+        } else if all_alive && is_late {
+            self.force_something(wait);
+        }
+    }
+
+    /// No member of S is left that could serve: make another copy current by force.
+    fn force_something(&mut self, wait: Duration) {
+        let with_data = |w: &mut World, n: usize| {
+            w.found(n)
+                .is_ok_and(|f| f.volume_id != 0 && f.disk != Disk::Failed)
+                && !w.nodes[n].is_condemned
+        };
+        let able: Vec<usize> = self.all().filter(|n| with_data(self, *n)).collect();
+        if able.is_empty() {
+            // Nothing is left at all: begin anew.
+            self.count("volumes lost whole");
+            self.clients.stop_judging();
+            (0..self.nodes.len()).for_each(|n| self.replace(n));
+            return;
+        }
+        self.clients.stop_judging();
+        self.operator.was_bold = true;
+        self.operator.was_forced = true;
+        let node = *self.operator.rng.pick(&able);
+        for other in self.all() {
+            self.laws.forget_holdings(other);
+        }
+        self.ask_node(
+            node,
+            Command::Promote { force: true, wait },
+            Purpose::PromoteByForce,
+        );
+    }
+
+    pub(super) fn switch(&mut self) {
+        let primaries = self.primaries();
+        let [node] = primaries[..] else { return };
+        if self.operator.is_promoting() || self.operator.is_switching() || !self.is_alive(node) {
+            return;
+        }
+        let others: Vec<usize> = self.all().filter(|n| *n != node).collect();
+        let other = *self.operator.rng.pick(&others);
+        self.count("switches");
+        // Some clients leave only when they are told that this node serves no more.
+        if self.operator.rng.coin() {
+            self.close_all();
+        }
+        self.operator.switching = Switching::Demoting(other);
+        self.ask_node(node, Command::Demote, Purpose::Demote);
+        self.close_all();
+    }
+
+    /// Plain promote where law T9 says no: another node serves and is connected, or this process
+    /// was started after it was last in touch and its own record names others.
+    pub(super) fn promote_naively(&mut self, node: usize) {
+        if !self.is_alive(node) || self.operator.is_promoting() {
+            return;
+        }
+        let serves = self.primaries();
+        let engine = self.nodes[node].engine.as_ref().expect("it is alive");
+        let in_touch = |n: &usize| *n != node && engine.is_connected(*n);
+        let elsewhere = !serves.contains(&node) && serves.iter().any(in_touch);
+        let isolated = !serves.contains(&node) && self.is_isolated(node);
+        if elsewhere || isolated {
+            let promote = Command::Promote {
+                force: false,
+                wait: Duration::ZERO,
+            };
+            self.ask_node(node, promote, Purpose::PromoteNaively);
+        }
+    }
+
+    pub(super) fn promote_boldly(&mut self, node: usize) {
+        let serves = self.primaries();
+        let is_cut = self.all().any(|n| n != node && self.net.is_cut(n, node));
+        let busy = self.operator.is_promoting() || self.operator.is_switching();
+        if !self.is_alive(node) || serves.is_empty() || serves.contains(&node) || busy || !is_cut {
+            return;
+        }
+        self.operator.was_bold = true;
+        self.clients.stop_judging();
+        let wait = Duration::from_millis(20);
+        self.ask_node(
+            node,
+            Command::Promote { force: false, wait },
+            Purpose::PromoteBoldly,
+        );
+    }
+}

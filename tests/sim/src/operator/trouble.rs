@@ -1,0 +1,162 @@
+//! Steps of the plan that are not a client's: faults and commands.
+
+use engine_core::event::Command;
+use engine_core::units::NodeIdx;
+
+use super::Purpose;
+use crate::plan::Step;
+use crate::swarm::MS;
+use crate::world::{DiskImage, Happening, Mend, World};
+
+impl World {
+    /// Carries out a step that is not a client's.
+    pub fn trouble(&mut self, step: Step) {
+        let count = self.nodes.len();
+        let node_of = |n: u64| (n as usize) % count;
+        match step {
+            Step::Kill { node, down } => self.kill(node_of(node), Some(down)),
+            Step::KillAtEvent { node, events, down } => {
+                let node = node_of(node);
+                self.nodes[node].doom = Some((self.nodes[node].events + events, None, down));
+            }
+            Step::CutPowerAtEvent {
+                node,
+                events,
+                keep,
+                down,
+            } => {
+                let node = node_of(node);
+                self.nodes[node].doom = Some((self.nodes[node].events + events, Some(keep), down));
+            }
+            Step::KillInMetaWrite { node, writes, down } => {
+                self.nodes[node_of(node)].meta_doom = Some((writes, down));
+            }
+            Step::CutPower { node, down } => self.cut_power(node_of(node), down),
+            Step::CutAllPower { down } => {
+                for node in self.all() {
+                    let extra = self.rng.below(100 * MS);
+                    self.cut_power(node, down + extra);
+                }
+            }
+            Step::CutWire { a, b, span } => {
+                let (a, b) = (node_of(a), node_of(b));
+                self.cut(a, b);
+                self.schedule(span, Happening::Mend(Mend::Wire(a, b)));
+            }
+            Step::StallWire { a, b, span } => {
+                let until = self.now + span;
+                self.net.wire(node_of(a), node_of(b)).stalled_until = until;
+            }
+            Step::SlowWire { a, b, factor, span } => {
+                let (a, b) = (node_of(a), node_of(b));
+                self.net.wire(a, b).slowness = factor;
+                self.schedule(span, Happening::Mend(Mend::Calm(a, b)));
+            }
+            Step::DamageWire { a, b, one_in, span } => {
+                let (a, b) = (node_of(a), node_of(b));
+                self.net.wire(a, b).damage_one_in = one_in;
+                self.schedule(span, Happening::Mend(Mend::Calm(a, b)));
+            }
+            Step::Pause { node, span } => self.pause(node_of(node), span),
+            _ => self.more_trouble(step),
+        }
+    }
+
+    fn more_trouble(&mut self, step: Step) {
+        let count = self.nodes.len();
+        let node_of = |n: u64| (n as usize) % count;
+        match step {
+            Step::WriteErrors { node } if self.is_spared(node_of(node)) => {
+                self.nodes[node_of(node)].disk.faults.write_error = true;
+            }
+            Step::FlushError { node } if self.is_spared(node_of(node)) => {
+                self.nodes[node_of(node)].disk.faults.flush_error_once = true;
+            }
+            Step::MetaErrors { node } if self.is_spared(node_of(node)) => {
+                self.nodes[node_of(node)].meta.has_failed = true;
+            }
+            Step::Full { node, span } if self.is_spared(node_of(node)) => {
+                self.nodes[node_of(node)].disk.faults.is_full = true;
+                self.schedule(span, Happening::Mend(Mend::Room(node_of(node))));
+            }
+            Step::ReadErrors { node, span } => {
+                self.nodes[node_of(node)].disk.faults.read_error = true;
+                self.schedule(span, Happening::Mend(Mend::Reads(node_of(node))));
+            }
+            Step::Hang { node, span } => {
+                self.count("hangs");
+                self.nodes[node_of(node)].disk.faults.is_hung = true;
+                self.schedule(span, Happening::Mend(Mend::Hang(node_of(node))));
+            }
+            Step::MetaHang { node, span } => {
+                self.nodes[node_of(node)].meta.is_hung = true;
+                self.schedule(span, Happening::Mend(Mend::MetaHang(node_of(node))));
+            }
+            Step::Slow { node, factor, span } => {
+                self.nodes[node_of(node)].disk.faults.slowness = factor.max(1);
+                self.schedule(span, Happening::Mend(Mend::Speed(node_of(node))));
+            }
+            Step::PromoteNaively { node } => self.promote_naively(node_of(node)),
+            Step::PromoteBoldly { node } => self.promote_boldly(node_of(node)),
+            Step::Switch {} => self.switch(),
+            Step::Disconnect { node, peer, span } => {
+                let (node, peer) = (node_of(node), node_of(peer));
+                if node != peer {
+                    self.count("disconnects");
+                    self.command(node, Command::Disconnect(NodeIdx(peer as u8)));
+                    self.schedule(span, Happening::Mend(Mend::Reconnect(node, peer)));
+                }
+            }
+            Step::PauseResync { node, span } => {
+                self.command(node_of(node), Command::ResyncPause);
+                self.schedule(span, Happening::Mend(Mend::Resync(node_of(node))));
+            }
+            Step::ResyncRate { node, rate } => {
+                self.command(node_of(node), Command::ResyncRate(rate));
+            }
+            Step::Verify {} => {
+                if let Some(node) = self.primaries().first() {
+                    self.ask_node(*node, Command::Verify, Purpose::Verify);
+                }
+            }
+            Step::KeepImage { node } => {
+                let machine = &mut self.nodes[node_of(node)];
+                let (data, meta) = (machine.disk.snapshot(), machine.meta.blocks().clone());
+                let life = machine.life;
+                machine.image = Some(DiskImage { life, data, meta });
+            }
+            Step::BringBack { node } if self.nodes[node_of(node)].image.is_some() => {
+                self.nodes[node_of(node)].brings_back = true;
+                self.more_trouble(Step::Replace { node });
+            }
+            Step::Replace { node } => {
+                let node = node_of(node);
+                let serves = self.primaries().contains(&node);
+                let others = !self.primaries().is_empty();
+                if !serves && others && self.is_spared(node) {
+                    // Taken away now, made anew once S knows.
+                    self.kill(node, None);
+                    self.nodes[node].is_gone = true;
+                }
+            }
+            Step::Stop { node, down } => self.stop(node_of(node), down),
+            _ => {}
+        }
+    }
+
+    /// The last stop of a run.
+    pub fn stop_for_good(&mut self, node: usize) {
+        self.stop(node, u64::MAX / 4);
+    }
+
+    fn stop(&mut self, node: usize, down: u64) {
+        if !self.is_alive(node) || self.operator.is_asked(&[Purpose::Stop]) {
+            return;
+        }
+        if self.primaries().contains(&node) {
+            self.close_all();
+        }
+        self.nodes[node].stop_for = down;
+        self.ask_node(node, Command::Stop, Purpose::Stop);
+    }
+}

@@ -1,0 +1,94 @@
+//! What is queued in virtual time, and what waits for a disk.
+
+use engine_core::event::Token;
+use engine_core::units::{BufId, ByteRange, Extent};
+
+/// What waits for a data-disk operation.
+#[derive(Clone, Copy, Debug)]
+pub enum Pending {
+    /// `DiskRead` into a buffer the core named.
+    Read(Token, BufId),
+    /// `DiskRead` into one the shell allocates.
+    ReadAlloc(Token),
+    /// `DiskWrite`.
+    Write(Token, BufId),
+    /// `DiskZero` or `DiskFlush`.
+    Plain(Token),
+    /// `Job::Merge`: fill what the range leaves free.
+    Merge(Token, BufId, ByteRange),
+    /// `Job::MergeZeros`: one granule with a hole.
+    MergeZeros(Token, ByteRange),
+    /// `Job::Sums`.
+    Sums(Token, Extent),
+}
+
+/// Something that will happen.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)] // the fields name nodes, lives of processes and operations
+pub enum Happening {
+    /// A step of the plan.
+    Step(usize),
+    /// kill -9, back after so long.
+    Kill { node: usize, life: u64, down: u64 },
+    /// A data-disk operation ends.
+    DiskIo { node: usize, life: u64, io: u64 },
+    /// A metadata write ends.
+    MetaIo {
+        node: usize,
+        life: u64,
+        io: u64,
+        token: Token,
+    },
+    /// The control store answers.
+    Chosen { node: usize, life: u64 },
+    /// The oldest message on its way to this end arrives.
+    Arrive { connection: u64, end: usize },
+    /// The bytes of a send left the buffer.
+    Sent { node: usize, life: u64, buf: BufId },
+    /// A copy between buffers ends.
+    Copied {
+        node: usize,
+        life: u64,
+        token: Token,
+        from: BufId,
+        to: BufId,
+        count: usize,
+    },
+    /// An end learns of its connection.
+    LinkUp { connection: u64, end: usize },
+    /// An end learns of its loss.
+    LinkDown { connection: u64, end: usize },
+    /// Nodes look for peers they have no connection to.
+    Connect,
+    /// A deadline of the core.
+    Wake { node: usize, life: u64 },
+    /// A paused process goes on.
+    Resume { node: usize },
+    /// A fault ends.
+    Mend(Mend),
+    /// The operator looks around.
+    Operate,
+}
+
+/// The end of a fault.
+#[derive(Clone, Copy, Debug)]
+pub enum Mend {
+    /// A cut.
+    Wire(usize, usize),
+    /// Slowness and damage of a wire.
+    Calm(usize, usize),
+    /// Reads work again.
+    Reads(usize),
+    /// There is room again.
+    Room(usize),
+    /// Data-disk operations complete again.
+    Hang(usize),
+    /// The disk is as fast as before.
+    Speed(usize),
+    /// Metadata writes complete again.
+    MetaHang(usize),
+    /// The operator connects a peer again.
+    Reconnect(usize, usize),
+    /// The operator lets resync go on.
+    Resync(usize),
+}

@@ -1,0 +1,245 @@
+//! Processes start, pause and die; power fails; disks are exchanged; faults end.
+
+use engine_core::event::Event;
+
+use super::{Happening, Mend, PEER_TIMEOUT_NS, World};
+use crate::disk::Image;
+use crate::engine::{Engine, recover};
+use crate::swarm::MS;
+
+impl World {
+    /// The process does nothing for a while; peers give up on it if that is long.
+    pub fn pause(&mut self, node: usize, span: u64) {
+        if !self.is_alive(node) {
+            return;
+        }
+        self.count("pauses");
+        let until = self.now + span;
+        self.nodes[node].paused_until = until;
+        self.schedule(span, Happening::Resume { node });
+        if span < PEER_TIMEOUT_NS {
+            return;
+        }
+        for connection in self.net.of(node) {
+            let Some(found) = self.net.connection(connection) else {
+                continue;
+            };
+            let other = usize::from(found.ends[0].node == node);
+            let delay = self.net.rng().between(PEER_TIMEOUT_NS / 2, PEER_TIMEOUT_NS);
+            self.schedule(
+                delay,
+                Happening::LinkDown {
+                    connection,
+                    end: other,
+                },
+            );
+            let delay = delay + self.net.rng().between(1, PEER_TIMEOUT_NS);
+            self.schedule(
+                delay,
+                Happening::LinkDown {
+                    connection,
+                    end: 1 - other,
+                },
+            );
+        }
+    }
+
+    pub(super) fn resume(&mut self, node: usize) {
+        if self.nodes[node].paused_until > self.now {
+            return;
+        }
+        self.nodes[node].paused_until = 0;
+        let backlog = std::mem::take(&mut self.nodes[node].backlog);
+        for event in backlog {
+            self.feed(node, event);
+        }
+        self.feed(node, Event::Tick);
+    }
+
+    /// Everything that is under way at the process's end ends with it.
+    pub fn end_process(&mut self, node: usize, is_abrupt: bool) {
+        let machine = &mut self.nodes[node];
+        machine.engine = None;
+        machine.life += 1;
+        machine.buffers.clear();
+        machine.pending.clear();
+        machine.stalled.clear();
+        machine.backlog.clear();
+        machine.paused_until = 0;
+        machine.wake_at = u64::MAX;
+        machine.is_stopping = false;
+        for connection in self.net.of(node) {
+            self.net.kill(connection);
+            let Some(found) = self.net.connection(connection) else {
+                continue;
+            };
+            let own = usize::from(found.ends[1].node == node);
+            let last = found.ends[1 - own].inbox.back().map_or(self.now, |f| f.at);
+            let bound = if is_abrupt { PEER_TIMEOUT_NS } else { 2 * MS };
+            let delay = self.net.rng().between(1, bound);
+            self.net.down(connection, own);
+            let at = last.max(self.now) + delay;
+            self.schedule_at(
+                at,
+                Happening::LinkDown {
+                    connection,
+                    end: 1 - own,
+                },
+            );
+        }
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, node: usize, down: Option<u64>) {
+        if self.nodes[node].engine.is_none() {
+            return;
+        }
+        self.count("kills");
+        self.say(|| format!("n{node} killed"));
+        let before = self.found(node).ok();
+        self.process_ends(node);
+        self.end_process(node, false);
+        self.nodes[node].disk.kill();
+        self.nodes[node].meta.crash();
+        self.nodes[node].restart_at = down.map(|d| self.now + d);
+        self.check_crashed(node);
+        self.law_metadata_never_goes_back(node, before);
+    }
+
+    /// Power cut; also of a node whose process is down.
+    pub fn cut_power(&mut self, node: usize, down: u64) {
+        self.cut_power_with(node, down, None);
+    }
+
+    pub(super) fn cut_power_exactly(&mut self, node: usize, keep: u64, down: u64) {
+        self.cut_power_with(node, down, Some(keep));
+    }
+
+    fn cut_power_with(&mut self, node: usize, down: u64, keep: Option<u64>) {
+        self.count("power cuts");
+        self.say(|| format!("n{node} loses power"));
+        let before = self.found(node).ok();
+        if self.nodes[node].engine.is_some() {
+            self.process_ends(node);
+            self.end_process(node, true);
+        }
+        let machine = &mut self.nodes[node];
+        match keep {
+            Some(keep) => machine.disk.cut_power_exactly(keep),
+            None => machine.disk.cut_power(),
+        }
+        machine.meta.crash();
+        machine.boot_id = machine.rng.next_u128();
+        machine.lost_power |= machine.disk.has_volatile_cache();
+        machine.restart_at = Some(self.now + down);
+        self.power_lost(node);
+        self.check_crashed(node);
+        self.law_metadata_never_goes_back(node, before);
+    }
+
+    /// The node's replica is made anew: blank metadata, and whatever lies on the new disk.
+    pub fn format(&mut self, node: usize) {
+        self.nodes[node].formats += 1;
+        let blocks = crate::engine::format(&self.spec(node));
+        let machine = &mut self.nodes[node];
+        machine.meta.exchange(blocks);
+        machine.disk.exchange(Image::default());
+        machine.lost_power = false;
+        machine.is_condemned = false;
+        machine.is_rolled_back = false;
+        self.formatted(node);
+    }
+
+    /// The image is from an earlier run of the process than the one that last wrote a record
+    /// down: peers remember that run. An image of the same run could be told from the present
+    /// only by stored checksums.
+    pub fn image_is_older(&mut self, node: usize) -> bool {
+        let spec = self.spec(node);
+        let machine = &self.nodes[node];
+        let Some(image) = machine
+            .image
+            .as_ref()
+            .filter(|i| i.life < machine.record_life)
+        else {
+            return false;
+        };
+        let image = recover(&spec, &image.meta).ok();
+        let now = self.found(node).ok();
+        image.zip(now).is_some_and(|(image, now)| {
+            (image.volume_id, image.incarnation) == (now.volume_id, now.incarnation)
+        })
+    }
+
+    /// The image kept earlier is put back, data and metadata.
+    pub fn bring_back(&mut self, node: usize) {
+        let machine = &mut self.nodes[node];
+        let Some(image) = machine.image.take() else {
+            return;
+        };
+        machine.disk.exchange(image.data);
+        machine.meta.exchange(image.meta);
+        machine.is_rolled_back = true;
+        machine.is_condemned = false;
+        self.count("old disks brought back");
+        self.formatted(node);
+    }
+
+    /// The process starts.
+    pub fn start(&mut self, node: usize) {
+        let spec = self.spec(node);
+        let engine = match Engine::attach(&spec, self.nodes[node].meta.blocks(), self.bug) {
+            Ok(engine) => engine,
+            Err(why) => {
+                self.fail("M3", format!("node {node} cannot attach: {why}"));
+                return;
+            }
+        };
+        self.say(|| format!("n{node} starts"));
+        let machine = &mut self.nodes[node];
+        machine.engine = Some(engine);
+        machine.life += 1;
+        machine.events = 0;
+        machine.was_in_touch = false;
+        machine.has_failed_flush = false;
+        machine.restart_at = None;
+        self.process_begins(node);
+        self.feed(node, Event::Start);
+    }
+
+    /// Ends a fault.
+    pub fn mend(&mut self, mend: Mend) {
+        match mend {
+            Mend::Wire(a, b) => self.net.wire(a, b).is_cut = false,
+            Mend::Calm(a, b) => {
+                let wire = self.net.wire(a, b);
+                wire.slowness = 1;
+                wire.damage_one_in = 0;
+            }
+            Mend::Reads(node) => self.nodes[node].disk.faults.read_error = false,
+            Mend::Room(node) => self.nodes[node].disk.faults.is_full = false,
+            Mend::Speed(node) => self.nodes[node].disk.faults.slowness = 1,
+            Mend::Hang(node) => {
+                self.nodes[node].disk.faults.is_hung = false;
+                self.unstall(node);
+            }
+            Mend::MetaHang(node) => {
+                self.nodes[node].meta.is_hung = false;
+                self.unstall(node);
+            }
+            Mend::Reconnect(node, peer) => {
+                let peer = engine_core::units::NodeIdx(peer as u8);
+                self.command(node, engine_core::event::Command::Connect(peer));
+            }
+            Mend::Resync(node) => {
+                self.command(node, engine_core::event::Command::ResyncResume);
+            }
+        }
+    }
+
+    fn unstall(&mut self, node: usize) {
+        for what in std::mem::take(&mut self.nodes[node].stalled) {
+            let delay = self.nodes[node].rng.between(1, 100_000);
+            self.schedule(delay, what);
+        }
+    }
+}

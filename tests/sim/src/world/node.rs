@@ -1,0 +1,83 @@
+//! One machine: process, disks, memory, and what the plan has in store for it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use engine_core::action::MetaBlock;
+use engine_core::event::Event;
+
+use super::{Happening, Pending};
+use crate::buffers::Ledger;
+use crate::disk::{Disk, Image};
+use crate::engine::Engine;
+use crate::metadisk::MetaDisk;
+use crate::rng::Rng;
+
+/// A node's disks as they once were.
+pub struct DiskImage {
+    /// Life of the process then, or before its next one.
+    pub life: u64,
+    /// Content.
+    pub data: Image,
+    /// Metadata.
+    pub meta: BTreeMap<u64, Box<MetaBlock>>,
+}
+
+/// One machine.
+pub struct Node {
+    /// The process, if it runs.
+    pub engine: Option<Engine>,
+    /// How often a process was started or died here.
+    pub life: u64,
+    /// Boot of the machine.
+    pub boot_id: u128,
+    /// Number of the format on the disk.
+    pub formats: u64,
+    /// Data.
+    pub disk: Disk,
+    /// Metadata.
+    pub meta: MetaDisk,
+    /// Memory of the process.
+    pub buffers: Ledger,
+    /// Who waits for data-disk operations.
+    pub pending: BTreeMap<u64, Pending>,
+    /// Completed on hung disks: operation numbers, and metadata ones with their token.
+    pub stalled: Vec<Happening>,
+    /// The process is stopped until then.
+    pub paused_until: u64,
+    /// What arrived while it was stopped.
+    pub backlog: VecDeque<Event>,
+    /// Started again at this time.
+    pub restart_at: Option<u64>,
+    /// The deadline a `Wake` is queued for.
+    pub wake_at: u64,
+    /// Events handled since the process started.
+    pub events: u64,
+    /// Dies at this event: number, power cut with these blocks kept, down for.
+    pub doom: Option<(u64, Option<u64>, u64)>,
+    /// Dies during a metadata write: how many from now, down for.
+    pub meta_doom: Option<(u64, u64)>,
+    /// Power failed since the volume was last promoted or joined; for the history's facts.
+    pub lost_power: bool,
+    /// The operator said stop.
+    pub is_stopping: bool,
+    /// A fault of the plan made this copy fail; the operator replaces it.
+    pub is_condemned: bool,
+    /// A flush failed here since the process started.
+    pub has_failed_flush: bool,
+    /// Taken out of service until it left S and can be replaced.
+    pub is_gone: bool,
+    /// An image of its disks, kept earlier: data and metadata.
+    pub image: Option<DiskImage>,
+    /// Life of the process that last wrote a record down.
+    pub record_life: u64,
+    /// The image is put back once it left S.
+    pub brings_back: bool,
+    /// Its data is older than its peers remember, and nobody noticed yet.
+    pub is_rolled_back: bool,
+    /// How long it stays down after it was told to stop.
+    pub stop_for: u64,
+    /// The process had a connection since it started.
+    pub was_in_touch: bool,
+    /// Chance of latencies.
+    pub rng: Rng,
+}
