@@ -18,6 +18,7 @@
 //! until `on_complete`, and releases every one of them before it calls [`Ctx::finish`].
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use engine_core::action::Outcome;
 use engine_core::event::{Event, Op, ReqId, SessionId};
@@ -35,7 +36,8 @@ pub trait Connection {
     /// The request ended; its buffer is the connection's alone again. Once per submitted request.
     fn on_complete(&mut self, ctx: &mut Ctx<'_>, req: ReqId, outcome: Outcome);
 
-    /// Answer to [`Ctx::query_extents`].
+    /// Answer to [`Ctx::query_extents`]. Errors: `INVAL` for a range the volume does not have,
+    /// `NOENT` for a mark it does not have (any more), else why the answer could not be found.
     fn on_extents(&mut self, ctx: &mut Ctx<'_>, tag: u32, result: Result<&[BlockExtent], Errno>);
 
     /// Something completed since [`Ctx::want_room`]: look at [`Ctx::room`] and the arena again.
@@ -72,16 +74,38 @@ pub enum DrainReason {
     Operator,
 }
 
+/// What is asked of the blocks of a volume; each kind has its own flags in [`BlockExtent`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ExtentKind {
+    /// What is allocated and what reads as zeros: [`BlockExtent::HOLE`], [`BlockExtent::ZERO`].
+    /// Every volume offers it.
+    Allocation,
+    /// What at least one peer is known to lack: [`BlockExtent::LACKING`]. Mirrored volumes offer it.
+    Replicated,
+    /// What was written since the mark of this name was made: [`BlockExtent::DIRTY`].
+    Mark(Arc<str>),
+}
+
 /// A run of bytes of one kind, in the answer to [`Ctx::query_extents`]. Runs are adjacent and
 /// cover the range asked for from its start, perhaps not to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockExtent {
     /// Bytes.
     pub len: u64,
-    /// Not allocated: a later write may meet a full disk.
-    pub is_hole: bool,
-    /// Reads as zeros.
-    pub is_zero: bool,
+    /// What holds for all of them, in the bits of the kind that was asked for; 0 is always true
+    /// of an allocation.
+    pub flags: u32,
+}
+
+impl BlockExtent {
+    /// Allocation: not allocated, a later write may meet a full disk.
+    pub const HOLE: u32 = 1;
+    /// Allocation: reads as zeros.
+    pub const ZERO: u32 = 2;
+    /// Replicated: at least one peer lacks some of it.
+    pub const LACKING: u32 = 1;
+    /// Mark: written since the mark was made.
+    pub const DIRTY: u32 = 1;
 }
 
 /// Who is attached, for status and log lines.
@@ -134,6 +158,18 @@ pub struct VolumeView {
     pub trims: bool,
     /// Clients attached now.
     pub clients: usize,
+    /// What it tells of its blocks, in the order offered; [`ExtentKind::Allocation`] is first.
+    pub contexts: Vec<ExtentKind>,
+}
+
+impl VolumeView {
+    /// What a volume with so many replicas tells of its blocks before it has marks.
+    pub fn usual_contexts(replicas: usize) -> Vec<ExtentKind> {
+        match replicas {
+            0 | 1 => vec![ExtentKind::Allocation],
+            _ => vec![ExtentKind::Allocation, ExtentKind::Replicated],
+        }
+    }
 }
 
 /// Whether a volume serves clients on this node.
@@ -153,13 +189,23 @@ pub enum Service {
     },
 }
 
+/// A question for block status.
+#[derive(Debug)]
+pub(crate) struct Query {
+    /// Slot of the connection.
+    pub(crate) seat: u16,
+    pub(crate) tag: u32,
+    pub(crate) range: ByteRange,
+    pub(crate) kind: ExtentKind,
+}
+
 /// A volume's intake: what connections put in during a turn, before the core sees it.
 #[derive(Debug)]
 pub(crate) struct Intake {
     /// Requests and the like, in order of arrival.
     pub(crate) events: Vec<Event>,
-    /// Block status asked for: connection slot, tag, range.
-    pub(crate) queries: Vec<(u16, u32, ByteRange)>,
+    /// Block status asked for.
+    pub(crate) queries: Vec<Query>,
     /// Requests the core takes now, less those in `events`.
     pub(crate) room: usize,
     /// Size of the volume.
@@ -291,11 +337,16 @@ impl Ctx<'_> {
         });
     }
 
-    /// Which parts of the range are allocated. Answered by `on_extents` with `tag`.
-    pub fn query_extents(&mut self, tag: u32, range: ByteRange) {
+    /// What the blocks of the range are. Answered by `on_extents` with `tag`.
+    pub fn query_extents(&mut self, tag: u32, range: ByteRange, kind: ExtentKind) {
         // It keeps the seat until it is answered.
         self.seat.in_flight += 1;
-        self.intake.queries.push((self.seat.slot, tag, range));
+        self.intake.queries.push(Query {
+            seat: self.seat.slot,
+            tag,
+            range,
+            kind,
+        });
     }
 
     /// `on_timer` at this moment; `None` takes it back. One timer per connection.

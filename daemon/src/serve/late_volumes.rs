@@ -24,6 +24,7 @@ impl LateVolumes {
             },
             trims: volume.allocation == Allocation::Thin,
             clients: 0,
+            contexts: VolumeView::usual_contexts(volume.replicas.len()),
         };
         let configured = spec.volumes.iter().map(view).collect();
         Arc::new(LateVolumes {

@@ -27,6 +27,17 @@ struct Holder {
 }
 
 impl Holder {
+    const NOBODY: Holder = Holder {
+        extent: Extent { start: 0, end: 1 },
+        arrival: 0,
+        blockers: 0,
+        exclusive: false,
+        active: false,
+        next: [NONE; 2],
+        before: NONE,
+        after: NONE,
+    };
+
     fn first_unit(&self) -> u64 {
         self.extent.start / UNIT_GRANULES
     }
@@ -57,18 +68,8 @@ pub struct Overlap {
 impl Overlap {
     /// Room for `slots` holders.
     pub fn new(slots: usize) -> Overlap {
-        let empty = Holder {
-            extent: Extent { start: 0, end: 1 },
-            arrival: 0,
-            blockers: 0,
-            exclusive: false,
-            active: false,
-            next: [NONE; 2],
-            before: NONE,
-            after: NONE,
-        };
         Overlap {
-            holders: vec![empty; slots],
+            holders: vec![Holder::NOBODY; slots],
             buckets: vec![NONE; (slots * 2).next_power_of_two()],
             narrow: NONE,
             wide: NONE,
@@ -136,6 +137,19 @@ impl Overlap {
     pub fn is_granted(&self, slot: u32) -> bool {
         let holder = &self.holders[slot as usize];
         holder.active && holder.blockers == 0
+    }
+
+    /// The part inside `within` of every exclusive range that is held or stands in line, each once.
+    pub fn each_exclusive(&self, within: Extent, mut visit: impl FnMut(Extent)) {
+        let holder = Holder {
+            extent: within,
+            ..Holder::NOBODY
+        };
+        self.each_overlapping(&holder, |other| {
+            if let Some(common) = other.extent.intersect(within).filter(|_| other.exclusive) {
+                visit(common);
+            }
+        });
     }
 
     fn bucket(&self, unit: u64) -> usize {

@@ -22,6 +22,8 @@ impl Errno {
     pub const NOSPC: Errno = Errno(libc::ENOSPC);
     /// The operation is not supported by this file or kernel.
     pub const OPNOTSUPP: Errno = Errno(libc::EOPNOTSUPP);
+    /// There is no such thing.
+    pub const NOENT: Errno = Errno(libc::ENOENT);
     /// An argument is not acceptable to the kernel (alignment, for one).
     pub const INVAL: Errno = Errno(libc::EINVAL);
     /// The peer closed the stream (send side).

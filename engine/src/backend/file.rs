@@ -177,8 +177,11 @@ pub(crate) fn extents(
         }
         runs.push(BlockExtent {
             len: stop - at,
-            is_hole,
-            is_zero: is_hole,
+            flags: if is_hole {
+                BlockExtent::HOLE | BlockExtent::ZERO
+            } else {
+                0
+            },
         });
         at = stop;
     }
@@ -257,7 +260,7 @@ mod tests {
         let runs = extents(file.as_fd(), range, 16).unwrap();
         assert_eq!(
             runs.iter()
-                .map(|r| (r.len / MIB, r.is_hole))
+                .map(|r| (r.len / MIB, r.flags != 0))
                 .collect::<Vec<_>>(),
             [(1, true), (1, false), (2, true)]
         );

@@ -83,8 +83,11 @@ impl Memory {
             let stop = (self.end_of_run(granule, value) * GRANULE).min(end);
             runs.push(BlockExtent {
                 len: stop - at,
-                is_hole: !value,
-                is_zero: !value,
+                flags: if value {
+                    0
+                } else {
+                    BlockExtent::HOLE | BlockExtent::ZERO
+                },
             });
             at = stop;
         }
@@ -99,8 +102,11 @@ mod tests {
     fn run(len: u64, is_data: bool) -> BlockExtent {
         BlockExtent {
             len,
-            is_hole: !is_data,
-            is_zero: !is_data,
+            flags: if is_data {
+                0
+            } else {
+                BlockExtent::HOLE | BlockExtent::ZERO
+            },
         }
     }
 

@@ -3,18 +3,15 @@
 use engine_core::action::{Action, Job, MetaBlock, Outcome, ReadInto};
 use engine_core::event::{Event, JobOutcome, Token};
 use engine_core::message::Zeroing;
-use engine_core::units::{ByteRange, Extent, GRANULE};
-use engine_ring::{BufId, Class, Errno};
+use engine_core::units::{Extent, GRANULE};
+use engine_ring::{BufId, Class};
 
 use super::disk::{Then, Transfer, done};
-use super::{Driver, Ended, ExtentsAnswer, job, to_core, to_ring};
+use super::{Driver, Ended, job, to_core, to_ring};
 use crate::backend::Store;
 use crate::link::Links;
 use crate::shell::Shell;
 use crate::sums;
-
-/// Runs of block status per answer of a memory volume.
-const EXTENTS_MAX: usize = 4096;
 
 impl Driver {
     /// Does it, or gives it back when there is no buffer now.
@@ -303,34 +300,6 @@ impl Driver {
                 self.start_transfer(shell, transfer, then);
                 false
             }
-        }
-    }
-
-    pub(super) fn block_status(
-        &mut self,
-        shell: &mut Shell,
-        seat: u16,
-        tag: u32,
-        range: ByteRange,
-    ) {
-        let is_inside = range
-            .offset
-            .checked_add(range.len)
-            .is_some_and(|e| e <= self.intake.size_bytes);
-        if !is_inside || range.len == 0 {
-            self.extents.push(ExtentsAnswer {
-                seat,
-                tag,
-                result: Err(Errno::INVAL),
-            });
-            return;
-        }
-        match &self.store {
-            Store::Memory(memory) => {
-                let result = Ok(memory.extents(range, EXTENTS_MAX));
-                self.extents.push(ExtentsAnswer { seat, tag, result });
-            }
-            Store::Disk(_) => self.start_extents(shell, seat, tag, range),
         }
     }
 }

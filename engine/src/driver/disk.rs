@@ -1,23 +1,19 @@
 //! Operations of a volume in the ring: transfers that may be short, zeroing with fallbacks,
 //! flushes. Each holds its buffer until its last completion (law O2).
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::OwnedFd;
 
 use engine_core::event::{DiskError, DiskResult, Event, JobOutcome, Token};
 use engine_core::message::Zeroing;
 use engine_core::units::{ByteRange, Extent, GRANULE};
 use engine_ring::{BufId, Errno, FallocateMode, FileId, Op};
 
-use crate::backend::{Disk, DiskKind, Store, ZeroStep, disk_error, file};
+use crate::backend::{Disk, Store, ZeroStep, disk_error};
+use crate::driver::extents::Look;
 use crate::driver::job::Progress;
-use crate::driver::{Driver, ExtentsAnswer, job, to_core};
-use crate::front_end::BlockExtent;
+use crate::driver::{Driver, job, to_core};
 use crate::shell::{Shell, ZEROS_BYTES};
 use crate::sums;
-
-/// Runs of block status per answer.
-const EXTENTS_MAX: usize = 4096;
 
 /// One operation of a volume in the ring.
 #[derive(Debug)]
@@ -39,10 +35,8 @@ pub(super) enum Work {
     /// Up to two granules on their way into the gaps of an unaligned write.
     Merge(job::Merge),
     /// Block status, asked of the file system by a worker.
-    Extents { seat: u16, tag: u32, found: Found },
+    Extents(Look),
 }
-
-type Found = Arc<Mutex<Option<std::io::Result<Vec<BlockExtent>>>>>;
 
 /// A run of a buffer to or from a run of a file.
 #[derive(Clone, Copy, Debug)]
@@ -220,45 +214,6 @@ impl Driver {
         shell.push(slot, 0, Op::DataSync { file });
     }
 
-    /// Block status of a file or device.
-    pub(super) fn start_extents(
-        &mut self,
-        shell: &mut Shell,
-        seat: u16,
-        tag: u32,
-        range: ByteRange,
-    ) {
-        let (file, kind) = (self.disk().file, self.disk().kind());
-        if kind == DiskKind::Device {
-            let all = BlockExtent {
-                len: range.len,
-                is_hole: false,
-                is_zero: false,
-            };
-            return self.extents.push(ExtentsAnswer {
-                seat,
-                tag,
-                result: Ok(vec![all]),
-            });
-        }
-        let fd = match own_fd(shell, file) {
-            Ok(fd) => fd,
-            Err(e) => {
-                let result = Err(Errno::of(&e));
-                return self.extents.push(ExtentsAnswer { seat, tag, result });
-            }
-        };
-        let found = Found::default();
-        let answer = Arc::clone(&found);
-        let look = move || {
-            let runs = file::extents(fd.as_fd(), range, EXTENTS_MAX);
-            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(runs);
-            Ok(0)
-        };
-        let slot = self.insert(shell, Work::Extents { seat, tag, found });
-        shell.push(slot, 0, Op::Blocking(Box::new(look)));
-    }
-
     /// An operation of this volume ended, or a part of it.
     pub(crate) fn on_io(
         &mut self,
@@ -306,15 +261,10 @@ impl Driver {
                     self.job_done(merge.token, outcome);
                 }
             },
-            Work::Extents { seat, tag, found } => {
-                let (seat, tag) = (*seat, *tag);
-                let runs = found.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let result = match runs {
-                    Some(runs) => runs.map_err(|e| Errno::of(&e)),
-                    None => Err(Errno::IO),
-                };
+            Work::Extents(look) => {
+                let answer = look.answer();
                 self.remove(shell, slot);
-                self.extents.push(ExtentsAnswer { seat, tag, result });
+                self.extents.push(answer);
             }
         }
     }
@@ -471,7 +421,7 @@ pub(super) fn done(token: Token, result: DiskResult) -> Event {
     }
 }
 
-fn own_fd(shell: &Shell, file: FileId) -> std::io::Result<OwnedFd> {
+pub(super) fn own_fd(shell: &Shell, file: FileId) -> std::io::Result<OwnedFd> {
     let fd = shell
         .ring
         .fd(file)

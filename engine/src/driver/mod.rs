@@ -12,6 +12,7 @@
 
 mod act;
 pub(crate) mod disk;
+pub(crate) mod extents;
 mod job;
 
 use std::collections::VecDeque;
@@ -21,12 +22,13 @@ use engine_core::event::{CommandId, DiskError, Event, ReqId, SessionId};
 use engine_core::time::Instant;
 use engine_core::units::{self};
 use engine_core::volume::Volume;
-use engine_ring::{BufId, Errno, FileId};
+use engine_ring::{BufId, FileId};
 
 use crate::backend::Store;
 use crate::control_store::ControlStore;
 use crate::driver::disk::done;
-use crate::front_end::{BlockExtent, Intake};
+use crate::driver::extents::ExtentsAnswer;
+use crate::front_end::Intake;
 use crate::layer::faulty::{Fault, Faults};
 use crate::link::Links;
 use crate::shell::Shell;
@@ -50,14 +52,6 @@ pub(crate) struct Ended {
     pub(crate) session: SessionId,
     pub(crate) req: ReqId,
     pub(crate) outcome: Outcome,
-}
-
-/// A question for block status that was answered.
-#[derive(Debug)]
-pub(crate) struct ExtentsAnswer {
-    pub(crate) seat: u16,
-    pub(crate) tag: u32,
-    pub(crate) result: Result<Vec<BlockExtent>, Errno>,
 }
 
 /// One volume on its reactor.
@@ -163,9 +157,11 @@ impl Driver {
             }
             self.round(shell, links, is_ticking);
         }
-        for (seat, tag, range) in std::mem::take(&mut self.intake.queries) {
-            self.block_status(shell, seat, tag, range);
+        let mut queries = std::mem::take(&mut self.intake.queries);
+        for query in queries.drain(..) {
+            self.tell_extents(shell, query);
         }
+        self.intake.queries = queries;
     }
 
     fn round(&mut self, shell: &mut Shell, links: &mut Links, is_ticking: bool) {

@@ -220,6 +220,7 @@ fn first_view(spec: &VolumeSpec) -> VolumeView {
         },
         trims: spec.allocation == crate::control::Allocation::Thin,
         clients: 0,
+        contexts: VolumeView::usual_contexts(spec.replicas.len()),
     }
 }
 

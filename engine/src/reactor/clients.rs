@@ -13,7 +13,8 @@ use engine_core::time::Instant;
 use engine_ring::{Errno, FileId, Op, Ring, ShutdownHow};
 
 use crate::control::ClientStatus;
-use crate::driver::{Ended, ExtentsAnswer};
+use crate::driver::Ended;
+use crate::driver::extents::ExtentsAnswer;
 use crate::front_end::{
     Attachment, ClientInfo, Connection, Ctx, DRAIN_MAX, DrainReason, Ending, MakeConnection, Seat,
 };

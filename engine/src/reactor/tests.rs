@@ -473,6 +473,7 @@ impl Node {
             service: Service::Unavailable { reason },
             trims: true,
             clients: 0,
+            contexts: VolumeView::usual_contexts(names.len()),
         }));
         let arrival = Arrival {
             setup: setup(node, names, memory),

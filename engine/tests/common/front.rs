@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use engine::front_end::{BlockExtent, Connection, Ctx, DrainReason};
+use engine::front_end::{BlockExtent, Connection, Ctx, DrainReason, ExtentKind};
 use engine_core::action::Outcome;
 use engine_core::event::{Op, ReqId};
 use engine_core::message::Zeroing;
@@ -211,7 +211,7 @@ impl Mini {
                     buf: None,
                     is_read: false,
                 });
-                ctx.query_extents(slot, range);
+                ctx.query_extents(slot, range, ExtentKind::Allocation);
             }
             _ => {
                 let op = match () {
@@ -371,7 +371,7 @@ impl Connection for Mini {
             let at = buf.slice(9 * index as u32, 9);
             let bytes = ctx.arena().slice_mut(at);
             bytes[..8].copy_from_slice(&run.len.to_le_bytes());
-            bytes[8] = u8::from(run.is_hole);
+            bytes[8] = run.flags as u8 & 1;
         }
         let status = if result.is_ok() { OK } else { FAILED };
         self.reply(

@@ -1,6 +1,6 @@
 //! What a connection needs of its reactor: the engine's [`Ctx`], or a table of a test.
 
-use engine::front_end::Ctx;
+use engine::front_end::{Ctx, ExtentKind};
 use engine_core::event::{Op, ReqId};
 use engine_core::time::Instant;
 use engine_core::units::ByteRange;
@@ -29,8 +29,8 @@ pub(crate) trait Host {
     fn want_room(&mut self);
     /// Hands a request to the volume.
     fn submit(&mut self, req: ReqId, op: Op);
-    /// Asks for allocation; answered by `on_extents`.
-    fn query_extents(&mut self, tag: u32, range: ByteRange);
+    /// Asks what blocks are; answered by `on_extents`.
+    fn query_extents(&mut self, tag: u32, range: ByteRange, kind: ExtentKind);
     /// `on_timer` at this moment.
     fn set_timer(&mut self, at: Instant);
     /// Nothing more will be submitted.
@@ -81,8 +81,8 @@ impl Host for Ctx<'_> {
         Ctx::submit(self, req, op);
     }
 
-    fn query_extents(&mut self, tag: u32, range: ByteRange) {
-        Ctx::query_extents(self, tag, range);
+    fn query_extents(&mut self, tag: u32, range: ByteRange, kind: ExtentKind) {
+        Ctx::query_extents(self, tag, range, kind);
     }
 
     fn set_timer(&mut self, at: Instant) {

@@ -1,5 +1,6 @@
 //! From received bytes to requests at the volume.
 
+use engine::front_end::ExtentKind;
 use engine_core::event::ReqId;
 use engine_core::message::Zeroing;
 use engine_core::units::ByteRange;
@@ -355,6 +356,7 @@ impl NbdConnection {
                         offset,
                         len: length,
                     },
+                    ExtentKind::Allocation,
                 );
             }
             _ => self.submit(host, slot),

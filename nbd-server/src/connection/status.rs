@@ -55,7 +55,7 @@ impl NbdConnection {
         let mut told = 0;
         for extent in extents {
             told += extent.len;
-            if !writer.push(extent.len, flags(*extent)) {
+            if !writer.push(extent.len, StatusFlags(extent.flags)) {
                 break;
             }
         }
@@ -66,14 +66,5 @@ impl NbdConnection {
             .finish(true)
             .expect("an extent that is not empty was pushed");
         Reply::Chunks(length as u32)
-    }
-}
-
-fn flags(extent: BlockExtent) -> StatusFlags {
-    match (extent.is_hole, extent.is_zero) {
-        (false, false) => StatusFlags::DATA,
-        (true, false) => StatusFlags::HOLE,
-        (false, true) => StatusFlags::ZERO,
-        (true, true) => StatusFlags::HOLE_ZERO,
     }
 }

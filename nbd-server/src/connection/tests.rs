@@ -573,12 +573,8 @@ fn block_status_tells_what_the_volume_tells() {
             len: 12288
         }
     );
-    let extent = |len, is_hole, is_zero| BlockExtent {
-        len,
-        is_hole,
-        is_zero,
-    };
-    world.tell(Ok(&[extent(4096, false, false), extent(8192, true, true)]));
+    let extent = |len, flags| BlockExtent { len, flags };
+    world.tell(Ok(&[extent(4096, 0), extent(8192, 3)]));
     world.flush();
     world.sent(usize::MAX);
     let payload = b"\0\0\0\x01\0\0\x10\0\0\0\0\0\0\0\x20\0\0\0\0\x03";
@@ -588,7 +584,7 @@ fn block_status_tells_what_the_volume_tells() {
     world.deliver(usize::MAX);
     world.flush();
     world.deliver(usize::MAX);
-    world.tell(Ok(&[extent(1 << 20, false, true)]));
+    world.tell(Ok(&[extent(1 << 20, BlockExtent::ZERO)]));
     world.flush();
     world.sent(usize::MAX);
     assert_eq!(
@@ -623,8 +619,7 @@ fn a_thousand_extents_are_told_in_part() {
     let extents: Vec<BlockExtent> = (0..SIZE / 4096)
         .map(|i| BlockExtent {
             len: 4096,
-            is_hole: i % 2 == 0,
-            is_zero: false,
+            flags: (i % 2) as u32,
         })
         .collect();
     world.tell(Ok(&extents));

@@ -56,6 +56,7 @@ impl Volumes for Table {
             service,
             trims: true,
             clients: 0,
+            contexts: VolumeView::usual_contexts(2),
         })
     }
 

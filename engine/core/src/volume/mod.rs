@@ -14,6 +14,7 @@
 mod adopt;
 mod client;
 mod disk;
+mod extents;
 mod flush;
 mod link;
 mod log;
@@ -53,6 +54,7 @@ use record::Durable;
 use role::Role;
 use verify::Verifying;
 
+pub use extents::Run;
 pub use status::{PeerStatus, RoleStatus, Status};
 
 /// What a volume is told when it is attached. Fixed for its life.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use engine::front_end::BlockExtent;
+use engine::front_end::{BlockExtent, ExtentKind};
 use engine::log::{Line, Log};
 use engine_core::action::Outcome;
 use engine_core::event::{Op, ReqId};
@@ -92,7 +92,7 @@ impl Host for Fake {
         self.submitted.push_back((req, op));
     }
 
-    fn query_extents(&mut self, tag: u32, range: ByteRange) {
+    fn query_extents(&mut self, tag: u32, range: ByteRange, _: ExtentKind) {
         self.queries.push_back((tag, range));
     }
 
