@@ -3,7 +3,7 @@
 use std::fmt;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::load::Measured;
 
@@ -11,7 +11,7 @@ use crate::load::Measured;
 pub const NOISE_PERCENT: f64 = 5.0;
 
 /// The figures of one measurement.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// Measured time.
     pub seconds: f64,
@@ -41,6 +41,8 @@ pub struct Figures {
     pub foreign_cpu_percent: f64,
     /// Who of them used most.
     pub foreign_busiest: Option<String>,
+    /// Requests of an open loop that were due and could not be sent.
+    pub unsent: u64,
 }
 
 impl Figures {
@@ -66,6 +68,7 @@ impl Figures {
             server_cpu_percent: server.map(|time| time * 100.0 / seconds),
             foreign_cpu_percent: measured.usage.foreign_percent(),
             foreign_busiest: measured.usage.busiest.clone(),
+            unsent: measured.unsent,
         }
     }
 
@@ -76,7 +79,7 @@ impl Figures {
 }
 
 /// The latency that this part of all requests did not exceed; 0 without requests.
-fn microseconds(latency: &Histogram<u64>, quantile: f64) -> f64 {
+pub fn microseconds(latency: &Histogram<u64>, quantile: f64) -> f64 {
     if latency.is_empty() {
         0.0
     } else {
@@ -112,6 +115,13 @@ impl fmt::Display for Figures {
                 writeln!(f, ", server {each:.3} µs ({percent:.0} %)")?;
             }
             _ => writeln!(f, ", server not known: give --pid")?,
+        }
+        if self.unsent > 0 {
+            let unsent = self.unsent;
+            writeln!(
+                f,
+                "  unsent   {unsent} requests were due and found no free slot: the rate is too high"
+            )?;
         }
         if self.is_noisy() {
             let busiest = self.foreign_busiest.as_deref().unwrap_or("the hypervisor");
@@ -176,6 +186,8 @@ mod tests {
             latency,
             client_cpu: Duration::from_millis(500),
             usage,
+            intervals: Vec::new(),
+            unsent: 0,
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod compare;
 mod core;
+mod curves;
 mod figures;
 mod launch;
 mod load;

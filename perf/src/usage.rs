@@ -54,6 +54,27 @@ pub struct Sample {
     steal: u64,
 }
 
+/// Reads the CPU time of a server's tree, cheaply and often. Processes and threads that end take
+/// their time with them: fit for pieces of a run, not for the whole.
+#[derive(Clone, Debug)]
+pub struct Meter(Vec<u32>);
+
+impl Meter {
+    /// CPU time of all threads so far.
+    pub fn read(&self) -> Duration {
+        let mut threads = HashMap::new();
+        for pid in &self.0 {
+            read_threads(*pid, &mut threads);
+        }
+        Duration::from_nanos(threads.into_values().sum())
+    }
+
+    /// The processes that are read.
+    pub fn processes(&self) -> &[u32] {
+        &self.0
+    }
+}
+
 /// Who used how much between two samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -108,6 +129,12 @@ impl Sample {
             threads,
             steal,
         })
+    }
+
+    /// A meter of the server's tree as it is now; `None` if no server was named.
+    pub fn meter(&self) -> Option<Meter> {
+        let root = self.server?;
+        Some(Meter(tree(&self.processes, root).into_iter().collect()))
     }
 
     /// What was used from `self` to `later`.

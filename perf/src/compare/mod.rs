@@ -22,7 +22,7 @@ use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
 use crate::figures::Figures;
-use crate::load::{self, Plan};
+use crate::load::{self, Plan, Times};
 use crate::nbd::parse_seconds;
 use crate::workload::{self, Point, Rw, parse_size, show_size};
 use machine::Machine;
@@ -293,9 +293,10 @@ fn measure_all(
     index: usize,
     results: &mut Results,
 ) -> anyhow::Result<()> {
-    let plan = |point| Plan {
+    let plan = |point: Point| Plan {
         uri: server.uri().clone(),
-        point,
+        load: point.into(),
+        rate: None,
         size: Some(compare.size),
         seed: SEED,
         cpu: Some(compare.client_cpu),
@@ -321,7 +322,7 @@ fn measure_all(
 fn measure_quietly(plan: &Plan, time: Duration) -> anyhow::Result<Figures> {
     let mut best: Option<Figures> = None;
     for _ in 0..=REPEATS_MAX {
-        let figures = Figures::of(&load::measure(plan, WARMUP, time)?);
+        let figures = Figures::of(&load::measure(plan, Times::new(WARMUP, time))?);
         let is_better = |best: &Figures| figures.foreign_cpu_percent < best.foreign_cpu_percent;
         if best.as_ref().is_none_or(is_better) {
             best = Some(figures);

@@ -292,6 +292,7 @@ mod tests {
             server_cpu_percent: Some(90.0),
             foreign_cpu_percent: foreign,
             foreign_busiest: None,
+            unsent: 0,
         };
         Measurement { figures }
     }

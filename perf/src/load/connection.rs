@@ -4,7 +4,7 @@ use engine_ring::{Arena, BufId, Class, FileId, Op, Ring, SEGMENTS_MAX, Seg};
 use nbd_proto::{CommandFlags, CommandKind, Cookie, Replies, Reply, Request};
 
 use super::LoadError;
-use crate::workload::{Next, fill};
+use crate::workload::{Kind, Next, fill};
 
 /// Bytes of the one receive in flight.
 const INBOX: u32 = 256 << 10;
@@ -13,7 +13,7 @@ const INBOX: u32 = 256 << 10;
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     next: Next,
-    /// When it was given its request, nanoseconds.
+    /// From when its latency counts, nanoseconds.
     since: u64,
     /// Number of the request, so that a late or doubled reply is recognised.
     round: u32,
@@ -25,21 +25,24 @@ struct Slot {
 pub struct Finished {
     /// Its place, free again.
     pub slot: u32,
-    /// When it was issued, nanoseconds.
+    /// From when its latency counts, nanoseconds.
     pub since: u64,
+    /// Its bytes.
+    pub bytes: u32,
 }
 
 /// A connection in the transmission phase.
 pub struct Connection {
     file: FileId,
     tokens: Tokens,
-    block: u32,
     inbox: BufId,
     /// Encoded headers of the send in flight or being built.
     headers: BufId,
     /// Payload of each slot; empty if nothing is written.
     payload: Vec<BufId>,
     slots: Vec<Slot>,
+    /// Slots without a request that wait for one; used by open loops only.
+    free: Vec<u32>,
     busy: usize,
     /// Slots whose requests are not sent yet, in order.
     queue: Vec<u32>,
@@ -104,8 +107,9 @@ impl Connection {
         }
         let idle = Slot {
             next: Next {
-                is_write: false,
+                kind: Kind::Flush,
                 offset: 0,
+                length: 0,
             },
             since: 0,
             round: 0,
@@ -121,11 +125,11 @@ impl Connection {
                 receive: index as u64 * 2,
                 send: index as u64 * 2 + 1,
             },
-            block,
             inbox,
             headers,
             payload,
             slots: vec![idle; depth as usize],
+            free: Vec::with_capacity(depth as usize),
             busy: 0,
             queue: Vec::with_capacity(depth as usize),
             segments: Vec::with_capacity(SEGMENTS_MAX),
@@ -141,14 +145,32 @@ impl Connection {
         self.busy
     }
 
-    /// Gives a free slot its next request; sent by the next [`Connection::send`].
+    /// A slot that waits for a request, if there is one.
     #[inline]
-    pub fn issue(&mut self, slot: u32, next: Next, now: u64) {
+    pub fn take_free(&mut self) -> Option<u32> {
+        self.free.pop()
+    }
+
+    /// Lets a slot wait for a request.
+    #[inline]
+    pub fn give_free(&mut self, slot: u32) {
+        self.free.push(slot);
+    }
+
+    /// Some slot waits for a request.
+    pub fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Gives a free slot its next request; sent by the next [`Connection::send`].
+    /// Its latency counts from `since`.
+    #[inline]
+    pub fn issue(&mut self, slot: u32, next: Next, since: u64) {
         let place = &mut self.slots[slot as usize];
         assert!(!place.is_busy, "slot {slot} has a request in flight");
         *place = Slot {
             next,
-            since: now,
+            since,
             round: place.round.wrapping_add(1),
             is_busy: true,
         };
@@ -194,14 +216,16 @@ impl Connection {
         let Slot { next, round, .. } = self.slots[slot as usize];
         let request = Request {
             flags: CommandFlags::NONE,
-            kind: if next.is_write {
-                CommandKind::WRITE
-            } else {
-                CommandKind::READ
+            kind: match next.kind {
+                Kind::Read => CommandKind::READ,
+                Kind::Write => CommandKind::WRITE,
+                Kind::Trim => CommandKind::TRIM,
+                Kind::Zeroes => CommandKind::WRITE_ZEROES,
+                Kind::Flush => CommandKind::FLUSH,
             },
             cookie: Cookie(u64::from(round) << 32 | u64::from(slot)),
             offset: next.offset,
-            length: self.block,
+            length: next.length,
         };
         let place = self.headers.slice(at, Request::LEN as u32);
         arena.slice_mut(place).copy_from_slice(&request.encode());
@@ -209,8 +233,8 @@ impl Connection {
             Some(Seg::Arena(last)) if last.buf == place.buf => last.len += place.len,
             _ => self.segments.push(place.into()),
         }
-        if next.is_write {
-            let payload = self.payload[slot as usize].slice(0, self.block);
+        if next.kind == Kind::Write {
+            let payload = self.payload[slot as usize].slice(0, next.length);
             if let Some(checking) = &self.checking {
                 fill(arena.slice_mut(payload), next.offset, checking.seed);
             }
@@ -284,19 +308,23 @@ impl Connection {
             return Err(LoadError::Cookie(cookie.0));
         };
         if let Err(error) = result {
-            let Next { is_write, offset } = next;
-            return Err(LoadError::Refused {
-                is_write,
+            let Next {
+                kind,
                 offset,
-                length: self.block,
+                length,
+            } = next;
+            return Err(LoadError::Refused {
+                kind: kind.name(),
+                offset,
+                length,
                 error,
             });
         }
-        if next.is_write {
-            self.finish(slot, finished);
-        } else {
-            self.replies.expect_data(self.block);
+        if next.kind == Kind::Read {
+            self.replies.expect_data(next.length);
             self.reading = Some(slot);
+        } else {
+            self.finish(slot, finished);
         }
         Ok(())
     }
@@ -304,13 +332,14 @@ impl Connection {
     /// More data of the reply being read.
     #[inline]
     fn data(&mut self, slot: u32, data: &[u8]) -> Result<(), LoadError> {
-        let begin = self.block - self.replies.data_left();
+        let Next { offset, length, .. } = self.slots[slot as usize].next;
+        let begin = length - self.replies.data_left();
         // At most as much as was expected, which is a u32.
         self.replies.data_received(data.len() as u32);
         let Some(Checking { seed, expected }) = &mut self.checking else {
             return Ok(());
         };
-        let offset = self.slots[slot as usize].next.offset;
+        let expected = &mut expected[..length as usize];
         if begin == 0 {
             fill(expected, offset, *seed);
         }
@@ -337,6 +366,7 @@ impl Connection {
         finished.push(Finished {
             slot,
             since: place.since,
+            bytes: place.next.length,
         });
     }
 

@@ -37,6 +37,12 @@ pub enum LoadError {
     /// Writes were asked for.
     #[error("the export is read-only")]
     ReadOnly,
+    /// The server does not offer it.
+    #[error("the server does not offer {0}")]
+    NotOffered(&'static str),
+    /// Contents can be followed for blocks of one size only.
+    #[error("contents are verified in blocks of one size, not of several")]
+    OneSize,
     /// The range does not hold one block.
     #[error("a range of {} does not hold a block of {}", show_size(*size), show_size((*block).into()))]
     NoBlocks {
@@ -73,10 +79,10 @@ pub enum LoadError {
     #[error("cannot open an I/O ring")]
     Ring(#[from] OpenError),
     /// The server answered a request with an error.
-    #[error("{} of {length} bytes at {offset} was answered with: {error}", if *is_write { "a write" } else { "a read" })]
+    #[error("a {kind} of {length} bytes at {offset} was answered with: {error}")]
     Refused {
-        /// The request was a write.
-        is_write: bool,
+        /// What the request asked.
+        kind: &'static str,
         /// Its first byte.
         offset: u64,
         /// Its bytes.

@@ -3,20 +3,24 @@
 use std::time::Duration;
 
 use engine_ring::{Arena, ArenaConfig, Class, Completion, Ring, RingConfig, Wait, open_ring};
-use hdrhistogram::Histogram;
 use nbd_proto::TransmissionFlags;
 
+use super::arrivals::Arrivals;
 use super::connect::{Connected, connect};
 use super::connection::{Connection, Finished, buffer_bytes, whose};
-use super::{LATENCY_MAX_NS, LoadError, Measured, Plan};
+use super::recorder::Recorder;
+use super::{DRAIN_MAX, INTERVALS_MAX, LoadError, Measured, Plan, Times};
 use crate::usage::{self, Sample};
-use crate::workload::Visits;
+use crate::workload::{Kind, Visits};
 
 /// Most memory for buffers.
 const BUFFERS_MAX: u64 = 8 << 30;
 
 /// Longest a server may take for a reply, nanoseconds.
 const REPLY_MAX_NS: u64 = 30_000_000_000;
+
+/// Requests of an open loop that are due sooner are waited for without sleeping: timers are late.
+const SLEEP_MIN_NS: u64 = 80_000;
 
 /// Whether what is read is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +37,12 @@ pub struct Generator {
     arena: Arena,
     connections: Vec<Connection>,
     visits: Visits,
-    block: u32,
     depth: u32,
+    /// When requests are due; a closed loop if `None`.
+    arrivals: Option<Arrivals>,
+    rate: Option<u64>,
+    /// The connection that gets the next request of an open loop, if it has room.
+    turn_of: usize,
     server: Option<u32>,
     done: Vec<Completion>,
     finished: Vec<Finished>,
@@ -45,8 +53,11 @@ pub struct Generator {
     /// No more requests are issued.
     is_draining: bool,
     count: u64,
-    /// Latencies of requests issued from then on, once that is known.
-    recording: Option<(u64, Histogram<u64>)>,
+    bytes: u64,
+    /// What taking the accounts at the end took, nanoseconds: no reply was looked at meanwhile, and
+    /// those that came then do not count as that much slower.
+    pause: u64,
+    recorder: Option<Recorder>,
 }
 
 impl Generator {
@@ -56,17 +67,15 @@ impl Generator {
         check: Check,
         visits: impl FnOnce(u64) -> Option<Visits>,
     ) -> Result<Generator, LoadError> {
-        let point = plan.point;
-        let connected = (0..point.connections).map(|_| connect(&plan.uri));
+        let load = &plan.load;
+        let connected = (0..load.connections).map(|_| connect(&plan.uri));
         let connected: Vec<Connected> = connected.collect::<Result<_, _>>()?;
         let size = judge(plan, &connected)?;
-        let visits = visits(size).ok_or(LoadError::NoBlocks {
-            size,
-            block: point.block,
-        })?;
-        let writes = point.rw.writes() || check == Check::Contents;
-        let each = buffer_bytes(point.depth, point.block, writes);
-        let bytes = u64::from(point.connections) * each;
+        let block = load.block_max();
+        let visits = visits(size).ok_or(LoadError::NoBlocks { size, block })?;
+        let writes = load.has(Kind::Write);
+        let each = buffer_bytes(load.depth, block, writes);
+        let bytes = u64::from(load.connections) * each;
         if bytes > BUFFERS_MAX {
             return Err(LoadError::Buffers(bytes));
         }
@@ -93,8 +102,7 @@ impl Generator {
         let mut connections = Vec::new();
         for (index, Connected { socket, .. }) in connected.into_iter().enumerate() {
             let file = ring.register(socket);
-            let (shape, is_checked) =
-                ((point.depth, point.block, writes), check == Check::Contents);
+            let (shape, is_checked) = ((load.depth, block, writes), check == Check::Contents);
             let made = Connection::new(index, file, &mut arena, shape, is_checked, plan.seed);
             connections.push(made.ok_or(LoadError::Buffers(bytes as u64))?);
         }
@@ -104,43 +112,56 @@ impl Generator {
             arena,
             connections,
             visits,
-            block: point.block,
-            depth: point.depth,
+            depth: load.depth,
+            arrivals: None,
+            rate: plan.rate,
+            turn_of: 0,
             server,
             done: Vec::with_capacity(64),
-            finished: Vec::with_capacity(point.depth as usize),
+            finished: Vec::with_capacity(load.depth as usize),
             now,
             progress: now,
             is_draining: false,
             count: 0,
-            recording: None,
+            bytes: 0,
+            pause: 0,
+            recorder: None,
         })
     }
 
-    /// Loads for `warmup`, measures for `time`, drains.
-    pub fn measure(mut self, warmup: Duration, time: Duration) -> Result<Measured, LoadError> {
+    /// Loads for a while, measures, drains.
+    pub fn measure(mut self, times: Times) -> Result<Measured, LoadError> {
         self.begin();
-        self.run_for(warmup)?;
-        let histogram = Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3);
-        let mut histogram = histogram.expect("one to a minute in nanoseconds are fine bounds");
-        histogram.auto(false);
+        self.run_until(self.now.saturating_add(nanoseconds(times.warmup)))?;
         let before = Sample::take(self.server)?;
         let client_before = usage::own();
         self.now = self.ring.now();
-        let (begun, requests_before) = (self.now, self.count);
-        self.recording = Some((begun, histogram));
-        self.run_for(time)?;
+        let (begun, counted) = (self.now, (self.count, self.bytes));
+        let end = begun.saturating_add(nanoseconds(times.measured));
+        self.recorder = Some(Recorder::new((begun, end), counted, before.meter()));
+        let interval = nanoseconds(times.interval.max(times.measured / INTERVALS_MAX)).max(1);
+        let mut cut = begun;
+        while self.now < end {
+            cut = cut.saturating_add(interval).min(end);
+            self.run_until(cut)?;
+            if let Some(recorder) = &mut self.recorder {
+                recorder.cut(self.now, self.count, self.bytes);
+            }
+        }
         let elapsed = Duration::from_nanos(self.now - begun);
         let client_cpu = usage::own().saturating_sub(client_before);
         let usage = before.until(&Sample::take(self.server)?);
-        let requests = self.count - requests_before;
-        let latency = self.recording.take().map(|(_, histogram)| histogram);
-        let latency = latency.expect("it was set above and nothing else takes it");
-        let bytes = requests * u64::from(self.block);
+        let requests = self.count - counted.0;
+        let bytes = self.bytes - counted.1;
         self.is_draining = true;
-        self.now = self.ring.now();
+        let ended = std::mem::replace(&mut self.now, self.ring.now());
+        self.pause = self.now - ended;
         self.progress = self.now;
+        let unsent = self.send_the_rest(end, DRAIN_MAX.min(times.measured))?;
         self.drain()?;
+        let recorder = self.recorder.take();
+        let recorder = recorder.expect("it was set above and nothing else takes it");
+        let (latency, intervals) = recorder.finish();
         Ok(Measured {
             requests,
             bytes,
@@ -148,7 +169,31 @@ impl Generator {
             latency,
             client_cpu,
             usage,
+            intervals,
+            unsent,
         })
+    }
+
+    /// Sends what was due before `end`, for at most `time`. Gives how many are then left; each of these
+    /// counts as having waited until now.
+    fn send_the_rest(&mut self, end: u64, time: Duration) -> Result<u64, LoadError> {
+        if let Some(arrivals) = &mut self.arrivals {
+            arrivals.stop_at(end);
+        }
+        let patience = self.now.saturating_add(nanoseconds(time));
+        while self.now < patience && self.arrivals.as_ref().is_some_and(|a| a.due().is_some()) {
+            self.turn(patience)?;
+        }
+        let mut unsent = 0;
+        if let Some(mut arrivals) = self.arrivals.take() {
+            while let Some(since) = arrivals.take(self.now) {
+                unsent += 1;
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.record(since, self.now);
+                }
+            }
+        }
+        Ok(unsent)
     }
 
     /// Loads until all visits are done. Gives requests and bytes.
@@ -160,29 +205,64 @@ impl Generator {
             self.visits.blocks(),
             "every block was to be visited once"
         );
-        Ok((self.count, self.count * u64::from(self.block)))
+        Ok((self.count, self.bytes))
     }
 
-    /// Fills all slots and starts the receives.
+    /// Starts the receives, and fills all slots or the schedule.
     fn begin(&mut self) {
         self.now = self.ring.now();
         self.progress = self.now;
+        self.arrivals = self.rate.map(|rate| Arrivals::new(rate, self.now));
         for slot in 0..self.depth {
             for connection in &mut self.connections {
-                if let Some(next) = self.visits.next() {
+                if self.arrivals.is_some() {
+                    connection.give_free(slot);
+                } else if let Some(next) = self.visits.next() {
                     connection.issue(slot, next, self.now);
                 }
             }
         }
+        self.issue_due();
         for connection in &mut self.connections {
             connection.receive(&mut *self.ring, &mut self.arena);
             connection.send(&mut *self.ring, &mut self.arena);
         }
     }
 
-    fn run_for(&mut self, time: Duration) -> Result<(), LoadError> {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let end = self.now.saturating_add(nanoseconds);
+    /// Gives free slots what is due, the connections in turn.
+    #[inline]
+    fn issue_due(&mut self) {
+        let Some(arrivals) = &mut self.arrivals else {
+            return;
+        };
+        while arrivals.due().is_some_and(|due| due <= self.now) {
+            let count = self.connections.len();
+            let mut order = (self.turn_of..self.turn_of + count).map(|index| index % count);
+            let Some(index) = order.find(|index| self.connections[*index].has_free()) else {
+                return;
+            };
+            self.turn_of = (index + 1) % count;
+            let connection = &mut self.connections[index];
+            let (slot, since) = (connection.take_free(), arrivals.take(self.now));
+            if let (Some(slot), Some(since), Some(next)) = (slot, since, self.visits.next()) {
+                connection.issue(slot, next, since);
+            }
+        }
+    }
+
+    /// Until when a turn may sleep, at most until `end`: not beyond the moment that a request is
+    /// due for which there is room, and short of it since timers are late.
+    #[inline]
+    fn wait(&self, end: u64) -> Wait {
+        let due = self.arrivals.as_ref().and_then(Arrivals::due);
+        match due.filter(|_| self.connections.iter().any(Connection::has_free)) {
+            Some(due) if due < self.now.saturating_add(SLEEP_MIN_NS) => Wait::No,
+            Some(due) => Wait::Until(end.min(due - SLEEP_MIN_NS)),
+            None => Wait::Until(end),
+        }
+    }
+
+    fn run_until(&mut self, end: u64) -> Result<(), LoadError> {
         while self.now < end {
             self.turn(end)?;
         }
@@ -213,16 +293,20 @@ impl Generator {
     /// One turn: everything that came is handled, then each connection sends once.
     #[inline]
     fn turn(&mut self, end: u64) -> Result<(), LoadError> {
-        let patience = self.progress.saturating_add(REPLY_MAX_NS);
+        let patience = match self.outstanding() {
+            0 => u64::MAX,
+            _ => self.progress.saturating_add(REPLY_MAX_NS),
+        };
+        let wait = self.wait(end.min(patience));
         let mut done = std::mem::take(&mut self.done);
-        self.ring
-            .enter(&mut self.arena, Wait::Until(end.min(patience)), &mut done);
+        self.ring.enter(&mut self.arena, wait, &mut done);
         self.now = self.ring.now();
         for completion in &done {
             self.complete(completion)?;
         }
         done.clear();
         self.done = done;
+        self.issue_due();
         for connection in &mut self.connections {
             connection.send(&mut *self.ring, &mut self.arena);
         }
@@ -254,13 +338,14 @@ impl Generator {
             self.progress = self.now;
         }
         self.count += self.finished.len() as u64;
-        for Finished { slot, since } in self.finished.drain(..) {
-            if let Some((from, histogram)) = &mut self.recording
-                && since >= *from
-            {
-                histogram.saturating_record(self.now - since);
+        for Finished { slot, since, bytes } in self.finished.drain(..) {
+            self.bytes += u64::from(bytes);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.record(since, self.now - self.pause);
             }
-            if !self.is_draining
+            if self.arrivals.is_some() {
+                connection.give_free(slot);
+            } else if !self.is_draining
                 && let Some(next) = self.visits.next()
             {
                 connection.issue(slot, next, self.now);
@@ -270,28 +355,48 @@ impl Generator {
     }
 }
 
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Bytes to use. Errors: what the export or its block sizes do not allow.
 fn judge(plan: &Plan, connected: &[Connected]) -> Result<u64, LoadError> {
-    let point = plan.point;
+    let load = &plan.load;
     let exported = connected.iter().map(|c| c.agreed.size).min().unwrap_or(0);
     let asked = plan.size.unwrap_or(exported);
     if asked > exported {
         return Err(LoadError::TooSmall { exported, asked });
     }
+    let needed = [
+        (Kind::Trim, TransmissionFlags::SEND_TRIM, "trim"),
+        (
+            Kind::Zeroes,
+            TransmissionFlags::SEND_WRITE_ZEROES,
+            "write zeroes",
+        ),
+        (Kind::Flush, TransmissionFlags::SEND_FLUSH, "flush"),
+    ];
     for Connected { agreed, .. } in connected {
-        if point.rw.writes() && agreed.flags.contains(TransmissionFlags::READ_ONLY) {
+        if load.changes() && agreed.flags.contains(TransmissionFlags::READ_ONLY) {
             return Err(LoadError::ReadOnly);
+        }
+        for (kind, flag, what) in needed {
+            if load.has(kind) && !agreed.flags.contains(flag) {
+                return Err(LoadError::NotOffered(what));
+            }
         }
         let Some(sizes) = agreed.block_sizes else {
             continue;
         };
         let (minimum, maximum) = (sizes.minimum(), sizes.maximum());
-        if !point.block.is_multiple_of(minimum) || point.block > maximum {
-            return Err(LoadError::BlockSize {
-                block: point.block,
-                minimum,
-                maximum,
-            });
+        for block in load.sizes.items() {
+            if !block.is_multiple_of(minimum) || block > maximum {
+                return Err(LoadError::BlockSize {
+                    block,
+                    minimum,
+                    maximum,
+                });
+            }
         }
     }
     Ok(asked)

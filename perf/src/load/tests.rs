@@ -6,13 +6,14 @@ use nbd_proto::NbdError;
 
 use super::toy::{Fault, Toy};
 use super::*;
-use crate::workload::fill;
+use crate::workload::{Place, Point, fill, parse_mix, parse_sizes};
 
 fn plan(uri: &NbdUri, point: &str) -> Plan {
-    let point = point.parse().unwrap();
+    let load = point.parse::<Point>().unwrap().into();
     Plan {
         uri: uri.clone(),
-        point,
+        load,
+        rate: None,
         size: None,
         seed: 3,
         cpu: None,
@@ -21,7 +22,8 @@ fn plan(uri: &NbdUri, point: &str) -> Plan {
 }
 
 fn short(plan: &Plan) -> Result<Measured, LoadError> {
-    measure(plan, Duration::from_millis(20), Duration::from_millis(150))
+    let (warmup, time) = (Duration::from_millis(20), Duration::from_millis(150));
+    measure(plan, Times::new(warmup, time))
 }
 
 #[test]
@@ -45,8 +47,11 @@ fn every_request_the_server_saw_is_counted_or_was_outside_the_measured_time() {
         assert_eq!(measured.bytes, measured.requests * block);
         let point: Point = point.parse().unwrap();
         let in_flight = u64::from(point.depth * point.connections);
-        assert!(measured.latency.len() <= measured.requests);
+        // Those in flight at the beginning are requests only, those at the end latencies only.
+        assert!(measured.latency.len() <= measured.requests + in_flight);
         assert!(measured.latency.len() + in_flight >= measured.requests);
+        let parts: u64 = measured.intervals.iter().map(|i| i.requests).sum();
+        assert_eq!(parts, measured.requests);
         assert!(measured.elapsed >= Duration::from_millis(150));
     }
 }
@@ -118,7 +123,7 @@ fn an_error_reply_ends_the_run_with_the_request_it_answered() {
     assert!(matches!(
         error,
         LoadError::Refused {
-            is_write: true,
+            kind: "write",
             length: 4096,
             error: NbdError::Io,
             ..
@@ -214,6 +219,107 @@ fn nobody_there_is_told_with_the_address() {
         error.to_string(),
         "cannot connect to nbd+unix:///?socket=/nonexistent/s"
     );
+}
+
+/// An open loop of `rate` on a toy that stands still for 300 ms in the middle.
+fn through_a_stall(rate: Option<u64>, depth: u32) -> Measured {
+    let toy = Toy::start(
+        1 << 20,
+        false,
+        Fault::Pause(200, Duration::from_millis(300)),
+    );
+    let plan = Plan {
+        rate,
+        ..plan(&toy.uri, &format!("randread:4k:{depth}"))
+    };
+    measure(&plan, Times::new(Duration::ZERO, Duration::from_secs(1))).unwrap()
+}
+
+#[test]
+fn a_stalled_server_shows_its_stall_in_the_percentiles_of_an_open_loop() {
+    // 1000 each second for 1 s, of which 300 ms are a stall: 300 requests wait 0 to 300 ms.
+    let measured = through_a_stall(Some(1000), 4);
+    assert_eq!((measured.latency.len(), measured.unsent), (1000, 0));
+    let ms = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1e6;
+    assert!(ms(0.5) < 100.0, "{}", ms(0.5));
+    assert!((150.0..400.0).contains(&ms(0.9)), "{}", ms(0.9));
+    assert!((250.0..500.0).contains(&ms(0.99)), "{}", ms(0.99));
+    // A closed loop sends nothing meanwhile, and sees one slow request.
+    let closed = through_a_stall(None, 1);
+    let p99 = closed.latency.value_at_quantile(0.99);
+    assert!(p99 < 100_000_000, "{p99}");
+    assert!(closed.latency.max() >= 290_000_000);
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate_and_counts_what_it_could_not_send() {
+    let toy = Toy::start(1 << 20, false, Fault::None);
+    let open = |rate, depth: u32| {
+        let plan = Plan {
+            rate: Some(rate),
+            ..plan(&toy.uri, &format!("randread:4k:{depth}:2"))
+        };
+        measure(
+            &plan,
+            Times::new(Duration::ZERO, Duration::from_millis(500)),
+        )
+        .unwrap()
+    };
+    let kept = open(2000, 64);
+    assert_eq!((kept.latency.len(), kept.unsent), (1000, 0));
+    assert!((900..=1100).contains(&kept.requests), "{}", kept.requests);
+    // More than anything on two cores serves: what was due counts, sent or not.
+    let over = open(20_000_000, 8);
+    assert_eq!(over.latency.len(), 10_000_000);
+    assert!(over.unsent > 0 && over.latency.max() > 500_000_000);
+}
+
+#[test]
+fn a_run_is_cut_into_pieces() {
+    let toy = Toy::start(1 << 20, false, Fault::None);
+    let times = Times {
+        interval: Duration::from_millis(50),
+        ..Times::new(Duration::ZERO, Duration::from_millis(220))
+    };
+    let measured = measure(&plan(&toy.uri, "randread:4k:4"), times).unwrap();
+    assert_eq!(measured.intervals.len(), 5);
+    for interval in &measured.intervals {
+        assert!(interval.requests > 0 && interval.server_cpu.is_some());
+    }
+}
+
+#[test]
+fn a_mix_reaches_the_server_as_it_was_asked_for() {
+    let toy = Toy::start(1 << 20, false, Fault::None);
+    let simple = plan(&toy.uri, "randread:4k:8:2");
+    let load = Load {
+        kinds: parse_mix("read=70,write=30").unwrap(),
+        sizes: parse_sizes("4k:80,64k:20").unwrap(),
+        place: Place::Zipf(1.1),
+        ..simple.load.clone()
+    };
+    let measured = short(&Plan {
+        load,
+        ..simple.clone()
+    })
+    .unwrap();
+    let mean = measured.bytes as f64 / measured.requests as f64;
+    assert!((8_000.0..25_000.0).contains(&mean), "{mean}");
+    let load = Load {
+        kinds: parse_mix("read=1,trim=1").unwrap(),
+        ..simple.load.clone()
+    };
+    let error = short(&Plan { load, ..simple }).unwrap_err();
+    assert_eq!(error.to_string(), "the server does not offer trim");
+}
+
+#[test]
+fn contents_of_several_sizes_are_not_verified() {
+    let toy = Toy::start(1 << 20, false, Fault::None);
+    let mut plan = plan(&toy.uri, "read:4k:4");
+    plan.load.sizes = parse_sizes("4k:1,8k:1").unwrap();
+    assert!(matches!(verify(&plan), Err(LoadError::OneSize)));
+    assert_eq!(toy.requests(), 0);
 }
 
 /// A real server, killed at the end of the test.

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nbd_proto::{
     BlockSizes, Command, Cookie, ExportInfo, ExportName, Exports, Features, Item, ListEntry,
@@ -25,6 +26,8 @@ pub enum Fault {
     Cookie(u64),
     /// One bit of its data is turned.
     Flip(u64),
+    /// The answer, and all that follow on its connection, come that much later.
+    Pause(u64, Duration),
 }
 
 /// A running server; the threads end with their connections.
@@ -173,6 +176,11 @@ impl Shared {
         let (mut header, style) = ([0; ReplyStyle::ERROR_MAX], ReplyStyle::Simple);
         if self.fault == Fault::Close(number) {
             return None;
+        }
+        if let Fault::Pause(at, time) = self.fault
+            && at == number
+        {
+            std::thread::sleep(time);
         }
         if self.fault == Fault::Eio(number) {
             let length = style.encode_error(cookie, NbdError::Io, "", &mut header);

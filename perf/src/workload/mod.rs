@@ -1,9 +1,20 @@
 //! What a load does: its words on the command line, and the order in which it visits blocks.
+//!
+//! ```text
+//!  Point (randread:4k:64) ─► Load (mix, sizes, places) ─► Visits ─► Next (kind, offset, length)
+//! ```
+
+mod load;
+mod visits;
+mod zipf;
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
+
+pub use load::{Exponent, Kind, Load, Place, Weighted, parse_mix, parse_sizes};
+pub use visits::{Next, Visits};
 
 /// Largest block a load may ask for: what the protocol lets every server refuse beyond.
 pub const BLOCK_MAX: u64 = 32 << 20;
@@ -95,9 +106,13 @@ impl Rw {
         }
     }
 
-    /// It writes, always or at times.
-    pub fn writes(self) -> bool {
-        !matches!(self, Rw::RandRead | Rw::Read)
+    /// What its requests ask.
+    pub fn kinds(self) -> Weighted<Kind> {
+        match self {
+            Rw::RandRead | Rw::Read => Weighted::only(Kind::Read),
+            Rw::RandWrite | Rw::Write => Weighted::only(Kind::Write),
+            Rw::RandMix => parse_mix("read=1,write=1").expect("this is a mix"),
+        }
     }
 }
 
@@ -206,6 +221,12 @@ impl Random {
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
+
+    /// A number from 0 up to, and not, 1.
+    #[inline]
+    pub fn fraction(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
 }
 
 #[inline]
@@ -221,113 +242,6 @@ pub fn fill(block: &mut [u8], offset: u64, seed: u64) {
     let mut random = Random::new(mix(seed ^ mix(offset)));
     for word in block.chunks_mut(8) {
         word.copy_from_slice(&random.next().to_le_bytes()[..word.len()]);
-    }
-}
-
-/// One request to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Next {
-    /// A write; else a read.
-    pub is_write: bool,
-    /// First byte.
-    pub offset: u64,
-}
-
-/// The order in which blocks are visited.
-#[derive(Clone, Debug)]
-pub struct Visits {
-    order: Order,
-    rw: Rw,
-    block: u64,
-    /// Whole blocks in the range, at least 1.
-    blocks: u64,
-    random: Random,
-}
-
-#[derive(Clone, Debug)]
-enum Order {
-    /// Without end.
-    Endless { cursor: u64 },
-    /// Every block once, scattered: the n-th visit is block n * stride modulo their number.
-    Once { done: u64, stride: u64 },
-}
-
-impl Visits {
-    /// Endless visits to the whole blocks of the first `size` bytes; `None` if there is none.
-    pub fn endless(rw: Rw, block: u32, size: u64, seed: u64) -> Option<Visits> {
-        let block = u64::from(block);
-        let blocks = size / block;
-        let order = Order::Endless { cursor: 0 };
-        (blocks > 0).then(|| Visits {
-            order,
-            rw,
-            block,
-            blocks,
-            random: Random::new(seed),
-        })
-    }
-
-    /// One visit to each block: in sequence for `Read` and `Write`, else scattered.
-    pub fn once(rw: Rw, block: u32, size: u64, seed: u64) -> Option<Visits> {
-        let mut visits = Visits::endless(rw, block, size, seed)?;
-        let in_sequence = matches!(rw, Rw::Read | Rw::Write);
-        let mut stride = if in_sequence {
-            1
-        } else {
-            visits.random.below(visits.blocks).max(1)
-        };
-        while greatest_common_divisor(stride, visits.blocks) != 1 {
-            stride += 1;
-        }
-        visits.order = Order::Once { done: 0, stride };
-        Some(visits)
-    }
-
-    /// Blocks in the range.
-    pub fn blocks(&self) -> u64 {
-        self.blocks
-    }
-
-    /// The next request; `None` when every block was visited.
-    #[inline]
-    pub fn next(&mut self) -> Option<Next> {
-        let block = match &mut self.order {
-            Order::Endless { cursor } => match self.rw {
-                Rw::RandRead | Rw::RandWrite | Rw::RandMix => self.random.below(self.blocks),
-                Rw::Read | Rw::Write => {
-                    let block = *cursor;
-                    *cursor = if block + 1 == self.blocks {
-                        0
-                    } else {
-                        block + 1
-                    };
-                    block
-                }
-            },
-            Order::Once { done, .. } if *done == self.blocks => return None,
-            Order::Once { done, stride } => {
-                let block = u128::from(*done) * u128::from(*stride) % u128::from(self.blocks);
-                *done += 1;
-                block as u64
-            }
-        };
-        let is_write = match self.rw {
-            Rw::RandRead | Rw::Read => false,
-            Rw::RandWrite | Rw::Write => true,
-            Rw::RandMix => self.random.next() & 1 == 1,
-        };
-        Some(Next {
-            is_write,
-            offset: block * self.block,
-        })
-    }
-}
-
-fn greatest_common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 {
-        a
-    } else {
-        greatest_common_divisor(b, a % b)
     }
 }
 
@@ -401,54 +315,6 @@ mod tests {
             assert_eq!(serde_json::to_value(rw).unwrap(), rw.name());
             assert_eq!(rw.name().parse(), Ok(rw));
         }
-    }
-
-    #[test]
-    fn one_pass_visits_every_block_once() {
-        for (rw, blocks) in [
-            (Rw::RandWrite, 1),
-            (Rw::RandRead, 97),
-            (Rw::RandMix, 360),
-            (Rw::Read, 64),
-        ] {
-            for seed in 0..20 {
-                let mut visits = Visits::once(rw, 512, blocks * 512 + 100, seed).unwrap();
-                let mut seen = vec![false; blocks as usize];
-                while let Some(next) = visits.next() {
-                    let block = (next.offset / 512) as usize;
-                    assert!(!std::mem::replace(&mut seen[block], true), "{block} twice");
-                }
-                assert!(seen.into_iter().all(|was| was));
-            }
-        }
-    }
-
-    #[test]
-    fn endless_visits_stay_in_whole_blocks() {
-        for rw in Rw::ALL {
-            let mut visits = Visits::endless(rw, 4096, 10 * 4096 + 4095, 7).unwrap();
-            let mut writes = 0;
-            for _ in 0..1000 {
-                let next = visits.next().unwrap();
-                assert!(next.offset.is_multiple_of(4096) && next.offset < 10 * 4096);
-                writes += u32::from(next.is_write);
-            }
-            match rw {
-                Rw::RandMix => assert!((400..600).contains(&writes), "{writes}"),
-                rw => assert_eq!(writes, if rw.writes() { 1000 } else { 0 }),
-            }
-        }
-        assert!(Visits::endless(Rw::Read, 4096, 4095, 0).is_none());
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_load() {
-        let visits = |seed| {
-            let mut visits = Visits::endless(Rw::RandMix, 4096, 1 << 30, seed).unwrap();
-            (0..100).map(|_| visits.next().unwrap()).collect::<Vec<_>>()
-        };
-        assert_eq!(visits(1), visits(1));
-        assert_ne!(visits(1), visits(2));
     }
 
     #[test]
