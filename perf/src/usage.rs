@@ -68,11 +68,6 @@ impl Meter {
         }
         Duration::from_nanos(threads.into_values().sum())
     }
-
-    /// The processes that are read.
-    pub fn processes(&self) -> &[u32] {
-        &self.0
-    }
 }
 
 /// Who used how much between two samples.
