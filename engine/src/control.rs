@@ -11,6 +11,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::handover::{HandOverError, Legacy};
+
 /// What to do to one volume. Every request is answered exactly once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -397,4 +399,7 @@ pub trait Node: Send + Sync {
     fn io_backend(&self) -> String;
     /// Drains all volumes (law O4): stop admitting, finish, flush, mark clean; then calls `done`.
     fn drain(&self, done: Box<dyn FnOnce() + Send>);
+    /// As [`Node::drain`], but clients stay open for another process: every reply is sent whole,
+    /// and `done` gets what that process needs. Errors: nothing has changed.
+    fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>);
 }

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::front_end::VolumeView;
+use crate::handover::HandedClient;
 
 /// Where a volume is in its life on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,16 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     place: Mutex<Place>,
     view: RwLock<VolumeView>,
+    legacy: Mutex<Legacy>,
+}
+
+/// What a volume that left leaves to the process that takes over.
+#[derive(Debug, Default)]
+pub(crate) struct Legacy {
+    /// It served clients, or was about to.
+    pub(crate) was_primary: bool,
+    /// Its clients.
+    pub(crate) clients: Vec<HandedClient>,
 }
 
 impl Entry {
@@ -39,6 +50,7 @@ impl Entry {
             name,
             place: Mutex::new(Place::Busy),
             view: RwLock::new(view),
+            legacy: Mutex::default(),
         }
     }
 
@@ -52,6 +64,25 @@ impl Entry {
 
     pub(crate) fn change_view(&self, change: impl FnOnce(&mut VolumeView)) {
         change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A volume begins to leave, in this role.
+    pub(crate) fn note_role(&self, was_primary: bool) {
+        self.legacy().was_primary = was_primary;
+    }
+
+    /// A client stays open for the process that takes over.
+    pub(crate) fn bequeath(&self, client: HandedClient) {
+        self.legacy().clients.push(client);
+    }
+
+    /// What there is for the process that takes over; nothing is left here.
+    pub(crate) fn take_legacy(&self) -> Legacy {
+        std::mem::take(&mut *self.legacy())
+    }
+
+    fn legacy(&self) -> MutexGuard<'_, Legacy> {
+        self.legacy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its place, locked: changes of place are made by whoever holds this.

@@ -6,6 +6,7 @@
 //!        on_io / on_complete / on_extents / on_room / on_timer   any number per turn
 //!        flush                                                   once, at the end of that turn
 //!        drain ─► (answer what was submitted) ─► ctx.end()       the node wants it gone
+//!        drain(HandOver) ─► ctx.end() ─► on_quiet ─► ctx.hand_over(state)    another process goes on
 //!        ctx.end() ─► core drops what is not dispatched ─► on_quiet ─► ctx.finish() ─► dropped
 //! ```
 //!
@@ -19,6 +20,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine_core::action::Outcome;
 use engine_core::event::{Event, Op, ReqId, SessionId};
@@ -61,7 +63,7 @@ pub trait Connection {
 
 /// Longest time a connection may take from `drain` to `end`, and from `on_quiet` to `finish`,
 /// before the engine does it.
-pub const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Why a connection is to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,10 @@ pub enum DrainReason {
     VolumeLeaves,
     /// An operator cut off this client.
     Operator,
+    /// Another process goes on with the client: read no more, call [`Ctx::end`] at once, send the
+    /// replies whole, and give the rest to [`Ctx::hand_over`] instead of calling [`Ctx::finish`].
+    /// Requests that end with `Outcome::Aborted` had no effect: they belong to the rest.
+    HandOver,
 }
 
 /// What is asked of the blocks of a volume; each kind has its own flags in [`BlockExtent`].
@@ -243,6 +249,10 @@ pub(crate) struct Seat {
     /// `end` or `finish` was called in the current callback.
     pub(crate) asks_end: bool,
     pub(crate) asks_finish: bool,
+    /// What a successor needs to go on; set with `asks_finish`.
+    pub(crate) bequest: Option<Vec<u8>>,
+    /// How long the client had been attached elsewhere before.
+    pub(crate) age: Duration,
 }
 
 /// What a connection may use during a callback.
@@ -364,6 +374,18 @@ impl Ctx<'_> {
     /// `on_quiet`, with all buffers released (operations in flight hold their own reference).
     pub fn finish(&mut self) {
         self.seat.asks_finish = true;
+    }
+
+    /// As [`Ctx::finish`], but the stream stays open: it goes to the process that takes over, with
+    /// `state`. Only after a drain for [`DrainReason::HandOver`], with no operation in flight.
+    pub fn hand_over(&mut self, state: Vec<u8>) {
+        self.seat.bequest = Some(state);
+        self.finish();
+    }
+
+    /// The client had been attached for this long when it came here from another process.
+    pub fn set_age(&mut self, age: Duration) {
+        self.seat.age = age;
     }
 }
 

@@ -21,6 +21,7 @@ mod control_store;
 mod driver;
 mod entry;
 pub mod front_end;
+pub mod handover;
 mod layer;
 mod link;
 pub mod log;

@@ -40,6 +40,8 @@ pub(crate) type Reply<T> = Box<dyn FnOnce(T) + Send>;
 pub(crate) enum Leave {
     /// The node stops.
     NodeStops,
+    /// Another process takes the node over, and its clients with it.
+    HandOver,
     /// It is deleted: only from the secondary role and without clients.
     Delete,
 }

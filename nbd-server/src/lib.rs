@@ -17,11 +17,13 @@
 mod config;
 mod connection;
 mod exports;
+mod handover;
 mod listener;
 mod network;
 
 pub use config::{Limits, NbdConfig, NbdExport};
-pub use listener::{NbdServer, StartError};
+pub use handover::Malformed;
+pub use listener::{AdoptError, Listeners, NbdServer, StartError};
 pub use network::{Network, WrongNetwork};
 
 use engine::front_end::{AttachError, Attachment, VolumeView};

@@ -10,9 +10,11 @@
 //! closed at once; the rate delays, it does not refuse.
 
 mod admission;
+mod adopt;
 mod bind;
 mod handshake;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,16 +31,26 @@ use crate::config::{Limits, NbdConfig};
 use crate::exports::Catalogue;
 use crate::network::WrongNetwork;
 use admission::{Admission, Complaints};
+pub use adopt::AdoptError;
 use bind::SocketFile;
 use handshake::{Origin, Stream};
 
 /// The NBD listeners of a node. Dropped, they close; clients already attached are not touched.
-#[derive(Debug)]
 pub struct NbdServer {
     address: Option<SocketAddr>,
     socket: Option<PathBuf>,
     stopping: watch::Sender<bool>,
-    loops: Mutex<Vec<JoinHandle<()>>>,
+    loops: Mutex<Vec<JoinHandle<Listener>>>,
+    shared: Arc<Shared>,
+}
+
+/// Listening sockets that another process opened, or opens its server with.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// The TCP listener.
+    pub tcp: Option<std::net::TcpListener>,
+    /// The Unix socket; its file is removed with the server that listens on it.
+    pub unix: Option<std::os::unix::net::UnixListener>,
 }
 
 /// Why no listener was started; none is open.
@@ -118,17 +130,36 @@ impl NbdServer {
         volumes: Arc<dyn Volumes>,
         log: Arc<dyn Log>,
     ) -> Result<NbdServer, StartError> {
+        NbdServer::start_with(config, volumes, log, Listeners::default())
+    }
+
+    /// As [`NbdServer::start`], on sockets that are open already; what is not among them is
+    /// opened. The caller made sure that they are those of `config`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start_with(
+        config: &NbdConfig,
+        volumes: Arc<dyn Volumes>,
+        log: Arc<dyn Log>,
+        open: Listeners,
+    ) -> Result<NbdServer, StartError> {
         let shared = Arc::new(Shared {
             catalogue: Catalogue::new(config, volumes)?,
             limits: config.limits,
             complaints: Complaints::default(),
             log,
         });
-        let tcp = config.address.as_deref().map(bind::tcp).transpose()?;
-        let unix = config.socket.as_deref();
-        let unix = unix
-            .map(|path| bind::unix(path, config.socket_mode))
-            .transpose()?;
+        let tcp = config.address.as_deref().map(|address| match open.tcp {
+            Some(listener) => bind::adopt_tcp(listener, address),
+            None => bind::tcp(address),
+        });
+        let tcp = tcp.transpose()?;
+        let unix = config.socket.as_deref().map(|path| match open.unix {
+            Some(listener) => bind::adopt_unix(listener, path),
+            None => bind::unix(path, config.socket_mode),
+        });
+        let unix = unix.transpose()?;
         let address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
         let (stopping, stop) = watch::channel(false);
         let mut loops = Vec::new();
@@ -136,15 +167,16 @@ impl NbdServer {
             let accept = Accept::new(&shared, stop.clone());
             loops.push(tokio::spawn(accept.run(Listener::Tcp(listener))));
         }
-        if let Some((listener, _file)) = unix {
+        if let Some((listener, file)) = unix {
             let accept = Accept::new(&shared, stop);
-            loops.push(tokio::spawn(accept.run(Listener::Unix { listener, _file })));
+            loops.push(tokio::spawn(accept.run(Listener::Unix { listener, file })));
         }
         Ok(NbdServer {
             address,
             socket: config.socket.clone(),
             stopping,
             loops: loops.into(),
+            shared,
         })
     }
 
@@ -169,6 +201,15 @@ impl NbdServer {
     }
 }
 
+impl fmt::Debug for NbdServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NbdServer")
+            .field("address", &self.address)
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for NbdServer {
     fn drop(&mut self) {
         self.stopping.send_replace(true);
@@ -181,7 +222,7 @@ enum Listener {
     Unix {
         listener: UnixListener,
         /// Removed with the listener.
-        _file: SocketFile,
+        file: SocketFile,
     },
 }
 
@@ -221,12 +262,14 @@ impl Accept {
         }
     }
 
-    async fn run(mut self, listener: Listener) {
+    /// Gives the listener back once the server stops.
+    async fn run(mut self, listener: Listener) -> Listener {
         let mut stopping = self.stopping.clone();
         tokio::select! {
             _ = stopping.wait_for(|stop| *stop) => {}
             () = self.accept(&listener) => {}
         }
+        listener
     }
 
     async fn accept(&mut self, listener: &Listener) {

@@ -14,6 +14,7 @@ use crate::control::{
 };
 use crate::entry::{Entry, Place};
 use crate::front_end::Service;
+use crate::handover::{HandedClient, HandedVolume};
 use crate::layer::faulty::Faults;
 use crate::log::Level;
 use crate::mailbox::{Leave, Message, NewVolume, Reply};
@@ -375,8 +376,22 @@ impl Shared {
         }
     }
 
+    /// What every volume leaves behind, after all have left.
+    pub(super) fn legacy(&self) -> (Vec<HandedVolume>, Vec<HandedClient>) {
+        let mut clients = Vec::new();
+        let volumes = self.entries.iter().map(|entry| {
+            let legacy = entry.take_legacy();
+            clients.extend(legacy.clients);
+            HandedVolume {
+                name: entry.name.clone(),
+                was_primary: legacy.was_primary,
+            }
+        });
+        (volumes.collect(), clients)
+    }
+
     /// Stops every volume cleanly; `done` after the last (law O4).
-    pub(super) fn drain(this: &Arc<Shared>, done: Box<dyn FnOnce() + Send>) {
+    pub(super) fn drain(this: &Arc<Shared>, leave: Leave, done: Box<dyn FnOnce() + Send>) {
         this.is_draining.store(true, Ordering::Release);
         let attached: Vec<_> = this
             .entries
@@ -405,7 +420,7 @@ impl Shared {
                 };
                 step();
             });
-            let message = Message::Leave(name, Leave::NodeStops, stopped);
+            let message = Message::Leave(name, leave, stopped);
             if let Err(Message::Leave(_, _, stopped)) = this.mailboxes[reactor].send(message) {
                 stopped(Err(failed("E216", "the node is too busy".into(), None)));
             }

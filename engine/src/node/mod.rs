@@ -15,7 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use crate::control::{
 };
 use crate::entry::{Entry, Place};
 use crate::front_end::{AttachError, Attachment, Service, VolumeView};
+use crate::handover::{HandOverError, Inherited, Legacy};
 use crate::layer::faulty::Faults;
 use crate::log::{Level, Line, Log};
 use crate::mailbox::{Leave, Mailbox, Message, PeerNews};
@@ -89,17 +90,31 @@ pub struct NodeHandle {
     shared: Arc<Shared>,
     io_backend: String,
     turns: Arc<AtomicU64>,
-    peers: Mutex<Peers>,
+    peers: Arc<Mutex<Peers>>,
     reactors: Mutex<Vec<JoinHandle<()>>>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     /// Holds the lock on `data_dir`.
-    _lock: File,
+    lock: File,
 }
 
 /// Starts a node: returns once every volume was attached or found offline.
 pub fn start(spec: NodeSpec, log: Arc<dyn Log>) -> Result<Arc<NodeHandle>, StartError> {
-    let lock = lock_data_dir(&spec.data_dir)?;
+    start_with(spec, log, Inherited::default())
+}
+
+/// As [`start`], with what another node on the same `data_dir` left behind. What is not inherited
+/// is opened anew.
+pub fn start_with(
+    spec: NodeSpec,
+    log: Arc<dyn Log>,
+    inherited: Inherited,
+) -> Result<Arc<NodeHandle>, StartError> {
+    let lock = match inherited.lock {
+        Some(lock) => lock,
+        None => lock_data_dir(&spec.data_dir)?,
+    };
     let listener = match &spec.address {
+        Some(_) if inherited.replication.is_some() => inherited.replication,
         Some(address) => Some(
             peers::listen(address).map_err(|source| StartError::Address {
                 address: address.clone(),
@@ -147,7 +162,7 @@ pub fn start(spec: NodeSpec, log: Arc<dyn Log>) -> Result<Arc<NodeHandle>, Start
         shared,
         io_backend,
         turns,
-        peers: Mutex::new(peers),
+        peers: Arc::new(Mutex::new(peers)),
         reactors: Mutex::new(
             handles
                 .into_iter()
@@ -155,8 +170,12 @@ pub fn start(spec: NodeSpec, log: Arc<dyn Log>) -> Result<Arc<NodeHandle>, Start
                 .collect(),
         ),
         keeper: Mutex::new(Some(keeper.map_err(StartError::Thread)?)),
-        _lock: lock,
+        lock,
     }))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lock_data_dir(path: &Path) -> Result<File, StartError> {
@@ -259,10 +278,11 @@ impl NodeHandle {
 
     /// Where peers are listened for: tells the port where the configuration said 0.
     pub fn replication_address(&self) -> Option<std::net::SocketAddr> {
-        self.peers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .address()
+        self.peers().address()
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        lock(&self.peers)
     }
 }
 
@@ -280,17 +300,43 @@ impl Node for NodeHandle {
     }
 
     fn drain(&self, done: Box<dyn FnOnce() + Send>) {
-        Shared::drain(&self.shared, done);
+        Shared::drain(&self.shared, Leave::NodeStops, done);
+    }
+
+    fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {
+        if self.shared.is_draining.load(Ordering::Acquire) {
+            return done(Err(HandOverError::Stopping));
+        }
+        let replication = self.peers().listener();
+        let inherited = self.lock.try_clone().and_then(|lock| {
+            Ok(Inherited {
+                lock: Some(lock),
+                replication: replication.transpose()?,
+            })
+        });
+        let inherited = match inherited {
+            Ok(inherited) => inherited,
+            Err(source) => return done(Err(source.into())),
+        };
+        let (shared, peers) = (Arc::clone(&self.shared), Arc::clone(&self.peers));
+        let stopped = move || {
+            // Were they to stay, the peers' links to a successor would end with this process.
+            lock(&peers).retire();
+            let (volumes, clients) = shared.legacy();
+            done(Ok(Legacy {
+                volumes,
+                clients,
+                inherited,
+            }));
+        };
+        Shared::drain(&self.shared, Leave::HandOver, Box::new(stopped));
     }
 }
 
 impl Drop for NodeHandle {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Release);
-        self.peers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .stop();
+        self.peers().stop();
         if let Some(keeper) = self
             .keeper
             .lock()

@@ -79,7 +79,11 @@ pub(crate) struct Peers {
     common: Arc<Common>,
     bells: Vec<(String, Bell)>,
     threads: Vec<JoinHandle<()>>,
-    /// Where the listener listens, to wake it at the end.
+    /// The thread that accepts.
+    accepting: Option<JoinHandle<()>>,
+    /// What it accepts from.
+    listener: Option<TcpListener>,
+    /// Where that listens, to wake it at the end.
     address: Option<SocketAddr>,
 }
 
@@ -100,6 +104,8 @@ impl Peers {
             common: Arc::clone(&common),
             bells: Vec::new(),
             threads: Vec::new(),
+            accepting: None,
+            listener: None,
             address: None,
         };
         for (name, address) in peers {
@@ -109,8 +115,9 @@ impl Peers {
         }
         if let Some(listener) = listener {
             this.address = Some(listener.local_addr()?);
+            this.listener = Some(listener.try_clone()?);
             let bells = this.bells.clone();
-            this.threads.push(accept::start(&common, listener, bells)?);
+            this.accepting = Some(accept::start(&common, listener, bells)?);
         }
         Ok(this)
     }
@@ -136,17 +143,29 @@ impl Peers {
         self.address
     }
 
-    /// Ends all threads and their connections.
-    pub(crate) fn stop(&mut self) {
+    /// The listener, for a successor. Errors: no descriptor is left.
+    pub(crate) fn listener(&self) -> Option<io::Result<TcpListener>> {
+        Some(self.listener.as_ref()?.try_clone())
+    }
+
+    /// Tells all threads to end, and returns once nothing is accepted any more. Connections end
+    /// within moments; only a dial to a node that does not answer may take longer.
+    pub(crate) fn retire(&mut self) {
         self.common.is_stopping.store(true, Ordering::Release);
         self.bells
             .iter()
             .for_each(|(_, bell)| bell.ring(Order::Stop));
-        if let Some(address) = self.address {
+        if let (Some(accepting), Some(address)) = (self.accepting.take(), self.address) {
             // A last connection ends the listener's wait.
             let _ =
                 std::net::TcpStream::connect_timeout(&reachable(address), Duration::from_secs(1));
+            let _ = accepting.join();
         }
+    }
+
+    /// Ends all threads and their connections.
+    pub(crate) fn stop(&mut self) {
+        self.retire();
         for thread in self.threads.drain(..) {
             // A panic was printed by its thread; nothing is left to do about it.
             let _ = thread.join();

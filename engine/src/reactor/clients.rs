@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Open ─ drain ─► Draining ─ end ─► Closing ─ SessionQuiet ─► Quiet ─ finish ─► Finished ─► gone
-//!    └───────────────── end ──────────┘
+//!    └───────────────── end ──────────┘                        └ hand_over ─► with its successor
 //! ```
 
 use std::sync::atomic::Ordering;
@@ -18,6 +18,7 @@ use crate::driver::extents::ExtentsAnswer;
 use crate::front_end::{
     Attachment, ClientInfo, Connection, Ctx, DRAIN_MAX, DrainReason, Ending, MakeConnection, Seat,
 };
+use crate::handover::HandedClient;
 use crate::reactor::{Reactor, SEAT_BITS};
 use crate::token::{Kind, SHUTDOWN_TAG, Token};
 
@@ -43,12 +44,16 @@ impl Client {
         ClientStatus {
             export: self.info.export.clone(),
             address: self.info.address.clone(),
-            age_seconds: now.since(self.since).as_secs(),
+            age_seconds: self.age(now).as_secs(),
         }
     }
 
     pub(super) fn address(&self) -> &str {
         &self.info.address
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        self.seat.age + now.since(self.since)
     }
 }
 
@@ -88,6 +93,8 @@ impl Reactor {
             ending: Ending::Open,
             asks_end: false,
             asks_finish: false,
+            bequest: None,
+            age: Duration::ZERO,
         };
         let client = Client {
             seat,
@@ -174,6 +181,9 @@ impl Reactor {
         if client.seat.asks_finish && matches!(client.seat.ending, Ending::Quiet(_)) {
             client.seat.ending = Ending::Finished;
             client.handler = None;
+            if client.seat.bequest.is_some() {
+                return self.leave_if_done(slot);
+            }
             let token = Token::new(Kind::Seat, slot, 0).0;
             let close = Op::Close {
                 file: client.seat.socket,
@@ -218,14 +228,25 @@ impl Reactor {
         let Some(client) = self.clients.get(slot) else {
             return;
         };
-        if !client.is_closed || client.seat.in_flight > 0 {
+        let is_over = client.is_closed || client.seat.bequest.is_some();
+        if !is_over || client.seat.in_flight > 0 {
             return;
         }
-        let volume = client.volume;
-        self.clients.remove(slot);
-        if let Some(volume) = self.volumes.get_mut(volume) {
+        let client = self.clients.remove(slot).expect("it was just found");
+        if let Some(volume) = self.volumes.get_mut(client.volume) {
             volume.clients -= 1;
             volume.publish_clients();
+            let age = client.age(self.shell.now);
+            if let Some(state) = client.seat.bequest {
+                let socket = self.shell.ring.unregister(client.seat.socket);
+                volume.entry.bequeath(HandedClient {
+                    volume: volume.spec.name.clone(),
+                    client: client.info,
+                    age,
+                    socket: socket.expect("nothing is in flight on it"),
+                    state,
+                });
+            }
         }
     }
 

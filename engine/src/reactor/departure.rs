@@ -50,9 +50,11 @@ impl Reactor {
         }
         volume.is_admitting = false;
         volume.publish();
+        volume.entry.note_role(is_primary);
         volume.leaving = Some(Leaving::Clients(Command::Stop, Pending::Leave(reply)));
         let why = match leave {
             Leave::NodeStops => DrainReason::NodeStops,
+            Leave::HandOver => DrainReason::HandOver,
             Leave::Delete => DrainReason::VolumeLeaves,
         };
         self.drain_clients(slot, why);

@@ -5,6 +5,7 @@
 //!     └── end of stream, error, breach, no progress ──────────────────────────┴─► Ended
 //!  Ended ── on_quiet ──► Quiet ── all sent, or too slow, or broken ──► Finished
 //! ```
+//! A connection that another process goes on with is `Ended` at once: see [`super::moving`].
 //!
 //! From `Leaving` on nothing is read: a request whose payload is not complete never happened. From
 //! `Ended` on the core drops what it has not dispatched, so that nothing of this session takes
@@ -61,6 +62,7 @@ impl NbdConnection {
 
     /// Nothing can be sent, or it is not worth waiting for: ends at once, without replies.
     pub(super) fn cut_off(&mut self, host: &mut impl Host) {
+        self.stay(host);
         self.is_broken = true;
         self.replies.abandon();
         while let Some(slot) = self.replies.pop() {
@@ -70,7 +72,7 @@ impl NbdConnection {
     }
 
     /// Discards what is not submitted, in the order of arrival.
-    fn stop_reading(&mut self, host: &mut impl Host) {
+    pub(super) fn stop_reading(&mut self, host: &mut impl Host) {
         while let Some(slot) = self.busy.pop_front() {
             self.turn_away(host, slot);
         }
@@ -112,6 +114,9 @@ impl NbdConnection {
         if self.life == Life::Leaving && self.table.used() == 0 {
             self.life = Life::Ended;
             host.end();
+        }
+        if self.life == Life::Quiet && self.is_moving {
+            return self.settle_move(host);
         }
         if self.life == Life::Quiet && self.replies.is_empty() {
             self.life = Life::Finished;

@@ -37,6 +37,8 @@ pub(crate) trait Host {
     fn end(&mut self);
     /// Close and drop.
     fn finish(&mut self);
+    /// Leave open for a successor, and drop.
+    fn hand_over(&mut self, state: Vec<u8>);
 }
 
 impl Host for Ctx<'_> {
@@ -95,5 +97,9 @@ impl Host for Ctx<'_> {
 
     fn finish(&mut self) {
         Ctx::finish(self);
+    }
+
+    fn hand_over(&mut self, state: Vec<u8>) {
+        Ctx::hand_over(self, state);
     }
 }

@@ -4,7 +4,7 @@ use engine::front_end::ExtentKind;
 use engine_core::event::ReqId;
 use engine_core::message::Zeroing;
 use engine_core::units::ByteRange;
-use engine_ring::{BufId, Class, Errno};
+use engine_ring::{BufId, BufSlice, Class, Errno};
 use nbd_proto::{Command, Cookie, Item, NbdError, Parsed};
 
 use super::NbdConnection;
@@ -45,8 +45,45 @@ pub(super) struct Intake {
     wants_less: bool,
     /// The receive in flight is being cancelled for a smaller buffer.
     pub(super) is_shrinking: bool,
-    /// Bytes from negotiation that are not in the buffer yet.
-    early: Vec<u8>,
+    /// What came before the stream and is not in the buffer yet.
+    early: Early,
+}
+
+/// Bytes that were received before this connection began: too far read by the negotiation, or by
+/// another process.
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    bytes: Vec<u8>,
+    /// So many of them are taken.
+    at: usize,
+    /// So many bytes of the stream after them belong to a write that was refused already.
+    skip: u32,
+}
+
+impl Early {
+    /// `skip` bytes of the stream after `bytes` are dropped.
+    pub(crate) fn new(bytes: Vec<u8>, skip: u32) -> Early {
+        Early { bytes, at: 0, skip }
+    }
+
+    /// What is not taken yet.
+    pub(super) fn left(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    pub(super) fn to_skip(&self) -> u32 {
+        self.skip
+    }
+
+    fn is_over(&self) -> bool {
+        self.at == self.bytes.len() && self.skip == 0
+    }
+}
+
+impl From<Vec<u8>> for Early {
+    fn from(bytes: Vec<u8>) -> Early {
+        Early::new(bytes, 0)
+    }
 }
 
 /// The receive in flight.
@@ -69,7 +106,7 @@ pub(super) enum Stalled {
 }
 
 impl Intake {
-    pub(super) fn new(early: Vec<u8>) -> Intake {
+    pub(super) fn new(early: Early) -> Intake {
         Intake {
             buf: None,
             capacity: 0,
@@ -88,6 +125,19 @@ impl Intake {
     /// There is something to parse, or to go on with.
     fn is_due(&self) -> bool {
         self.at < self.filled || self.stalled.is_some()
+    }
+
+    /// What was received and not parsed: first what lies in the buffer, then what came early.
+    pub(super) fn unparsed(&self) -> (Option<BufSlice>, &Early) {
+        let buffered = self
+            .buf
+            .map(|buf| buf.slice(self.at, self.filled - self.at));
+        (buffered, &self.early)
+    }
+
+    /// The last receive, of a connection that reads no more, brought `count` bytes.
+    pub(super) fn keep(&mut self, count: u32) {
+        (self.at, self.filled) = (0, count);
     }
 
     /// It holds more than an idle connection needs.
@@ -123,27 +173,30 @@ impl Intake {
 }
 
 impl NbdConnection {
-    /// Parses what came with the negotiation, once there is a buffer for it.
+    /// Parses what came before the stream, a buffer at a time.
     pub(super) fn take_early(&mut self, host: &mut impl Host) {
-        let count = self.intake.early.len();
-        if count == 0 {
-            return;
+        while self.life == Life::Serving && !self.intake.early.is_over() && !self.intake.is_due() {
+            let left = self.intake.early.left().len();
+            if left == 0 {
+                self.transmission
+                    .skip(std::mem::take(&mut self.intake.early.skip));
+                self.intake.early = Early::default();
+                return;
+            }
+            self.intake.wants_more |= left > RECEIVE_MIN as usize;
+            let Some(buf) = self.intake.buffer(host) else {
+                self.is_starved = true;
+                return host.want_room();
+            };
+            let intake = &mut self.intake;
+            let count = left.min(intake.capacity as usize);
+            host.arena()
+                .slice_mut(buf.slice(0, count as u32))
+                .copy_from_slice(&intake.early.left()[..count]);
+            intake.early.at += count;
+            (intake.at, intake.filled) = (0, count as u32);
+            self.take(host);
         }
-        self.intake.wants_more = count > RECEIVE_MIN as usize;
-        let Some(buf) = self
-            .intake
-            .buffer(host)
-            .filter(|_| self.intake.capacity as usize >= count)
-        else {
-            self.is_starved = true;
-            return;
-        };
-        let early = std::mem::take(&mut self.intake.early);
-        host.arena()
-            .slice_mut(buf.slice(0, count as u32))
-            .copy_from_slice(&early);
-        (self.intake.at, self.intake.filled) = (0, count as u32);
-        self.take(host);
     }
 
     /// Pushes the next receive, unless one is in flight or what has come is not done with.
@@ -153,7 +206,7 @@ impl NbdConnection {
             || intake.flight != Flight::None
             || intake.stalled.is_some()
             || intake.at < intake.filled
-            || !intake.early.is_empty()
+            || !intake.early.is_over()
         {
             return;
         }
@@ -189,6 +242,9 @@ impl NbdConnection {
     pub(super) fn receive_ended(&mut self, host: &mut impl Host, result: Result<u32, Errno>) {
         let flight = std::mem::replace(&mut self.intake.flight, Flight::None);
         let was_shrinking = std::mem::take(&mut self.intake.is_shrinking);
+        if self.is_moving {
+            return self.last_received(host, flight, result);
+        }
         if self.life != Life::Serving {
             return;
         }

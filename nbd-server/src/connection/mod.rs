@@ -19,6 +19,7 @@
 mod ending;
 mod host;
 mod intake;
+mod moving;
 mod replies;
 mod status;
 mod table;
@@ -40,6 +41,7 @@ use nbd_proto::{BASE_ALLOCATION, NbdError, Negotiated, Transmission};
 use crate::config::Limits;
 use ending::Life;
 use host::Host;
+pub(crate) use intake::Early;
 use intake::Intake;
 use replies::{Replies, Sent};
 use table::{Kind, Reply, Table};
@@ -60,6 +62,8 @@ pub(crate) struct Who {
 pub(crate) struct NbdConnection {
     who: Who,
     limits: Limits,
+    /// What a successor would have to know.
+    agreed: Negotiated,
     transmission: Transmission,
     /// Id of `base:allocation`, if it was selected.
     context: Option<u32>,
@@ -75,6 +79,8 @@ pub(crate) struct NbdConnection {
     is_gone: bool,
     /// What is sent no longer matters.
     is_broken: bool,
+    /// Another process goes on with the client.
+    is_moving: bool,
     /// A buffer was refused: look again after [`RETRY`].
     is_starved: bool,
     timer: Option<Instant>,
@@ -83,10 +89,11 @@ pub(crate) struct NbdConnection {
 }
 
 impl NbdConnection {
-    /// Takes over a stream after negotiation; `early` are bytes that came with its last option.
+    /// Takes over a stream after negotiation; `early` is what came with its last option, or what
+    /// another process had received.
     pub(crate) fn open(
         negotiated: &Negotiated,
-        early: Vec<u8>,
+        early: Early,
         who: Who,
         limits: Limits,
         host: &mut impl Host,
@@ -94,6 +101,7 @@ impl NbdConnection {
         let base = |context: &&nbd_proto::SelectedContext| context.name == BASE_ALLOCATION;
         let mut connection = NbdConnection {
             who,
+            agreed: negotiated.clone(),
             transmission: Transmission::new(negotiated),
             context: negotiated
                 .contexts
@@ -108,6 +116,7 @@ impl NbdConnection {
             life: Life::Serving,
             is_gone: false,
             is_broken: false,
+            is_moving: false,
             is_starved: false,
             timer: None,
             moved: host.now(),
@@ -121,6 +130,9 @@ impl NbdConnection {
     /// The volume answered.
     fn complete(&mut self, host: &mut impl Host, slot: u16, outcome: Outcome) {
         let is_leaving = self.life != Life::Serving;
+        if self.is_moving && NbdConnection::is_undone(outcome) {
+            return;
+        }
         let request = self.table.get_mut(slot);
         let changes = matches!(request.kind, Kind::Write { .. } | Kind::Zero { .. });
         let error = match outcome {
@@ -216,6 +228,7 @@ impl NbdConnection {
         if self.life == Life::Finished {
             return;
         }
+        self.take_early(host);
         if !self.is_broken && !self.replies.is_sending() && !self.replies.is_empty() {
             self.moved = host.now();
             self.is_starved |= !self.replies.start(&self.table, host);
@@ -272,6 +285,9 @@ impl Connection for NbdConnection {
     }
 
     fn drain(&mut self, ctx: &mut Ctx<'_>, why: DrainReason) {
+        if why == DrainReason::HandOver {
+            return self.move_out(ctx);
+        }
         self.is_gone |= why == DrainReason::VolumeLeaves;
         self.leave(ctx);
     }

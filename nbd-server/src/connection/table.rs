@@ -169,6 +169,13 @@ impl Table {
         }
     }
 
+    /// All requests, by slot.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u16> {
+        let used = self.slots.iter().enumerate();
+        let used = used.filter(|(_, slot)| matches!(slot, Slot::Used(_)));
+        used.map(|(slot, _)| slot as u16)
+    }
+
     /// A request, if there is any; the lowest slot.
     pub(crate) fn first(&self) -> Option<u16> {
         let is_used = |slot: &Slot| matches!(slot, Slot::Used(_));

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod fake;
+mod moving;
 
 use std::time::Duration;
 

@@ -63,6 +63,35 @@ pub(super) fn unix(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile),
     Ok((listener, file))
 }
 
+/// Goes on with a TCP listener that another process opened.
+pub(super) fn adopt_tcp(
+    listener: std::net::TcpListener,
+    address: &str,
+) -> Result<TcpListener, StartError> {
+    let adopted = listener
+        .set_nonblocking(true)
+        .and_then(|()| TcpListener::from_std(listener));
+    adopted.map_err(|source| StartError::Address {
+        address: address.to_owned(),
+        source,
+    })
+}
+
+/// Goes on with a Unix socket that another process opened at `path`.
+pub(super) fn adopt_unix(
+    listener: std::os::unix::net::UnixListener,
+    path: &Path,
+) -> Result<(UnixListener, SocketFile), StartError> {
+    let adopted = listener.set_nonblocking(true).and_then(|()| {
+        let file = SocketFile::new(path)?;
+        Ok((UnixListener::from_std(listener)?, file))
+    });
+    adopted.map_err(|source| StartError::Socket {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn open(path: &Path, mode: u32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     // The file is made with the permissions of the socket, less the umask: never wider than asked
@@ -102,6 +131,11 @@ impl SocketFile {
             path: path.to_owned(),
             identity: identity(path)?,
         })
+    }
+
+    /// The file stays.
+    pub(super) fn keep(mut self) {
+        self.path.clear();
     }
 }
 

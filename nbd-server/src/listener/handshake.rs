@@ -205,7 +205,13 @@ fn attach(
         log: shared.log.clone(),
     };
     let make = move |ctx: &mut Ctx<'_>| {
-        Box::new(NbdConnection::open(&negotiated, early, who, limits, ctx)) as Box<dyn Connection>
+        Box::new(NbdConnection::open(
+            &negotiated,
+            early.into(),
+            who,
+            limits,
+            ctx,
+        )) as Box<dyn Connection>
     };
     let client = ClientInfo {
         export: export.clone(),

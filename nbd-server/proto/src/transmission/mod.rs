@@ -149,6 +149,27 @@ impl Transmission {
         }
     }
 
+    /// Bytes of a header of which the rest has not come.
+    pub fn unfinished(&self) -> &[u8] {
+        &self.stash[..self.stashed]
+    }
+
+    /// Bytes of payload of a refused write that are still to come.
+    pub fn to_skip(&self) -> u32 {
+        match self.state {
+            State::Skip(left) => left,
+            _ => 0,
+        }
+    }
+
+    /// The next `count` bytes of the stream are payload of a write that was refused already, by
+    /// another machine. Between two requests only; anywhere else it does nothing.
+    pub fn skip(&mut self, count: u32) {
+        if self.state == State::Header && self.stashed == 0 && count > 0 {
+            self.state = State::Skip(count);
+        }
+    }
+
     /// The gate requests are judged by.
     pub fn gate(&self) -> &Gate {
         &self.gate

@@ -11,7 +11,7 @@ use super::fake::{SIZE, World};
 use crate::config::Limits;
 
 /// A small generator of known quality (splitmix64).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -22,7 +22,7 @@ impl Random {
         z ^ z >> 31
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
@@ -32,9 +32,14 @@ impl Random {
 }
 
 /// What the client expects of each cookie: bytes of data.
-type Expected = HashMap<Cookie, u64>;
+pub(super) type Expected = HashMap<Cookie, u64>;
 
-fn ask_something(world: &mut World, random: &mut Random, cookie: u64, expected: &mut Expected) {
+pub(super) fn ask_something(
+    world: &mut World,
+    random: &mut Random,
+    cookie: u64,
+    expected: &mut Expected,
+) {
     let length = match random.below(10) {
         0 => 0,
         1 => random.below(300 << 10),
@@ -62,7 +67,7 @@ fn ask_something(world: &mut World, random: &mut Random, cookie: u64, expected: 
 }
 
 /// One random thing happens.
-fn step(world: &mut World, random: &mut Random) {
+pub(super) fn step(world: &mut World, random: &mut Random) {
     match random.below(8) {
         0 | 1 => {
             let max = if random.chance(50) {
@@ -99,7 +104,7 @@ fn step(world: &mut World, random: &mut Random) {
 }
 
 /// Reads everything that was sent: every cookie once, with as much data as asked for.
-fn check_replies(output: &[u8], mut expected: Expected) {
+pub(super) fn check_replies(output: &[u8], mut expected: Expected) {
     let mut replies = Replies::new();
     let (mut at, mut current, mut data) = (0, None, 0u64);
     let mut over = |cookie: Cookie, error: bool, data: u64| {

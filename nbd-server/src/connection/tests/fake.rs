@@ -19,7 +19,7 @@ use nbd_proto::{
 
 use crate::config::Limits;
 use crate::connection::host::Host;
-use crate::connection::{NbdConnection, Who};
+use crate::connection::{Early, NbdConnection, Who};
 
 /// Bytes of the volume.
 pub(super) const SIZE: u64 = 64 << 20;
@@ -39,6 +39,7 @@ pub(super) struct Fake {
     pub(super) timer: Option<Instant>,
     pub(super) is_ended: bool,
     pub(super) is_finished: bool,
+    pub(super) state: Option<Vec<u8>>,
 }
 
 impl Host for Fake {
@@ -105,6 +106,11 @@ impl Host for Fake {
     }
 
     fn finish(&mut self) {
+        self.is_finished = true;
+    }
+
+    fn hand_over(&mut self, state: Vec<u8>) {
+        self.state = Some(state);
         self.is_finished = true;
     }
 }
@@ -184,7 +190,7 @@ impl World {
         replies: ReplyStyle,
         limits: Limits,
         arena_bytes: usize,
-        early: Vec<u8>,
+        early: impl Into<Early>,
     ) -> World {
         let config = ArenaConfig::with_bytes(0, arena_bytes);
         let mut host = Fake {
@@ -201,7 +207,9 @@ impl World {
             timer: None,
             is_ended: false,
             is_finished: false,
+            state: None,
         };
+        let negotiated = negotiated(replies);
         let log = Arc::new(Lines::default());
         let who = Who {
             volume: "vm".to_owned(),
@@ -209,7 +217,7 @@ impl World {
             address: "unix:7".to_owned(),
             log: log.clone(),
         };
-        let connection = NbdConnection::open(&negotiated(replies), early, who, limits, &mut host);
+        let connection = NbdConnection::open(&negotiated, early.into(), who, limits, &mut host);
         World {
             host,
             connection,
@@ -259,7 +267,8 @@ impl World {
         let there = self.input.len().min(into.len as usize);
         let is_full = there == into.len as usize;
         let count = if all { there } else { there.min(max) };
-        let result = if all && is_full || !all && count > 0 || self.is_input_over {
+        let is_cut = self.host.is_cancelled && there > 0;
+        let result = if all && (is_full || is_cut) || !all && count > 0 || self.is_input_over {
             let bytes: Vec<u8> = self.input.drain(..count).collect();
             let part = into.buf.slice(into.offset, count as u32);
             self.host.arena.slice_mut(part).copy_from_slice(&bytes);
@@ -397,6 +406,31 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// Another process goes on with the client: the stream, what the client has received, the
+    /// disk and the log stay. What the volume has not carried out yet is given back undone.
+    pub(super) fn move_to_successor(&mut self, limits: Limits, arena_bytes: usize) {
+        self.connection.move_out(&mut self.host);
+        self.flush();
+        while let Some((req, _)) = self.host.submitted.pop_front() {
+            self.ends(req, Outcome::Aborted);
+        }
+        self.flush();
+        self.quiet();
+        while !self.host.is_finished {
+            let has_moved = self.deliver(usize::MAX) | self.sent(usize::MAX);
+            self.flush();
+            assert!(has_moved || self.host.is_finished, "the move goes on");
+        }
+        self.assert_nothing_is_held();
+        let state = self.host.state.take().expect("there is a successor's part");
+        let (agreed, early) = crate::handover::decode("disk", &state).unwrap();
+        let next = World::with(agreed.replies, limits, arena_bytes, early);
+        let old = std::mem::replace(self, next);
+        self.input.extend(old.input);
+        self.output = [old.output, std::mem::take(&mut self.output)].concat();
+        (self.disk, self.is_input_over) = (old.disk, old.is_input_over);
     }
 
     /// The core is done with the session.
