@@ -159,3 +159,91 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nbd_proto::BASE_ALLOCATION;
+
+    use super::*;
+
+    fn agreed() -> Negotiated {
+        let export = ExportInfo {
+            name: ExportName::new("disk").unwrap(),
+            description: String::new(),
+            size: 1 << 32,
+            read_only: false,
+            features: Features::default(),
+            block_sizes: BlockSizes::USUAL,
+            contexts: Vec::new(),
+        };
+        Negotiated {
+            export,
+            flags: TransmissionFlags(0x0103),
+            replies: ReplyStyle::Structured,
+            contexts: vec![SelectedContext {
+                id: 1,
+                name: BASE_ALLOCATION.to_owned(),
+            }],
+            no_zeroes: true,
+        }
+    }
+
+    const GOLDEN: &[u8] = b"\x01\x00\x01\x03\0\0\0\x01\0\0\x10\0\x02\0\0\0\0\0\0\x01\0\0\0\0\
+        \0\0\0\x09\0\x01\0\0\0\x01\0\x0fbase:allocationearly";
+
+    #[test]
+    fn a_session_is_these_bytes() {
+        assert_eq!(encode(&agreed(), 9, b"early"), GOLDEN);
+        let (read, early) = decode("disk", GOLDEN).unwrap();
+        assert_eq!(read, agreed());
+        assert_eq!((early.left(), early.to_skip()), (&b"early"[..], 9));
+    }
+
+    #[test]
+    fn a_session_that_is_cut_short_or_impossible_is_refused() {
+        for cut in 0..GOLDEN.len() - 5 {
+            let read = decode("disk", &GOLDEN[..cut]).map(|_| ());
+            assert_eq!(read, Err(Malformed::Short), "{cut} bytes");
+        }
+        let with = |at: usize, byte: u8| {
+            let mut bytes = GOLDEN.to_vec();
+            bytes[at] = byte;
+            decode("disk", &bytes).map(|_| ())
+        };
+        assert_eq!(with(0, 9), Err(Malformed::Field("reply style")));
+        assert_eq!(with(1, 2), Err(Malformed::Field("read-only mark")));
+        assert_eq!(with(7, 3), Err(Malformed::Field("block size")));
+        assert_eq!(with(34, 0xff), Err(Malformed::Field("context")));
+        assert_eq!(with(36, 0xff), Err(Malformed::Field("context")));
+        assert_eq!(with(28, 0xff), Err(Malformed::Short));
+        let name = "x".repeat(5000);
+        assert_eq!(
+            decode(&name, GOLDEN).map(|_| ()),
+            Err(Malformed::Field("export"))
+        );
+    }
+
+    #[test]
+    fn a_client_goes_on_only_where_all_it_was_told_is_still_so() {
+        let mut now = ExportInfo {
+            features: Features {
+                flush: true,
+                multi_conn: true,
+                ..Features::default()
+            },
+            contexts: vec![BASE_ALLOCATION.to_owned()],
+            ..agreed().export
+        };
+        let mut told = agreed();
+        told.flags = now.flags(told.replies);
+        assert_eq!(misfit(&told, &now), None);
+        now.size *= 2;
+        assert_eq!(misfit(&told, &now), None, "growth is no surprise");
+        now.size = 4096;
+        assert_eq!(misfit(&told, &now), Some("its export is smaller now"));
+        now.size = told.export.size;
+        now.contexts.clear();
+        let text = "its export no longer has a context the client selected";
+        assert_eq!(misfit(&told, &now), Some(text));
+    }
+}

@@ -12,6 +12,7 @@ use engine::control::{
     ReplicaStatus, Request, ResyncStatus, Role, State, VerifyReport, VolumeStatus,
 };
 use engine::front_end::{AttachError, Attachment, VolumeView};
+use engine::handover::{HandOverError, Legacy};
 use nbd_server::Volumes;
 use pollux_daemon::api::listen::{ApiSocket, serve_tcp};
 use pollux_daemon::api::{self, Access, Facts, Shared};
@@ -75,6 +76,10 @@ impl Node for Fake {
 
     fn drain(&self, done: Box<dyn FnOnce() + Send>) {
         thread::spawn(done);
+    }
+
+    fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {
+        thread::spawn(|| done(Err(HandOverError::Stopping)));
     }
 }
 

@@ -505,6 +505,68 @@ impl Node {
     }
 }
 
+/// A front end that another process goes on with: it says so once its request is over.
+struct Moving(Arc<Mutex<Vec<Outcome>>>);
+
+impl Connection for Moving {
+    fn on_io(&mut self, _: &mut Ctx<'_>, _: u32, _: Result<u32, Errno>, _: bool) {}
+    fn on_complete(&mut self, _: &mut Ctx<'_>, _: ReqId, outcome: Outcome) {
+        lock(&self.0).push(outcome);
+    }
+    fn on_extents(&mut self, _: &mut Ctx<'_>, _: u32, _: Result<&[BlockExtent], Errno>) {}
+    fn on_room(&mut self, _: &mut Ctx<'_>) {}
+    fn on_timer(&mut self, _: &mut Ctx<'_>) {}
+    fn flush(&mut self, _: &mut Ctx<'_>) {}
+    fn drain(&mut self, ctx: &mut Ctx<'_>, why: DrainReason) {
+        assert_eq!(why, DrainReason::HandOver);
+        ctx.end();
+    }
+    fn on_quiet(&mut self, ctx: &mut Ctx<'_>) {
+        assert_eq!(
+            lock(&self.0).len(),
+            1,
+            "every request ends before its session is quiet"
+        );
+        ctx.hand_over(b"state".to_vec());
+    }
+}
+
+#[test]
+fn a_client_that_is_handed_over_keeps_its_stream_and_the_volume_stops_cleanly() {
+    let mut bench = Bench::new(1, false);
+    bench.until("primary", |b| b.nodes[0].is_primary());
+    let (mine, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let outcomes = Arc::clone(&bench.outcomes);
+    let client = ClientInfo {
+        export: "v".into(),
+        address: "unix:7".into(),
+    };
+    let make = Box::new(move |ctx: &mut Ctx<'_>| {
+        ctx.set_age(Duration::from_secs(100));
+        ctx.submit(ReqId(0), Op::Flush);
+        Box::new(Moving(outcomes)) as Box<dyn Connection>
+    });
+    let node = &mut bench.nodes[0];
+    let seat = client.clone();
+    node.reactor
+        .seat_at(0, |ring| ring.register(mine.into()), seat, make);
+    let is_gone: Arc<AtomicBool> = Arc::default();
+    let put = Arc::clone(&is_gone);
+    let reply = Box::new(move |_: Answer| put.store(true, Ordering::SeqCst));
+    bench.send(0, Message::Leave("v".into(), Leave::HandOver, reply));
+    bench.until("the volume left", |_| is_gone.load(Ordering::SeqCst));
+    let mut legacy = bench.nodes[0].entry.take_legacy();
+    assert!(legacy.was_primary);
+    let handed = legacy.clients.pop().expect("the client is handed over");
+    assert_eq!((handed.client, &*handed.state), (client, &b"state"[..]));
+    assert_eq!((&*handed.volume, handed.age.as_secs()), ("v", 100));
+    let mut socket = std::os::unix::net::UnixStream::from(handed.socket);
+    std::io::Write::write_all(&mut socket, b"on").unwrap();
+    let mut heard = [0; 2];
+    std::io::Read::read_exact(&mut theirs, &mut heard).unwrap();
+    assert_eq!(&heard, b"on");
+}
+
 const FAULTS: [Fault; 4] = [
     Fault::Fail(Errno::IO),
     Fault::Fail(Errno::NOSPC),

@@ -67,11 +67,11 @@ impl Early {
     }
 
     /// What is not taken yet.
-    pub(super) fn left(&self) -> &[u8] {
+    pub(crate) fn left(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
 
-    pub(super) fn to_skip(&self) -> u32 {
+    pub(crate) fn to_skip(&self) -> u32 {
         self.skip
     }
 

@@ -96,7 +96,7 @@ impl NbdServer {
 fn words(name: &ExportName, refusal: Refusal) -> String {
     match refusal {
         Refusal::Unknown => format!("export `{name}` is not configured any more"),
-        Refusal::Policy(text) | Refusal::Shutdown(text) => text,
+        Refusal::Policy(text) | Refusal::Shutdown(text) | Refusal::Tls(text) => text,
     }
 }
 

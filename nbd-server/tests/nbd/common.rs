@@ -14,7 +14,7 @@ use nbd_proto::{
     ClientAnswer, ClientFlags, ExportName, InfoRequest, OptionCode, OptionHeader,
     OptionReplyHeader, OptionReplyKind,
 };
-use nbd_server::{Limits, NbdConfig, NbdExport, NbdServer, StartError, Volumes};
+use nbd_server::{Limits, Listeners, NbdConfig, NbdExport, NbdServer, StartError, Volumes};
 use tokio::sync::oneshot;
 
 /// A server on its own thread; dropped, it stops.
@@ -27,6 +27,15 @@ pub struct Server {
 impl Server {
     /// Starts it.
     pub fn start(config: NbdConfig, volumes: Arc<dyn Volumes>) -> Result<Server, StartError> {
+        Server::start_with(config, volumes, Listeners::default())
+    }
+
+    /// Starts it on sockets that are open.
+    pub fn start_with(
+        config: NbdConfig,
+        volumes: Arc<dyn Volumes>,
+        open: Listeners,
+    ) -> Result<Server, StartError> {
         let (started, result) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
@@ -34,7 +43,8 @@ impl Server {
                 .enable_all()
                 .build();
             runtime.unwrap().block_on(async {
-                let nbd = NbdServer::start(&config, volumes, Arc::new(Silent)).map(Arc::new);
+                let nbd = NbdServer::start_with(&config, volumes, Arc::new(Silent), open);
+                let nbd = nbd.map(Arc::new);
                 let server = nbd.as_ref().ok().cloned();
                 started.send(nbd).unwrap();
                 if let Some(server) = server {

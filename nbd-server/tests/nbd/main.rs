@@ -4,6 +4,7 @@ mod allocations;
 mod common;
 mod counts;
 mod listener;
+mod moving;
 mod node;
 mod served;
 mod session;

@@ -110,7 +110,7 @@ impl Served {
     }
 }
 
-fn request(node: &dyn Node, what: Request) -> Outcome {
+pub fn request(node: &dyn Node, what: Request) -> Outcome {
     let (answer, answered) = mpsc::channel();
     node.request(
         "vm",
@@ -120,7 +120,7 @@ fn request(node: &dyn Node, what: Request) -> Outcome {
     answered.recv_timeout(Duration::from_secs(30)).unwrap()
 }
 
-fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
+pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
     let export = |name: &str, read_only| NbdExportSpec {
         name: name.to_owned(),
         read_only,
