@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use engine::control::{Node, NodeSpec, Outcome, Request, State, VolumeStatus};
+use engine::handover::{HandOverError, Legacy};
 use engine::log::Log;
 use pollux_daemon::config::Loaded;
 use pollux_daemon::node::{StartError, Started};
@@ -50,6 +51,13 @@ impl Node for Stuck {
         thread::spawn(move || {
             thread::sleep(Duration::from_secs(600));
             done();
+        });
+    }
+
+    fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {
+        thread::spawn(move || {
+            thread::sleep(Duration::from_secs(600));
+            done(Err(HandOverError::Stopping));
         });
     }
 }
