@@ -30,7 +30,7 @@ use crate::Volumes;
 use crate::config::{Limits, NbdConfig};
 use crate::exports::Catalogue;
 use crate::network::WrongNetwork;
-use admission::{Admission, Complaints};
+use admission::{Admission, Complaints, Restrained};
 pub use adopt::AdoptError;
 use bind::SocketFile;
 use handshake::{Origin, Stream};
@@ -117,6 +117,8 @@ struct Shared {
     limits: Limits,
     log: Arc<dyn Log>,
     complaints: Complaints,
+    /// For clients that are attached.
+    client_log: Arc<dyn Log>,
 }
 
 impl NbdServer {
@@ -148,6 +150,10 @@ impl NbdServer {
             catalogue: Catalogue::new(config, volumes)?,
             limits: config.limits,
             complaints: Complaints::default(),
+            client_log: Arc::new(Restrained {
+                log: log.clone(),
+                complaints: Complaints::default(),
+            }),
             log,
         });
         let tcp = config.address.as_deref().map(|address| match open.tcp {

@@ -1,5 +1,6 @@
 //! The tables of the file, one value at a time: names, units, words, addresses.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ const NAME_BYTES_MAX: usize = 64;
 const EXPORT_NAME_BYTES_MAX: usize = 4096;
 /// Longest path of a Unix socket, in bytes, without its end mark. Source: unix(7), `sun_path`.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// How long a client may be waited for.
+const NBD_PATIENCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// Name of the API socket in `data_dir`.
 pub(crate) const API_SOCKET: &str = "pollux.sock";
 
@@ -151,9 +154,28 @@ fn node(name: At<String>, mut section: Section<'_>, out: &mut Findings) -> Node 
             .iter()
             .filter_map(|text| listener(text, &words, out))
             .collect(),
+        nbd_limits: nbd_limits(&mut section, out),
     };
     section.finish(&["iscsi", "diskless"], out);
     node
+}
+
+fn nbd_limits(section: &mut Section<'_>, out: &mut Findings) -> nbd_server::Limits {
+    let usual = nbd_server::Limits::default();
+    let mut patience = |key, default| {
+        let time = section.duration(key, default, out);
+        if !NBD_PATIENCE.contains(&time.value) {
+            let says = format!("`{key}` of {} is out of range", section.title);
+            let label = "must be from 1s to 1h";
+            out.push(Diagnostic::error("E005", time.span, says).label(label));
+        }
+        time.value
+    };
+    nbd_server::Limits {
+        handshake_max: patience("nbd_handshake_timeout", usual.handshake_max),
+        stalled_max: patience("nbd_stall_timeout", usual.stalled_max),
+        ..usual
+    }
 }
 
 fn data_dir(section: &mut Section<'_>, out: &mut Findings) -> At<PathBuf> {

@@ -109,6 +109,8 @@ pub struct Node {
     pub reactors: Option<usize>,
     /// Listeners that may leave loopback without TLS.
     pub insecure: Vec<Listener>,
+    /// How long NBD clients may keep the server waiting, and how many may.
+    pub nbd_limits: nbd_server::Limits,
 }
 
 /// What a node listens with.

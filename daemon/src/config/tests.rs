@@ -313,6 +313,15 @@ fn a_listener_off_loopback_is_a_warning_once_it_is_named_insecure() {
 }
 
 #[test]
+fn clients_are_waited_for_as_long_as_the_file_says() {
+    let to = "\"nbd.sock\"\nnbd_handshake_timeout = \"3s\"\nnbd_stall_timeout = \"500ms\"";
+    assert_eq!(
+        changed("\"nbd.sock\"", to),
+        ["E005 15:21 `nbd_stall_timeout` of [node.beta] is out of range"]
+    );
+}
+
+#[test]
 fn two_volumes_of_one_node_cannot_share_a_backing() {
     assert_eq!(
         changed("\"memory\"", "\"/var/lib/pollux/beta/vm-store.img\""),

@@ -7,6 +7,7 @@
 //! It ends only for node-wide faults. Everything that concerns one volume is in that volume's
 //! status.
 
+mod descriptors;
 mod late_volumes;
 mod lock;
 mod notify;
@@ -45,6 +46,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub fn run(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<Exit, Failure> {
     start_log();
     log_warnings(loaded);
+    descriptors::raise_limit();
     let _lock = DataDirLock::take(&node.data_dir)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -67,7 +69,7 @@ async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<E
         .map(|address| bind_tcp(&address.to_string()))
         .transpose()?;
     let volumes = LateVolumes::new(&facts.spec);
-    let nbd = start_nbd(loaded, &facts.spec, volumes.clone(), log.clone())?;
+    let nbd = start_nbd(loaded, node, &facts.spec, volumes.clone(), log.clone())?;
 
     let (started, stop) = start_engine(start, facts.spec.clone(), log, &mut signals).await?;
     let engine = started.node;
@@ -109,6 +111,7 @@ async fn serve(loaded: &Loaded, node: &NodeConfig, start: StartNode) -> Result<E
 
 fn start_nbd(
     loaded: &Loaded,
+    node: &NodeConfig,
     spec: &NodeSpec,
     volumes: Arc<LateVolumes>,
     log: Arc<dyn Log>,
@@ -130,6 +133,7 @@ fn start_nbd(
         ))
     };
     let mut config = NbdConfig::of(spec);
+    config.limits = node.nbd_limits;
     config.uris = others.filter_map(uri).collect();
     NbdServer::start(&config, volumes, log).map_err(|why| explain::nbd_did_not_start(&why))
 }

@@ -98,10 +98,15 @@ pub trait Ring {
     fn features(&self) -> &Features;
 }
 
+/// Largest [`RingConfig::depth`]: half of the kernel's longest completion queue.
+pub const DEPTH_MAX: u32 = 32_768;
+
 /// Sizes of a ring.
 #[derive(Clone, Debug)]
 pub struct RingConfig {
-    /// Operations the kernel works on at a time; more wait inside the ring. 1 to 16384.
+    /// Operations the kernel works on at a time; more wait inside the ring. 1 to [`DEPTH_MAX`].
+    /// A receive that waits for an idle client is one of them, so it has to exceed what all
+    /// clients can leave unfinished, or they would stop disks and links.
     pub depth: u32,
     /// Slots for registered files; more work too, unregistered.
     pub files: u32,
@@ -117,7 +122,7 @@ pub struct RingConfig {
 impl Default for RingConfig {
     fn default() -> RingConfig {
         RingConfig {
-            depth: 4096,
+            depth: DEPTH_MAX,
             files: 4096,
             workers: 4,
             fixed_bytes: 32 << 20,

@@ -27,7 +27,7 @@ use crate::scratch::Scratches;
 use crate::slab::{Key, Slab};
 use crate::sys::clock::boottime_ns;
 use crate::waker::{Sleeper, Waker};
-use crate::{Features, Ring, RingConfig};
+use crate::{DEPTH_MAX, Features, Ring, RingConfig};
 
 mod kernel;
 mod prepare;
@@ -102,7 +102,7 @@ impl Uring {
             fixed_bytes,
         } = setup::open(config, arena)?;
         let sleeper = Sleeper::with_eventfd(false).map_err(|e| format!("no eventfd: {e}"))?;
-        let depth = config.depth.clamp(1, 16_384) as usize;
+        let depth = config.depth.clamp(1, DEPTH_MAX) as usize;
         Ok(Uring {
             parts,
             features,

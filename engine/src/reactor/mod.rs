@@ -37,9 +37,14 @@ use volumes::Volume;
 
 pub(crate) use sleep::Sleep as SleepPolicy;
 
-/// Clients of one reactor; bounded by the bits a session id has for it.
-const CLIENTS_MAX: usize = 1 << SEAT_BITS;
+/// Clients of one reactor.
+const CLIENTS_MAX: usize = 15_000;
+/// Bits a session id has for the place of its client.
 const SEAT_BITS: u32 = 14;
+const _: () = assert!(CLIENTS_MAX <= 1 << SEAT_BITS);
+/// Operations that stay for disks, metadata and links when every client waits in both directions.
+const OPERATIONS_MIN: usize = 2048;
+const _: () = assert!(2 * CLIENTS_MAX + OPERATIONS_MIN <= engine_ring::DEPTH_MAX as usize);
 /// Volumes of one reactor.
 const VOLUMES_MAX: usize = 1 << 16;
 /// Passes over volumes and connections in one turn.

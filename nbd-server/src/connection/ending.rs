@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use engine_ring::Class;
 use nbd_proto::NbdError;
 
 use super::host::Host;
@@ -22,6 +23,10 @@ use super::{NbdConnection, RETRY};
 
 /// Silence after which a connection gives back what it holds only for speed.
 const IDLE: Duration = Duration::from_secs(10);
+/// Free bytes below which whoever keeps others waiting is let go sooner ...
+const SCARCE: usize = 48 << 20;
+/// ... after this part of its time.
+const SCARCE_PART: u32 = 8;
 /// How long the last replies may take once the session is closed. Less than the engine allows, so
 /// that buffers are given back in order.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -136,6 +141,13 @@ impl NbdConnection {
             Life::Finished => return,
             Life::Quiet => self.moved.after(LAST_WORDS),
             _ if self.is_starved => now.after(RETRY),
+            // Buffers may become scarce before the time is over.
+            _ if self.is_waiting() && self.held > 0 => {
+                let part = self.limits.stalled_max / SCARCE_PART;
+                let parts = now.since(self.moved).as_micros() / part.as_micros().max(1) + 1;
+                self.moved
+                    .after(part * parts.min(u128::from(SCARCE_PART)) as u32)
+            }
             _ if self.is_waiting() => self.moved.after(self.limits.stalled_max),
             Life::Serving if self.holds_luxury() => self.moved.after(IDLE),
             _ => return,
@@ -158,12 +170,24 @@ impl NbdConnection {
         }
         let silence = host.now().since(self.moved);
         if self.is_waiting() {
-            if silence >= self.limits.stalled_max {
-                self.log(format_args!("no progress for {} s", silence.as_secs()));
+            if silence >= self.patience(host) {
+                self.log(format_args!(
+                    "no progress for {:.1} s",
+                    silence.as_secs_f32()
+                ));
                 self.cut_off(host);
             }
         } else if silence >= IDLE && self.life == Life::Serving {
             self.rest(host);
+        }
+    }
+
+    /// How long this client may be waited for: less while it holds what others wait for.
+    fn patience(&self, host: &mut impl Host) -> Duration {
+        let is_scarce = host.arena().available(Class::Client) < SCARCE;
+        match is_scarce && self.held > 0 {
+            true => self.limits.stalled_max / SCARCE_PART,
+            false => self.limits.stalled_max,
         }
     }
 

@@ -3,8 +3,8 @@
 use engine::front_end::ExtentKind;
 use engine_core::event::ReqId;
 use engine_core::message::Zeroing;
-use engine_core::units::ByteRange;
-use engine_ring::{BufId, BufSlice, Class, Errno};
+use engine_core::units::{ByteRange, GRANULE};
+use engine_ring::{Arena, BufId, BufSlice, Class, Errno};
 use nbd_proto::{Command, Cookie, Item, NbdError, Parsed};
 
 use super::NbdConnection;
@@ -26,6 +26,13 @@ const DIRECT_MAX: u32 = 1 << 20;
 const HEADER_RECEIVE: u32 = 4096;
 /// What a connection may hold before its share is looked at.
 const SHARE_MIN: usize = 1 << 20;
+/// What is left free by whoever holds something already or asks for more than [`MODEST`]...
+const RESERVE: usize = 8 << 20;
+/// ... and by whoever asks for more than a granule: a thousand clients that hold a block each do
+/// not take the last one.
+const LAST_RESERVE: usize = 2 << 20;
+const MODEST: usize = 64 << 10;
+const GRANULE_BYTES: usize = GRANULE as usize;
 
 /// The receiving half of a connection.
 #[derive(Debug)]
@@ -221,6 +228,7 @@ impl NbdConnection {
             let have = request.length as u32 - left;
             host.receive(request.payload(buf, have, left.min(DIRECT_MAX)), true);
             intake.flight = Flight::Payload;
+            self.moved = host.now();
         } else {
             let Some(buf) = intake.buffer(host) else {
                 self.is_starved = true;
@@ -233,9 +241,6 @@ impl NbdConnection {
             };
             host.receive(buf.slice(0, length), false);
             intake.flight = Flight::Buffer(length);
-        }
-        if intake.write.is_some() {
-            self.moved = host.now();
         }
     }
 
@@ -255,16 +260,25 @@ impl NbdConnection {
             }
             (_, Ok(0) | Err(_)) => self.close(host),
             (Flight::Buffer(length), Ok(count)) => {
-                self.moved = host.now();
+                let was_arriving = self.intake.write.is_some();
                 self.intake.wants_more |= count == length && count == self.intake.capacity;
                 (self.intake.at, self.intake.filled) = (0, count);
                 self.take(host);
+                self.progress(host, was_arriving);
             }
             (Flight::Payload | Flight::None, Ok(count)) => {
                 self.moved = host.now();
                 self.transmission.payload_received(count);
                 self.end_payload(host);
             }
+        }
+    }
+
+    /// Bytes of payload that arrive around headers count as progress once their write is complete:
+    /// who drips would hold its buffer for ever.
+    fn progress(&mut self, host: &mut impl Host, was_arriving: bool) {
+        if !was_arriving || self.intake.write.is_none() {
+            self.moved = host.now();
         }
     }
 
@@ -404,7 +418,10 @@ impl NbdConnection {
             reply,
         });
         match kind {
-            Kind::Write { .. } => self.intake.write = Some(slot),
+            Kind::Write { .. } => {
+                self.intake.write = Some(slot);
+                self.moved = host.now();
+            }
             Kind::Status { .. } => {
                 host.query_extents(
                     slot.into(),
@@ -442,9 +459,23 @@ impl NbdConnection {
         {
             return Err(());
         }
+        if class == Class::Client && !self.leaves_enough(arena, bytes.next_power_of_two()) {
+            return Err(());
+        }
         let buf = arena.alloc(class, bytes).ok_or(())?;
         self.held += arena.capacity(buf);
         Ok(Some(buf))
+    }
+
+    /// Whether others still find a buffer after this one is taken. Who holds nothing and asks for
+    /// little is served to the last; a request of any size is served when nobody holds anything.
+    fn leaves_enough(&self, arena: &Arena, bytes: usize) -> bool {
+        let reserve = match bytes {
+            ..=GRANULE_BYTES if self.held == 0 => 0,
+            ..=MODEST if self.held == 0 => LAST_RESERVE,
+            _ => RESERVE,
+        };
+        arena.used(Class::Client) == 0 || arena.available(Class::Client) >= bytes + reserve
     }
 
     fn reply_at_once(&mut self, host: &mut impl Host, cookie: Cookie, reply: Reply) {

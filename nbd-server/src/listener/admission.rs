@@ -129,19 +129,8 @@ struct Told {
 
 impl Complaints {
     pub(super) fn line(&self, log: &dyn Log, level: Level, text: &str) {
-        let now = Instant::now();
-        let mut told = lock(&self.0);
-        let is_recent = |at: Instant| now.saturating_duration_since(at) < Duration::from_secs(1);
-        if told.at.is_some_and(is_recent) {
-            told.unsaid += 1;
+        let Some(more) = self.may_speak(Instant::now()) else {
             return;
-        }
-        told.at = Some(now);
-        let unsaid = std::mem::take(&mut told.unsaid);
-        drop(told);
-        let more = match unsaid {
-            0 => String::new(),
-            count => format!(" ({count} more lines of this kind were left out)"),
         };
         let text = format!("nbd: {text}{more}");
         log.line(Line {
@@ -150,6 +139,39 @@ impl Complaints {
             volume: None,
             text: &text,
         });
+    }
+
+    /// `None` if a line was said just now; else what to add to this one.
+    fn may_speak(&self, now: Instant) -> Option<String> {
+        let mut told = lock(&self.0);
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < Duration::from_secs(1);
+        if told.at.is_some_and(is_recent) {
+            told.unsaid += 1;
+            return None;
+        }
+        told.at = Some(now);
+        Some(match std::mem::take(&mut told.unsaid) {
+            0 => String::new(),
+            count => format!(" ({count} more lines of this kind were left out)"),
+        })
+    }
+}
+
+/// The log of attached clients: each can be cut off as often as it attaches.
+pub(super) struct Restrained {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) complaints: Complaints,
+}
+
+impl Log for Restrained {
+    fn line(&self, line: Line<'_>) {
+        if let Some(more) = self.complaints.may_speak(Instant::now()) {
+            let text = format!("{}{more}", line.text);
+            self.log.line(Line {
+                text: &text,
+                ..line
+            });
+        }
     }
 }
 

@@ -78,7 +78,7 @@ impl NbdServer {
             volume: volume.clone(),
             export: client.export.clone(),
             address: client.address.clone(),
-            log: shared.log.clone(),
+            log: shared.client_log.clone(),
         };
         let make = move |ctx: &mut Ctx<'_>| {
             ctx.set_age(age);

@@ -202,7 +202,7 @@ fn attach(
         volume: volume.clone(),
         export: export.clone(),
         address: address.clone(),
-        log: shared.log.clone(),
+        log: shared.client_log.clone(),
     };
     let make = move |ctx: &mut Ctx<'_>| {
         Box::new(NbdConnection::open(

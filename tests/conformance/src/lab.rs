@@ -66,15 +66,26 @@ impl Node {
 pub struct Lab {
     dir: TempDir,
     nodes: Vec<Node>,
+    /// TOML that is put into the table of every node.
+    node_keys: String,
 }
 
 impl Lab {
     /// A lab of these nodes; `volumes` is TOML that is put behind their tables.
     pub fn new(nodes: &[&str], volumes: &str) -> Lab {
+        Lab::with_keys(nodes, "", volumes)
+    }
+
+    /// As [`Lab::new`], with more keys in the table of every node.
+    pub fn with_keys(nodes: &[&str], node_keys: &str, volumes: &str) -> Lab {
         let dir = tempfile::Builder::new().prefix("pollux-").tempdir();
         let dir = dir.expect("the temporary folder is writable");
         let nodes: Vec<Node> = nodes.iter().map(|name| node(dir.path(), name)).collect();
-        let lab = Lab { dir, nodes };
+        let lab = Lab {
+            dir,
+            nodes,
+            node_keys: node_keys.to_owned(),
+        };
         lab.write_config("lab", volumes);
         lab
     }
@@ -94,11 +105,12 @@ impl Lab {
         for node in &self.nodes {
             text.push_str(&format!(
                 "[node.{}]\ndata_dir = \"{}\"\naddress = \"{}\"\nnbd = \"{}\"\n\
-                 nbd_socket = \"nbd.sock\"\n",
+                 nbd_socket = \"nbd.sock\"\n{}\n",
                 node.name,
                 node.data_dir.display(),
                 node.replication.address(),
                 node.nbd.address(),
+                self.node_keys,
             ));
         }
         text.push_str(volumes);

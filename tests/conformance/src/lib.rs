@@ -19,10 +19,13 @@ mod daemon;
 pub mod image;
 mod lab;
 mod port;
+pub mod raw;
 pub mod tools;
+mod vitals;
 
 pub use binary::{binary, refresh_binary};
 pub use daemon::Daemon;
 pub use lab::{Lab, Node, eventually};
 pub use port::Port;
 pub use tools::Ran;
+pub use vitals::Vitals;

@@ -12,7 +12,7 @@ use io_uring::{
 use rustix::process::{Resource, getrlimit};
 
 use crate::arena::Arena;
-use crate::{Backend, Features, RingConfig};
+use crate::{Backend, DEPTH_MAX, Features, RingConfig};
 
 /// Bytes of one registered buffer: the kernel takes no larger ones. Arena buffers are aligned to
 /// their size, so none crosses a boundary.
@@ -98,7 +98,7 @@ impl Parts {
 
 /// Opens a ring with all this kernel offers. Errors: why not, in plain words.
 pub(super) fn open(config: &RingConfig, arena: &Arena) -> Result<Opened, String> {
-    let depth = config.depth.clamp(1, 16_384);
+    let depth = config.depth.clamp(1, DEPTH_MAX);
     let (ring, mut features) = build(depth)?;
     let params = ring.params();
     let needed = [
