@@ -31,6 +31,7 @@ mod posix;
 mod region;
 mod scratch;
 mod slab;
+mod streaming;
 pub mod sys;
 mod uring;
 mod waker;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::mapping::{HUGE, Mapping, Pages};
+use crate::streaming;
 
 /// Zeroed memory of a fixed size, untouched pages cost nothing. Private to its owner, except that
 /// a ring it was lent to may read from it.
@@ -56,9 +57,15 @@ impl Region {
         dst.copy_from_slice(self.slice(offset, dst.len()));
     }
 
-    /// Copies bytes in. Panics when the range passes the end.
+    /// Begins to fetch bytes into the cache, for a read that follows soon. Panics when the range
+    /// passes the end.
+    pub fn prefetch(&self, offset: u64, len: usize) {
+        streaming::prefetch(self.slice(offset, len));
+    }
+
+    /// Copies bytes in, whole blocks past the cache. Panics when the range passes the end.
     pub fn write(&mut self, offset: u64, src: &[u8]) {
-        self.slice_mut(offset, src.len()).copy_from_slice(src);
+        streaming::copy(self.slice_mut(offset, src.len()), src);
     }
 
     /// Makes a range read as zeroes. Whole huge pages (2 MiB, aligned) inside it are given back to

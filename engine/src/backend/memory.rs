@@ -7,6 +7,9 @@ use engine_ring::Region;
 
 use crate::front_end::BlockExtent;
 
+/// Bytes of a read that are fetched ahead: the processor itself finds the rest of a long one.
+const PREFETCH_MAX: u64 = 4096;
+
 /// Memory and which granules of it were written.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -28,6 +31,12 @@ impl Memory {
     /// Fills `into`, which covers the bytes from `offset` on.
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) {
         self.region.read(offset, into);
+    }
+
+    /// Begins to fetch what a read that follows soon will copy; of long reads the beginning.
+    pub(crate) fn prefetch(&self, extent: Extent) {
+        let len = extent.bytes().min(PREFETCH_MAX);
+        self.region.prefetch(extent.offset(), len as usize);
     }
 
     /// The bytes themselves.

@@ -177,9 +177,17 @@ impl Driver {
         }
         self.deadline = self.core.next_deadline();
         self.intake.room = self.core.room();
-        for action in actions.drain(..) {
+        let mut next = actions.drain(..).peekable();
+        while let Some(action) = next.next() {
+            // The next block is on its way from memory while this one is copied.
+            if let Some(Action::DiskRead { extent, .. }) = next.peek()
+                && let Store::Memory(memory) = &self.store
+            {
+                memory.prefetch(*extent);
+            }
             self.execute(shell, links, action);
         }
+        drop(next);
         self.actions = actions;
         if !self.local.is_empty() {
             // Inline copies took time; a lease counts from after the data was read (law T7).
