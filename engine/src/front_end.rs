@@ -28,6 +28,7 @@ use engine_core::time::Instant;
 use engine_core::units::ByteRange;
 use engine_ring::{Arena, Errno, FileId, Op as RingOp, Ring};
 
+use crate::share::Share;
 use crate::token::{SHUTDOWN_TAG, Token};
 
 /// One client connection on its volume's reactor.
@@ -244,6 +245,10 @@ pub(crate) struct Seat {
     /// Ring operations whose last completion is out.
     pub(crate) in_flight: u32,
     pub(crate) wants_room: bool,
+    /// Requests submitted and not completed.
+    pub(crate) outstanding: usize,
+    /// What it may still submit in this turn.
+    pub(crate) share: Share,
     pub(crate) timer: Option<Instant>,
     pub(crate) ending: Ending,
     /// `end` or `finish` was called in the current callback.
@@ -309,12 +314,19 @@ impl Ctx<'_> {
         self.ring.cancel(Token::connection(self.seat.slot, tag).0);
     }
 
-    /// Requests the volume takes now. At 0 read no further: call [`Ctx::want_room`].
+    /// Requests that may be submitted now: what the volume takes, or 0 once this connection has
+    /// had its share of the turn, or while it holds more of the volume's table than is free for
+    /// others. At 0 read no further: call [`Ctx::want_room`].
     pub fn room(&self) -> usize {
-        self.intake.room
+        let room = self.intake.room;
+        if self.seat.share.is_spent() || self.seat.outstanding > room {
+            0
+        } else {
+            room
+        }
     }
 
-    /// `on_room` once something completed.
+    /// `on_room` once something completed, or the next turn begins.
     pub fn want_room(&mut self) {
         self.seat.wants_room = true;
     }
@@ -331,6 +343,8 @@ impl Ctx<'_> {
             "room is asked for before a request is submitted"
         );
         self.intake.room -= 1;
+        self.seat.outstanding += 1;
+        self.seat.share.pay(&op);
         self.intake.count(&op);
         self.intake.events.push(Event::Submit {
             session: self.seat.session,

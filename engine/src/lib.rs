@@ -30,6 +30,7 @@ mod meta_io;
 pub mod node;
 mod peers;
 mod reactor;
+mod share;
 mod shell;
 mod status;
 mod sums;

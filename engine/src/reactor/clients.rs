@@ -20,6 +20,7 @@ use crate::front_end::{
 };
 use crate::handover::HandedClient;
 use crate::reactor::{Reactor, SEAT_BITS};
+use crate::share::Share;
 use crate::token::{Kind, SHUTDOWN_TAG, Token};
 
 /// Bits of the session counter between the process's number and the seat.
@@ -89,6 +90,8 @@ impl Reactor {
             socket,
             in_flight: 0,
             wants_room: false,
+            outstanding: 0,
+            share: Share::new(self.turn),
             timer: None,
             ending: Ending::Open,
             asks_end: false,
@@ -133,6 +136,7 @@ impl Reactor {
         let Some(handler) = &mut client.handler else {
             return;
         };
+        client.seat.share.refill(self.turn, self.quantum);
         let volume = self.volumes.get_mut(client.volume);
         let volume = volume.expect("a volume leaves after its last client");
         let mut ctx = Ctx {
@@ -269,6 +273,8 @@ impl Reactor {
         } in ended.drain(..)
         {
             if let Some(slot) = self.seat_of(session) {
+                let client = self.clients.get_mut(slot).expect("it was just found");
+                client.seat.outstanding -= 1;
                 self.touch(slot, |connection, ctx| {
                     connection.on_complete(ctx, req, outcome);
                 });
@@ -330,24 +336,33 @@ impl Reactor {
         if self.hungry.is_empty() {
             return;
         }
-        let mut hungry = std::mem::take(&mut self.hungry);
-        // Whoever came first is served first; who is still hungry queues up anew.
+        let mut hungry = std::mem::replace(&mut self.hungry, std::mem::take(&mut self.spare));
+        // Who is still hungry queues up anew; another one is the first then.
         for slot in hungry.drain(..) {
             let Some(client) = self.clients.get_mut(slot) else {
                 continue;
             };
+            client.seat.share.refill(self.turn, self.quantum);
+            if client.seat.share.is_spent() {
+                // Its share of the next turn lets it go on; that turn does not sleep.
+                self.hungry.push(slot);
+                self.is_pressed = true;
+                continue;
+            }
             client.is_hungry = false;
             client.seat.wants_room = false;
             self.touch(slot, |connection, ctx| connection.on_room(ctx));
         }
-        if self.hungry.is_empty() {
-            self.hungry = hungry;
+        if self.hungry.len() > 1 {
+            self.hungry.rotate_left(1);
         }
+        self.spare = hungry;
     }
 
     /// One `flush` for every client that was called in this turn.
     pub(super) fn flush_clients(&mut self) {
-        let mut touched = std::mem::take(&mut self.touched);
+        let mut touched = std::mem::replace(&mut self.touched, std::mem::take(&mut self.spare));
+        self.busy = self.busy.max(touched.len() + self.hungry.len());
         for slot in touched.drain(..) {
             self.call(slot, |connection, ctx| connection.flush(ctx));
             // Still counted as touched: what it asks for is done, another flush is not due.
@@ -356,9 +371,7 @@ impl Reactor {
                 client.is_touched = false;
             }
         }
-        if self.touched.is_empty() {
-            self.touched = touched;
-        }
+        self.spare = touched;
     }
 
     /// Timers of connections, and endings that take too long.

@@ -28,6 +28,7 @@ use engine_ring::{Completion, Wait};
 use crate::link::Links;
 use crate::mailbox::Message;
 use crate::peers::When;
+use crate::share;
 use crate::shell::Shell;
 use crate::table::Table;
 use crate::token::{Kind, Token};
@@ -81,8 +82,16 @@ pub(crate) struct Reactor {
     touched: Vec<u32>,
     /// Clients whose `on_room` is due when something completes.
     hungry: Vec<u32>,
+    /// Empty; storage that either of them takes while it is gone through.
+    spare: Vec<u32>,
     /// The earliest timer or ending of a client; may be too early, never too late.
     client_timer: Instant,
+    /// Turns so far.
+    turn: u64,
+    /// Most connections that had something to do in one pass of this turn.
+    busy: usize,
+    /// What a connection may spend in this turn.
+    quantum: i64,
     /// Something was left for the next turn.
     is_pressed: bool,
     is_exiting: bool,
@@ -100,8 +109,12 @@ impl Reactor {
             parts,
             completions: Vec::with_capacity(4096),
             touched: Vec::with_capacity(256),
-            hungry: Vec::with_capacity(64),
+            hungry: Vec::with_capacity(256),
+            spare: Vec::with_capacity(256),
             client_timer: Instant(u64::MAX),
+            turn: 0,
+            busy: 0,
+            quantum: share::quantum(1),
             is_pressed: false,
             is_exiting: false,
             status: File::open("/proc/thread-self/status").ok(),
@@ -168,6 +181,8 @@ impl Reactor {
 
     /// Everything between two system calls.
     fn turn(&mut self, woken: bool) {
+        self.turn += 1;
+        self.quantum = share::quantum(std::mem::take(&mut self.busy));
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             self.dispatch(completion);

@@ -1,6 +1,8 @@
 //! The shell on the fake ring: the n-th operation fails, for every n. Whatever fails, nothing
 //! panics, every request ends, and every buffer comes back.
 
+mod fair;
+
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -36,6 +38,7 @@ use crate::shell::{Shell, ZEROS_BYTES};
 const SIZE: u64 = 1 << 20;
 const NAMES: [&str; 2] = ["alpha", "beta"];
 const PAIRS: usize = 24;
+const REQUESTS: usize = 8;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -277,7 +280,12 @@ fn setup(node: u8, names: &[&str], is_memory: bool) -> Setup {
         is_memory,
         boot_id: 5,
         entropy: 11 + u128::from(node),
-        requests_max: 8,
+        // A single node in memory has as many as a real one.
+        requests_max: if is_memory && names.len() == 1 {
+            1024
+        } else {
+            REQUESTS
+        },
         peer_requests_max: 8,
         peer_bytes_max: 40 << 20,
     }
