@@ -32,7 +32,7 @@ impl Looping {
 
 impl Connection for Looping {
     fn on_io(&mut self, _: &mut Ctx<'_>, _: u32, _: Result<u32, Errno>, _: bool) {}
-    fn on_complete(&mut self, ctx: &mut Ctx<'_>, _: ReqId, outcome: Outcome) {
+    fn on_complete(&mut self, _: &mut Ctx<'_>, _: ReqId, outcome: Outcome) {
         assert_eq!(outcome, Outcome::Ok);
         self.out -= 1;
         self.done.fetch_add(1, Ordering::Relaxed);
