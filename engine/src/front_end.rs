@@ -26,8 +26,10 @@ use engine_core::action::Outcome;
 use engine_core::event::{Event, Op, ReqId, SessionId};
 use engine_core::time::Instant;
 use engine_core::units::ByteRange;
+use engine_core::volume::Volume;
 use engine_ring::{Arena, Errno, FileId, Op as RingOp, Ring};
 
+use crate::backend::Store;
 use crate::share::Share;
 use crate::token::{SHUTDOWN_TAG, Token};
 
@@ -262,6 +264,8 @@ pub(crate) struct Seat {
 
 /// What a connection may use during a callback.
 pub struct Ctx<'a> {
+    pub(crate) core: &'a Volume,
+    pub(crate) store: &'a mut Store,
     pub(crate) ring: &'a mut dyn Ring,
     pub(crate) arena: &'a mut Arena,
     pub(crate) now: Instant,
@@ -371,6 +375,21 @@ impl Ctx<'_> {
             range,
             kind,
         });
+    }
+
+    /// The first run of at least `min` bytes in the range of which the volume knows, without
+    /// looking at any disk, that a read submitted now would find zeros. `None` also where it does
+    /// not know: it costs little, and says less than [`Ctx::query_extents`].
+    pub fn first_hole(&mut self, range: ByteRange, min: u64) -> Option<ByteRange> {
+        let within = range.cover()?;
+        if range.len < min || !self.core.reads_own_disk() {
+            return None;
+        }
+        let hole = self.store.first_hole(range, min)?;
+        // A write may be answered before it lies on this disk.
+        let mut is_quiet = true;
+        self.core.each_being_written(within, |_| is_quiet = false);
+        is_quiet.then_some(hole)
     }
 
     /// `on_timer` at this moment; `None` takes it back. One timer per connection.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use engine::front_end::{Service, VolumeView};
 use nbd_proto::{
-    BASE_ALLOCATION, BlockSizes, ExportInfo, ExportName, Exports, Features, ListEntry, NbdUri,
-    Refusal,
+    BlockSizes, ExportInfo, ExportName, Exports, Features, ListEntry, NbdUri, Refusal,
 };
 
 use crate::Volumes;
 use crate::config::{NbdConfig, NbdExport};
+use crate::contexts;
 use crate::listener::StartError;
 use crate::network::Network;
 
@@ -114,7 +114,7 @@ impl Catalogue {
             read_only: spec.read_only,
             features: features(&view),
             block_sizes: BlockSizes::USUAL,
-            contexts: vec![BASE_ALLOCATION.to_owned()],
+            contexts: view.contexts.iter().flat_map(contexts::names).collect(),
         })
     }
 
@@ -146,8 +146,8 @@ fn features(view: &VolumeView) -> Features {
         write_zeroes: true,
         // Fast where blocks can be released; elsewhere zeroes may have to be written.
         fast_zero: view.trims,
-        // There is no cache between the client and the disk that a hint could fill.
-        cache: false,
+        // A hint: there is no cache between the client and the disk that it could fill.
+        cache: true,
         // All connections of a volume share one core, so one flush covers them.
         multi_conn: true,
         rotational: false,

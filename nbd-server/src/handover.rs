@@ -23,7 +23,7 @@ pub enum Malformed {
 
 /// What was agreed with a client, big-endian; the unparsed bytes of the stream take the rest.
 ///
-/// `0: reply style u8 (0 simple, 1 structured) | 1: read-only u8 | 2: flags u16 |
+/// `0: reply style u8 (0 simple, 1 structured, 2 extended) | 1: read-only u8 | 2: flags u16 |
 /// 4: minimum, preferred, maximum block 3 × u32 | 16: size u64 | 24: to skip u32 |
 /// 28: count of contexts u16 | 30: contexts {id u32, length u16, name} | bytes`
 pub(crate) fn encode(agreed: &Negotiated, skip: u32, early: &[u8]) -> Vec<u8> {
@@ -37,6 +37,7 @@ pub(crate) fn encode(agreed: &Negotiated, skip: u32, early: &[u8]) -> Vec<u8> {
     out.push(match agreed.replies {
         ReplyStyle::Simple => 0,
         ReplyStyle::Structured => 1,
+        ReplyStyle::Extended => 2,
     });
     out.push(u8::from(*read_only));
     out.extend(agreed.flags.0.to_be_bytes());
@@ -62,6 +63,7 @@ pub(crate) fn decode(export: &str, state: &[u8]) -> Result<(Negotiated, Early), 
     let replies = match at.u8()? {
         0 => ReplyStyle::Simple,
         1 => ReplyStyle::Structured,
+        2 => ReplyStyle::Extended,
         _ => return Err(Malformed::Field("reply style")),
     };
     let read_only = match at.u8()? {
@@ -108,7 +110,10 @@ pub(crate) fn decode(export: &str, state: &[u8]) -> Result<(Negotiated, Early), 
 /// was told must still be so: it is never told anew.
 pub(crate) fn misfit(agreed: &Negotiated, now: &ExportInfo) -> Option<&'static str> {
     let told = &agreed.export;
-    let offered = now.flags(agreed.replies);
+    let filters = agreed.replies == ReplyStyle::Extended && !agreed.contexts.is_empty();
+    let offered = now
+        .flags(agreed.replies)
+        .with_if(TransmissionFlags::BLOCK_STATUS_PAYLOAD, filters);
     let is_offered = |context: &SelectedContext| now.contexts.contains(&context.name);
     if told.read_only != now.read_only {
         Some("its export changed between read-only and writable")

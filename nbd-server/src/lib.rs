@@ -16,6 +16,7 @@
 
 mod config;
 mod connection;
+mod contexts;
 mod exports;
 mod handover;
 mod listener;

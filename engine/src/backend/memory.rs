@@ -79,6 +79,29 @@ impl Memory {
         at
     }
 
+    /// The first run of at least `min` bytes in the range that was not written.
+    pub(crate) fn first_hole(&self, range: ByteRange, min: u64) -> Option<ByteRange> {
+        let end = range
+            .offset
+            .saturating_add(range.len)
+            .min(self.region.len());
+        let mut granule = range.offset / GRANULE;
+        while granule * GRANULE + min <= end {
+            let start = self.end_of_run(granule, true);
+            let stop = self.end_of_run(start, false);
+            let from = (start * GRANULE).max(range.offset);
+            let to = (stop * GRANULE).min(end);
+            if from + min <= to {
+                return Some(ByteRange {
+                    offset: from,
+                    len: to - from,
+                });
+            }
+            granule = stop;
+        }
+        None
+    }
+
     /// Runs from the start of `range` on, at most `max`.
     pub(crate) fn extents(&self, range: ByteRange, max: usize) -> Vec<BlockExtent> {
         let end = range
@@ -140,6 +163,22 @@ mod tests {
             len: 10,
         };
         assert_eq!(memory.extents(odd, 9), [run(10, true)]);
+    }
+
+    #[test]
+    fn the_first_long_run_that_was_not_written_is_found() {
+        let mut memory = Memory::new(200 * GRANULE).unwrap();
+        let range = |offset, len| ByteRange { offset, len };
+        memory.write(Extent::new(4, 5), &[7; GRANULE as usize]);
+        memory.write(Extent::new(100, 101), &[7; GRANULE as usize]);
+        let all = range(GRANULE / 2, 150 * GRANULE);
+        let first = |min| memory.first_hole(all, min);
+        assert_eq!(first(GRANULE), Some(range(GRANULE / 2, 7 * GRANULE / 2)));
+        assert_eq!(first(4 * GRANULE), Some(range(5 * GRANULE, 95 * GRANULE)));
+        assert_eq!(first(96 * GRANULE), None);
+        let end = range(101 * GRANULE, 99 * GRANULE);
+        assert_eq!(memory.first_hole(end, 64), Some(end));
+        assert_eq!(memory.first_hole(range(4 * GRANULE, GRANULE), 1), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::os::fd::OwnedFd;
 
 use engine_core::event::DiskError;
 use engine_core::message::Zeroing;
+use engine_core::units::ByteRange;
 use engine_ring::{Errno, FileId};
 
 use crate::control::Allocation;
@@ -57,6 +58,17 @@ pub(crate) enum Store {
     Memory(Memory),
     /// A file or device in the ring's table.
     Disk(Disk),
+}
+
+impl Store {
+    /// The first run of at least `min` bytes of known zeros in the range, whole granules but for
+    /// the ends of the range.
+    pub(crate) fn first_hole(&mut self, range: ByteRange, min: u64) -> Option<ByteRange> {
+        match self {
+            Store::Memory(memory) => memory.first_hole(range, min),
+            Store::Disk(_) => None,
+        }
+    }
 }
 
 /// A file or device in the ring's table.

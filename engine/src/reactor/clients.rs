@@ -118,6 +118,8 @@ impl Reactor {
         owner.publish_clients();
         let client = self.clients.get_mut(slot).expect("it was inserted");
         let mut ctx = Ctx {
+            core: &owner.driver.core,
+            store: &mut owner.driver.store,
             ring: &mut *self.shell.ring,
             arena: &mut self.shell.arena,
             now: self.shell.now,
@@ -140,6 +142,8 @@ impl Reactor {
         let volume = self.volumes.get_mut(client.volume);
         let volume = volume.expect("a volume leaves after its last client");
         let mut ctx = Ctx {
+            core: &volume.driver.core,
+            store: &mut volume.driver.store,
             ring: &mut *self.shell.ring,
             arena: &mut self.shell.arena,
             now: self.shell.now,

@@ -9,8 +9,8 @@
 //!
 //! Both halves are here: the server's ([`Negotiation`], [`Transmission`], [`ReplyStyle`]) and as
 //! much of the client's as load generators and tests need ([`ClientNegotiation`], [`Replies`],
-//! [`NbdUri`]). Fixed newstyle, simple and structured replies, compact headers. Payload never passes
-//! through: the machines tell which bytes of the stream are payload. TLS, clocks and
+//! [`NbdUri`]). Fixed newstyle, simple and structured replies, compact and extended headers. Payload
+//! never passes through: the machines tell which bytes of the stream are payload. TLS, clocks and
 //! limits on time are the shell's.
 //!
 //! A server's connection, from bytes to commands and back:
@@ -64,7 +64,7 @@
 //!     let Parsed { consumed, item } = transmission.next(&received[at..])?;
 //!     at += consumed;
 //!     match item {
-//!         Item::Request { cookie, command: Command::Read { offset, length, .. } } => {
+//!         Item::Request { cookie, command: Command::Read { offset, length, .. }, .. } => {
 //!             let n = negotiated.replies.encode_read(cookie, offset, length, &mut header);
 //!             out.extend_from_slice(&header[..n]);
 //!             out.resize(out.len() + length as usize, 0); // the data
@@ -114,9 +114,10 @@ pub use negotiation::{
     Refusal, SelectedContext, Step, Tls,
 };
 pub use reply::{
-    BlockStatusWriter, ChunkHeader, ErrorChunk, NoneChunk, OffsetData, OffsetHole, ReplyStyle,
-    STATUS_EXTENTS_MAX, SimpleReply, StatusExtent, StatusFlags,
+    BlockStatusWriter, ChunkHeader, ErrorChunk, ExtendedChunkHeader, NoneChunk, OffsetData,
+    OffsetHole, ReplyStyle, STATUS_EXTENTS_MAX, SimpleReply, StatusExtent, StatusFlags,
 };
 pub use transmission::{
-    Command, DRAIN_MAX, Fatal, Gate, Item, Parsed, Refused, Request, Transmission,
+    Command, ContextSet, DRAIN_MAX, ExtendedRequest, Fatal, Gate, Item, Parsed, Refused, Request,
+    Transmission,
 };

@@ -125,6 +125,24 @@ proptest! {
     }
 
     #[test]
+    fn extended_requests(
+        flags in any::<u16>(),
+        kind in any::<u16>(),
+        cookie in any::<u64>(),
+        offset in any::<u64>(),
+        length in any::<u64>(),
+    ) {
+        let request = ExtendedRequest {
+            flags: CommandFlags(flags),
+            kind: CommandKind(kind),
+            cookie: Cookie(cookie),
+            offset,
+            length,
+        };
+        prop_assert_eq!(ExtendedRequest::parse(&request.encode()), Ok(Some((request, 32))));
+    }
+
+    #[test]
     fn simple_replies(cookie in any::<u64>(), result in prop::result::maybe_err(Just(()), error())) {
         let cookie = Cookie(cookie);
         let bytes = SimpleReply { result, cookie }.encode();
@@ -139,10 +157,18 @@ proptest! {
         done in any::<bool>(),
     ) {
         let cookie = Cookie(cookie);
-        let mut out = [0; 32];
+        let mut out = [0; 44];
         let used = OffsetData { cookie, offset, length, done }.encode_into(&mut out);
         let data = Reply::OffsetData { cookie, offset, length, done };
         prop_assert_eq!(reply(&out[..used]), Ok(data));
+        let wide = OffsetData { cookie, offset, length, done }.encode_extended_into(7, &mut out);
+        let data = Reply::OffsetData { cookie, offset, length, done };
+        prop_assert_eq!(reply(&out[..wide]), Ok(data));
+        let hole = Reply::OffsetHole { cookie, offset, length, done };
+        let wide = OffsetHole { cookie, offset, length, done }.encode_extended_into(7, &mut out);
+        prop_assert_eq!(reply(&out[..wide]), Ok(hole));
+        let wide = NoneChunk { cookie }.encode_extended_into(7, &mut out);
+        prop_assert_eq!(reply(&out[..wide]), Ok(Reply::None { cookie }));
         let used = OffsetHole { cookie, offset, length, done }.encode_into(&mut out);
         let hole = Reply::OffsetHole { cookie, offset, length, done };
         prop_assert_eq!(reply(&out[..used]), Ok(hole));
@@ -161,7 +187,10 @@ proptest! {
         let cookie = Cookie(cookie);
         let mut out = [0; 512];
         let used = ErrorChunk { cookie, error, text: &text, offset, done }.encode_into(&mut out);
-        let expected = Reply::Error { cookie, error, text, offset, done };
+        let expected = Reply::Error { cookie, error, text: text.clone(), offset, done };
+        prop_assert_eq!(reply(&out[..used]), Ok(expected.clone()));
+        let chunk = ErrorChunk { cookie, error, text: &text, offset, done };
+        let used = chunk.encode_extended_into(9, &mut out);
         prop_assert_eq!(reply(&out[..used]), Ok(expected));
     }
 
@@ -169,15 +198,21 @@ proptest! {
     /// the protocol's rules on lengths.
     #[test]
     fn block_status(
-        runs in prop::collection::vec((0u64..100_000, 0u32..3), 1..60),
+        runs in prop::collection::vec((0u64..100_000, 0u64..3), 1..60),
+        wide in any::<bool>(),
         requested in 1u64..2_000_000,
         one in any::<bool>(),
         extents_max in 1usize..20,
     ) {
-        let mut out = [0; 24 + 8 * 12];
+        let mut out = [0; 40 + 16 * 12];
         let cookie = Cookie(9);
-        let mut writer =
-            BlockStatusWriter::new(cookie, 1, requested, one, extents_max, &mut out);
+        let out = if wide { &mut out[..] } else { &mut out[..24 + 8 * 12] };
+        let room = &mut *out;
+        let mut writer = if wide {
+            BlockStatusWriter::new_extended(cookie, 5, 1, requested, one, extents_max, room)
+        } else {
+            BlockStatusWriter::new(cookie, 1, requested, one, extents_max, room)
+        };
         for (length, flags) in &runs {
             if !writer.push(*length, StatusFlags(*flags)) {
                 break;
@@ -193,15 +228,15 @@ proptest! {
         prop_assert!(extents.len() <= extents_max.min(12));
         prop_assert!(extents.windows(2).all(|pair| pair[0].flags != pair[1].flags), "merged");
         let before_last: u64 =
-            extents[..extents.len() - 1].iter().map(|extent| u64::from(extent.length)).sum();
+            extents[..extents.len() - 1].iter().map(|extent| extent.length).sum();
         prop_assert!(before_last < requested);
         if one {
             prop_assert_eq!(extents.len(), 1);
-            prop_assert!(u64::from(extents[0].length) <= requested);
+            prop_assert!(extents[0].length <= requested);
         }
         // Where each run begins, its status is the one reported there.
         let mut begin = 0;
-        let total: u64 = extents.iter().map(|extent| u64::from(extent.length)).sum();
+        let total: u64 = extents.iter().map(|extent| extent.length).sum();
         for (length, flags) in runs {
             for at in [begin, begin + length.saturating_sub(1)] {
                 if length > 0 && at < total {
@@ -213,10 +248,10 @@ proptest! {
     }
 }
 
-fn status_at(extents: &[StatusExtent], at: u64) -> u32 {
+fn status_at(extents: &[StatusExtent], at: u64) -> u64 {
     let mut end = 0;
     for extent in extents {
-        end += u64::from(extent.length);
+        end += extent.length;
         if at < end {
             return extent.flags.0;
         }

@@ -127,7 +127,7 @@ impl NbdConnection {
             self.life = Life::Finished;
             // What is left are questions that the volume never answered.
             while let Some(slot) = self.table.first() {
-                self.forget(host, slot);
+                self.drop_slot(host, slot);
             }
             self.replies.release_headers(host);
             host.finish();

@@ -31,6 +31,8 @@ pub(crate) trait Host {
     fn submit(&mut self, req: ReqId, op: Op);
     /// Asks what blocks are; answered by `on_extents`.
     fn query_extents(&mut self, tag: u32, range: ByteRange, kind: ExtentKind);
+    /// The first run of known zeroes of at least `min` bytes in the range.
+    fn first_hole(&mut self, range: ByteRange, min: u64) -> Option<ByteRange>;
     /// `on_timer` at this moment.
     fn set_timer(&mut self, at: Instant);
     /// Nothing more will be submitted.
@@ -85,6 +87,10 @@ impl Host for Ctx<'_> {
 
     fn query_extents(&mut self, tag: u32, range: ByteRange, kind: ExtentKind) {
         Ctx::query_extents(self, tag, range, kind);
+    }
+
+    fn first_hole(&mut self, range: ByteRange, min: u64) -> Option<ByteRange> {
+        Ctx::first_hole(self, range, min)
     }
 
     fn set_timer(&mut self, at: Instant) {

@@ -1,17 +1,15 @@
 //! From received bytes to requests at the volume.
 
-use engine::front_end::ExtentKind;
 use engine_core::event::ReqId;
 use engine_core::message::Zeroing;
-use engine_core::units::{ByteRange, GRANULE};
+use engine_core::units::GRANULE;
 use engine_ring::{Arena, BufId, BufSlice, Class, Errno};
 use nbd_proto::{Command, Cookie, Item, NbdError, Parsed};
 
 use super::NbdConnection;
 use super::ending::Life;
 use super::host::Host;
-use super::status;
-use super::table::{Kind, Reply, Request};
+use super::table::{Kind, Reply, Request, Status};
 
 /// Receive buffer of a connection that is idle or reads only.
 pub(super) const RECEIVE_MIN: u32 = 8 << 10;
@@ -106,8 +104,8 @@ pub(super) enum Flight {
 /// What must go on before anything else is parsed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stalled {
-    /// No buffer for this command.
-    Command(Cookie, Command),
+    /// No buffer for this command; with the offset that came with it.
+    Command(Cookie, u64, Command),
     /// This write is complete, the volume has no room.
     Write(u16),
 }
@@ -303,12 +301,20 @@ impl NbdConnection {
             };
             self.intake.at += consumed as u32;
             match item {
-                Item::Request { cookie, command } => self.admit(host, cookie, command),
+                Item::Request {
+                    cookie,
+                    offset,
+                    command,
+                } => self.admit(host, cookie, offset, command),
                 Item::Payload => self.copy_payload(host, buf, from, consumed as u32),
                 Item::Reject {
-                    cookie, refused, ..
+                    cookie,
+                    offset,
+                    refused,
+                    ..
                 } => {
-                    self.reply_at_once(host, cookie, Reply::Error(refused.error, refused.text));
+                    let reply = Reply::Error(refused.error, refused.text);
+                    self.reply_at_once(host, cookie, offset, reply);
                 }
                 Item::Disconnect => return self.leave(host),
                 Item::More => {}
@@ -334,18 +340,28 @@ impl NbdConnection {
         if self.table.is_full() {
             return false;
         }
-        if let Some(Stalled::Command(cookie, command)) = self.intake.stalled.take() {
-            self.admit(host, cookie, command);
+        if let Some(Stalled::Command(cookie, origin, command)) = self.intake.stalled.take() {
+            self.admit(host, cookie, origin, command);
             return self.intake.stalled.is_none() && self.go_on(host);
         }
         true
     }
 
-    /// Enters a request that passed the gate. The table has a slot and the volume has room.
-    fn admit(&mut self, host: &mut impl Host, cookie: Cookie, command: Command) {
+    /// Enters a request that passed the gate and whose header said `origin`. The table has a slot
+    /// and the volume has room.
+    fn admit(&mut self, host: &mut impl Host, cookie: Cookie, origin: u64, command: Command) {
         self.intake.wants_less = false;
         let (kind, offset, length) = match command {
-            Command::Read { offset, length, .. } => (Kind::Read, offset, u64::from(length)),
+            Command::Read {
+                offset,
+                length,
+                in_one,
+            } => {
+                if !in_one && self.admit_sparse(host, cookie, offset, length) {
+                    return;
+                }
+                (Kind::Read { whole: in_one }, offset, u64::from(length))
+            }
             Command::Write {
                 offset,
                 length,
@@ -359,25 +375,18 @@ impl NbdConnection {
                 offset,
                 length,
                 fua,
-            } => (
-                Kind::Zero {
-                    zeroing: Zeroing::Trim,
-                    fua,
-                },
-                offset,
-                length,
-            ),
+            } => {
+                let zeroing = Zeroing::Trim;
+                (Kind::Zero { zeroing, fua }, offset, length)
+            }
             Command::WriteZeroes {
                 no_hole: true,
                 fast: true,
                 ..
             } => {
                 let text = "zeroes that keep their blocks may take as long as a write";
-                return self.reply_at_once(
-                    host,
-                    cookie,
-                    Reply::Error(NbdError::NotSupported, text),
-                );
+                let reply = Reply::Error(NbdError::NotSupported, text);
+                return self.reply_at_once(host, cookie, origin, reply);
             }
             Command::WriteZeroes {
                 offset,
@@ -397,47 +406,35 @@ impl NbdConnection {
                 offset,
                 length,
                 one,
-            } => (Kind::Status { one }, offset, length),
+                contexts,
+            } => (Kind::Status(Status::new(one, contexts)), offset, length),
             // Nothing is cached between disk and client; an empty request is done.
             Command::Cache { .. } | Command::Nothing | Command::Disconnect => {
-                return self.reply_at_once(host, cookie, Reply::Ok);
+                return self.reply_at_once(host, cookie, origin, Reply::Ok);
             }
         };
         let Ok(buf) = self.buffer_for(host, kind, offset, length) else {
-            self.intake.stalled = Some(Stalled::Command(cookie, command));
+            self.intake.stalled = Some(Stalled::Command(cookie, origin, command));
             self.is_starved = true;
             return host.want_room();
         };
-        let reply = Reply::Pending;
         let slot = self.table.insert(Request {
-            cookie,
-            kind,
-            offset,
-            length,
             buf,
-            reply,
+            origin,
+            ..Request::new(cookie, kind, offset, length)
         });
         match kind {
             Kind::Write { .. } => {
                 self.intake.write = Some(slot);
                 self.moved = host.now();
             }
-            Kind::Status { .. } => {
-                host.query_extents(
-                    slot.into(),
-                    ByteRange {
-                        offset,
-                        len: length,
-                    },
-                    ExtentKind::Allocation,
-                );
-            }
+            Kind::Status(_) => self.ask_next(host, slot),
             _ => self.submit(host, slot),
         }
     }
 
     /// The buffer a request needs, if it needs one. `Err` if there is none for it now.
-    fn buffer_for(
+    pub(super) fn buffer_for(
         &mut self,
         host: &mut impl Host,
         kind: Kind,
@@ -445,11 +442,11 @@ impl NbdConnection {
         length: u64,
     ) -> Result<Option<BufId>, ()> {
         let (class, bytes) = match kind {
-            Kind::Read | Kind::Write { .. } => {
+            Kind::Read { .. } | Kind::Write { .. } => {
                 (Class::Client, Request::buffer_bytes(offset, length as u32))
             }
-            Kind::Status { .. } => (Class::Net, status::buffer_bytes(length)),
-            Kind::Zero { .. } | Kind::Flush | Kind::Answer => return Ok(None),
+            Kind::Status(status) => (Class::Net, self.status_bytes(status.wanted, length)),
+            Kind::Zero { .. } | Kind::Flush | Kind::Parts(_) | Kind::Answer => return Ok(None),
         };
         let arena = host.arena();
         let after = self.held + bytes.next_power_of_two();
@@ -478,15 +475,16 @@ impl NbdConnection {
         arena.used(Class::Client) == 0 || arena.available(Class::Client) >= bytes + reserve
     }
 
-    fn reply_at_once(&mut self, host: &mut impl Host, cookie: Cookie, reply: Reply) {
-        let slot = self.table.insert(Request {
-            cookie,
-            kind: Kind::Answer,
-            offset: 0,
-            length: 0,
-            buf: None,
-            reply: Reply::Pending,
-        });
+    /// Answers a request that asks nothing of the volume; its header said `origin`.
+    pub(super) fn reply_at_once(
+        &mut self,
+        host: &mut impl Host,
+        cookie: Cookie,
+        origin: u64,
+        reply: Reply,
+    ) {
+        let request = Request::new(cookie, Kind::Answer, origin, 0);
+        let slot = self.table.insert(request);
         self.answer(host, slot, reply);
     }
 

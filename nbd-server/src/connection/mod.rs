@@ -20,6 +20,7 @@ mod ending;
 mod host;
 mod intake;
 mod moving;
+mod parts;
 mod replies;
 mod status;
 mod table;
@@ -30,15 +31,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::front_end::{BlockExtent, Connection, Ctx, DrainReason};
+use engine::front_end::{BlockExtent, Connection, Ctx, DrainReason, ExtentKind};
 use engine::log::{Level, Line, Log};
 use engine_core::action::Outcome;
 use engine_core::event::ReqId;
 use engine_core::time::Instant;
 use engine_ring::Errno;
-use nbd_proto::{BASE_ALLOCATION, NbdError, Negotiated, Transmission};
+use nbd_proto::{NbdError, Negotiated, Transmission};
 
 use crate::config::Limits;
+use crate::contexts;
 use ending::Life;
 use host::Host;
 pub(crate) use intake::Early;
@@ -65,8 +67,8 @@ pub(crate) struct NbdConnection {
     /// What a successor would have to know.
     agreed: Negotiated,
     transmission: Transmission,
-    /// Id of `base:allocation`, if it was selected.
-    context: Option<u32>,
+    /// Id and meaning of the selected contexts, in their order.
+    contexts: Vec<(u32, ExtentKind)>,
     table: Table,
     replies: Replies,
     intake: Intake,
@@ -98,16 +100,16 @@ impl NbdConnection {
         limits: Limits,
         host: &mut impl Host,
     ) -> NbdConnection {
-        let base = |context: &&nbd_proto::SelectedContext| context.name == BASE_ALLOCATION;
+        let contexts = negotiated.contexts.iter().map(|context| {
+            // One that means nothing any more is a mark that cannot be found.
+            let kind = contexts::kind(&context.name);
+            (context.id, kind.unwrap_or(ExtentKind::Mark("".into())))
+        });
         let mut connection = NbdConnection {
             who,
             agreed: negotiated.clone(),
             transmission: Transmission::new(negotiated),
-            context: negotiated
-                .contexts
-                .iter()
-                .find(base)
-                .map(|context| context.id),
+            contexts: contexts.collect(),
             table: Table::new(limits.requests_max),
             replies: Replies::new(negotiated.replies, limits.requests_max),
             intake: Intake::new(early),
@@ -136,7 +138,7 @@ impl NbdConnection {
         let request = self.table.get_mut(slot);
         let changes = matches!(request.kind, Kind::Write { .. } | Kind::Zero { .. });
         let error = match outcome {
-            Outcome::Ok if request.kind == Kind::Read => {
+            Outcome::Ok if matches!(request.kind, Kind::Read { .. }) => {
                 return self.answer(host, slot, Reply::Data);
             }
             Outcome::Ok => return self.answer(host, slot, Reply::Ok),
@@ -175,17 +177,29 @@ impl NbdConnection {
         }
         let request = self.table.get_mut(slot);
         request.reply = reply;
+        let part_of = request.part_of;
         if !matches!(reply, Reply::Data | Reply::Chunks(_))
             && let Some(buf) = request.buf.take()
         {
             self.held -= host.arena().capacity(buf);
             host.arena().release(buf);
         }
-        self.replies.push(slot);
+        match part_of {
+            None => self.replies.push(slot),
+            Some(whole) => self.part_ended(host, whole, false),
+        }
     }
 
     /// The request is over; nothing more is said about it.
     fn forget(&mut self, host: &mut impl Host, slot: u16) {
+        match self.table.get(slot).part_of {
+            None => self.drop_slot(host, slot),
+            Some(whole) => self.part_ended(host, whole, true),
+        }
+    }
+
+    /// Gives back the slot and its buffer.
+    fn drop_slot(&mut self, host: &mut impl Host, slot: u16) {
         if let Some(buf) = self.table.remove(slot).buf {
             self.held -= host.arena().capacity(buf);
             host.arena().release(buf);

@@ -14,13 +14,16 @@
 use engine_core::action::Outcome;
 use engine_core::message::Zeroing;
 use engine_ring::Errno;
-use nbd_proto::{Command, CommandFlags as F, CommandKind, Cookie, Request as Header};
+use nbd_proto::{
+    Command, CommandFlags as F, CommandKind, ContextSet, Cookie, ExtendedRequest, ReplyStyle,
+    Request as Header,
+};
 
 use super::NbdConnection;
 use super::ending::Life;
 use super::host::Host;
 use super::intake::{Flight, Stalled};
-use super::table::{Kind, Reply, Request};
+use super::table::{Kind, Reply, Request, Status};
 use crate::handover;
 
 impl NbdConnection {
@@ -79,7 +82,7 @@ impl NbdConnection {
         let state = handover::encode(&self.agreed, skip, &early);
         self.life = Life::Finished;
         while let Some(slot) = self.table.first() {
-            self.forget(host, slot);
+            self.drop_slot(host, slot);
         }
         self.intake.release(host);
         self.replies.release_headers(host);
@@ -93,22 +96,30 @@ impl NbdConnection {
         let arriving = self.intake.write;
         for slot in self.table.slots().filter(|slot| Some(*slot) != arriving) {
             let request = self.table.get(slot);
+            if request.is_part {
+                // All of the read is asked for again: nothing of it was sent.
+                continue;
+            }
             assert!(
                 request.reply == Reply::Pending,
                 "what was answered was sent"
             );
-            put(request, request.length, host, &mut out);
+            self.put(request, request.length, host, &mut out);
         }
-        if let Some(Stalled::Command(cookie, command)) = &self.intake.stalled {
-            out.extend(header(*cookie, command).encode());
+        if let Some(Stalled::Command(cookie, origin, command)) = self.intake.stalled {
+            let request = Request {
+                origin,
+                ..stalled(cookie, command)
+            };
+            self.put(&request, 0, host, &mut out);
         }
         if let Some(slot) = arriving {
             let request = self.table.get(slot);
             let have = request.length - u64::from(self.transmission.payload_left());
-            put(request, have, host, &mut out);
+            self.put(request, have, host, &mut out);
         }
         let (buffered, early) = self.intake.unparsed();
-        let mut unparsed = self.transmission.unfinished().to_vec();
+        let mut unparsed = self.transmission.unfinished();
         if let Some(slice) = buffered.filter(|slice| slice.len > 0) {
             unparsed.extend(host.arena().slice(slice));
         }
@@ -118,20 +129,67 @@ impl NbdConnection {
         out.extend(&unparsed[skipped..]);
         (out, skip - skipped as u32 + early.to_skip())
     }
+
+    /// A request as it came, with the first `have` bytes of its payload.
+    fn put(&self, request: &Request, have: u64, host: &mut impl Host, out: &mut Vec<u8>) {
+        let (kind, flags) = command(&request.kind);
+        let Request {
+            cookie,
+            origin,
+            length,
+            buf,
+            ..
+        } = *request;
+        if self.agreed.replies != ReplyStyle::Extended {
+            let header = Header {
+                flags,
+                kind,
+                cookie,
+                offset: origin,
+                length: length as u32,
+            };
+            out.extend(header.encode());
+        } else {
+            let filter = self.filter(request);
+            let has_payload = kind == CommandKind::WRITE || !filter.is_empty();
+            let header = ExtendedRequest {
+                flags: flags.with_if(F::PAYLOAD_LEN, has_payload),
+                kind,
+                cookie,
+                offset: origin,
+                length: match filter.len() {
+                    0 => length,
+                    bytes => bytes as u64,
+                },
+            };
+            out.extend(header.encode());
+            out.extend(filter);
+        }
+        if let (CommandKind::WRITE, Some(buf)) = (kind, buf) {
+            out.extend(host.arena().slice(request.payload(buf, 0, have as u32)));
+        }
+    }
+
+    /// The payload of a block status in some of the contexts; empty for all.
+    fn filter(&self, request: &Request) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Kind::Status(status) = request.kind
+            && status.wanted != ContextSet::first(self.contexts.len())
+        {
+            out.extend(request.length.to_be_bytes());
+            for context in status.wanted.iter() {
+                out.extend(self.contexts[context].0.to_be_bytes());
+            }
+        }
+        out
+    }
 }
 
-/// A request as it came, with the first `have` bytes of its payload.
-fn put(request: &Request, have: u64, host: &mut impl Host, out: &mut Vec<u8>) {
-    let Request {
-        cookie,
-        kind,
-        offset,
-        length,
-        buf,
-        ..
-    } = *request;
-    let (kind, flags) = match kind {
-        Kind::Read => (CommandKind::READ, F::NONE),
+/// Command and flags that lead to this kind.
+fn command(kind: &Kind) -> (CommandKind, F) {
+    match *kind {
+        Kind::Read { whole } => (CommandKind::READ, F::NONE.with_if(F::DF, whole)),
+        Kind::Parts(_) => (CommandKind::READ, F::NONE),
         Kind::Write { fua } => (CommandKind::WRITE, F::NONE.with_if(F::FUA, fua)),
         Kind::Zero { zeroing, fua } => {
             let flags = F::NONE.with_if(F::FUA, fua);
@@ -142,53 +200,34 @@ fn put(request: &Request, have: u64, host: &mut impl Host, out: &mut Vec<u8>) {
             }
         }
         Kind::Flush => (CommandKind::FLUSH, F::NONE),
-        Kind::Status { one } => (CommandKind::BLOCK_STATUS, F::NONE.with_if(F::REQ_ONE, one)),
+        Kind::Status(status) => (
+            CommandKind::BLOCK_STATUS,
+            F::NONE.with_if(F::REQ_ONE, status.one),
+        ),
         Kind::Answer => unreachable!("an answer at once is never pending"),
-    };
-    let header = Header {
-        flags,
-        kind,
-        cookie,
-        offset,
-        length: length as u32,
-    };
-    out.extend(header.encode());
-    if let (CommandKind::WRITE, Some(buf)) = (kind, buf) {
-        out.extend(host.arena().slice(request.payload(buf, 0, have as u32)));
     }
 }
 
-/// A command that found no buffer, as it came.
-fn header(cookie: Cookie, command: &Command) -> Header {
-    let (kind, flags, offset, length) = match *command {
-        Command::Read { offset, length, .. } => (CommandKind::READ, F::NONE, offset, length),
+/// A command that found no buffer, as a request of the table.
+fn stalled(cookie: Cookie, command: Command) -> Request {
+    let (kind, offset, length) = match command {
+        Command::Read {
+            offset,
+            length,
+            in_one,
+        } => (Kind::Read { whole: in_one }, offset, u64::from(length)),
         Command::Write {
             offset,
             length,
             fua,
-        } => (
-            CommandKind::WRITE,
-            F::NONE.with_if(F::FUA, fua),
-            offset,
-            length,
-        ),
+        } => (Kind::Write { fua }, offset, u64::from(length)),
         Command::BlockStatus {
             offset,
             length,
             one,
-        } => (
-            CommandKind::BLOCK_STATUS,
-            F::NONE.with_if(F::REQ_ONE, one),
-            offset,
-            length as u32,
-        ),
+            contexts,
+        } => (Kind::Status(Status::new(one, contexts)), offset, length),
         _ => unreachable!("a command without a buffer is never stalled for one"),
     };
-    Header {
-        flags,
-        kind,
-        cookie,
-        offset,
-        length,
-    }
+    Request::new(cookie, kind, offset, length)
 }

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use engine_ring::{BufId, Class, SEGMENTS_MAX, Seg};
-use nbd_proto::ReplyStyle;
+use nbd_proto::{ErrorChunk, OffsetData, OffsetHole, ReplyStyle};
 
 use super::host::Host;
 use super::table::{Reply, Request, Table};
@@ -18,7 +18,7 @@ use super::table::{Reply, Request, Table};
 /// Bytes of the buffer for headers.
 const HEADERS: usize = 8192;
 /// What is left free of it for one more reply: a header, or an error with a sentence.
-const REPLY_ROOM: usize = 160;
+const REPLY_ROOM: usize = 192;
 /// Bytes of data after which no further reply joins a batch, so that buffers come back early.
 const BATCH_BYTES: u64 = 2 << 20;
 
@@ -156,20 +156,68 @@ impl Replies {
 }
 
 /// Writes what goes before the payload, and gives its length.
+#[inline]
 fn encode(style: ReplyStyle, request: &Request, out: &mut [u8]) -> usize {
     let Request {
         cookie,
         offset,
         length,
         reply,
+        origin,
         ..
     } = *request;
     match reply {
-        Reply::Ok => style.encode_ok(cookie, out),
-        Reply::Data => style.encode_read(cookie, offset, length as u32, out),
-        Reply::Error(error, text) => style.encode_error(cookie, error, text, out),
+        Reply::Ok => style.encode_ok(cookie, origin, out),
+        Reply::Data if request.is_whole() => style.encode_read(cookie, offset, length as u32, out),
+        _ => encode_rest(style, request, out),
+    }
+}
+
+/// Errors, and what sparse reads are made of.
+fn encode_rest(style: ReplyStyle, request: &Request, out: &mut [u8]) -> usize {
+    let Request {
+        cookie,
+        offset,
+        length,
+        reply,
+        origin,
+        is_last: done,
+        ..
+    } = *request;
+    // A part is not longer than its read, which has 32 bits.
+    let length = length as u32;
+    match reply {
+        Reply::Data => {
+            let part = OffsetData {
+                cookie,
+                offset,
+                length,
+                done,
+            };
+            style.encode_part(part, origin, out)
+        }
+        Reply::Hole => {
+            let hole = OffsetHole {
+                cookie,
+                offset,
+                length,
+                done,
+            };
+            style.encode_hole(hole, origin, out)
+        }
+        Reply::Error(error, text) => {
+            let chunk = ErrorChunk {
+                cookie,
+                error,
+                text,
+                // Of a part it is known where it failed.
+                offset: (!request.is_whole()).then_some(offset),
+                done,
+            };
+            style.encode_error(chunk, origin, out)
+        }
         Reply::Chunks(_) => 0,
-        Reply::Pending => unreachable!("only answered requests are queued"),
+        Reply::Ok | Reply::Pending => unreachable!("only answered requests are queued"),
     }
 }
 
@@ -179,7 +227,7 @@ fn payload(request: &Request) -> Option<Seg> {
     match request.reply {
         Reply::Data => Some(request.payload(buf, 0, request.length as u32).into()),
         Reply::Chunks(length) => Some(buf.slice(0, length).into()),
-        Reply::Ok | Reply::Error(..) | Reply::Pending => None,
+        Reply::Ok | Reply::Hole | Reply::Error(..) | Reply::Pending => None,
     }
 }
 

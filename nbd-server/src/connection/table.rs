@@ -4,12 +4,17 @@ use engine_core::event::Op;
 use engine_core::message::Zeroing;
 use engine_core::units::{self, ByteRange, GRANULE};
 use engine_ring::{BufId, BufSlice};
-use nbd_proto::{Cookie, NbdError};
+use nbd_proto::{ContextSet, Cookie, NbdError};
 
 /// What a request asks of the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Read,
+    /// `whole`: in one chunk, zeroes written out.
+    Read {
+        whole: bool,
+    },
+    /// A read that is answered in parts, each a request of its own.
+    Parts(Parts),
     Write {
         fua: bool,
     },
@@ -18,11 +23,31 @@ pub(crate) enum Kind {
         fua: bool,
     },
     Flush,
-    Status {
-        one: bool,
-    },
+    Status(Status),
     /// Nothing: it is answered at once.
     Answer,
+}
+
+/// A read in parts: `first` and what follows it by [`Request::next`], in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parts {
+    pub(crate) first: u16,
+    /// Parts that have not ended.
+    pub(crate) left: u16,
+    /// A part ended without a reply: so does the whole.
+    pub(crate) is_torn: bool,
+}
+
+/// A block status on its way through its contexts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Status {
+    pub(crate) one: bool,
+    /// What was asked for.
+    pub(crate) wanted: ContextSet,
+    /// What has not been told yet; the lowest is being asked.
+    pub(crate) left: ContextSet,
+    /// Bytes of finished chunks in the buffer.
+    pub(crate) written: u32,
 }
 
 /// How a request is answered.
@@ -34,6 +59,8 @@ pub(crate) enum Reply {
     Ok,
     /// Success; the data lies in the buffer.
     Data,
+    /// Success; all of it is zeroes.
+    Hole,
     /// The buffer begins with so many bytes of finished chunks.
     Chunks(u32),
     /// An error, and words for people.
@@ -49,9 +76,42 @@ pub(crate) struct Request {
     pub(crate) length: u64,
     pub(crate) buf: Option<BufId>,
     pub(crate) reply: Reply,
+    /// Where the client's request began: of a part, that of the whole.
+    pub(crate) origin: u64,
+    /// It is a part of a read.
+    pub(crate) is_part: bool,
+    /// The read it is a part of, until all parts have ended.
+    pub(crate) part_of: Option<u16>,
+    /// Of a part: the next one.
+    pub(crate) next: Option<u16>,
+    /// Its chunk is the last of the reply.
+    pub(crate) is_last: bool,
 }
 
 impl Request {
+    /// A request as it came, not answered yet.
+    pub(crate) fn new(cookie: Cookie, kind: Kind, offset: u64, length: u64) -> Request {
+        Request {
+            cookie,
+            kind,
+            offset,
+            length,
+            buf: None,
+            reply: Reply::Pending,
+            origin: offset,
+            is_part: false,
+            part_of: None,
+            next: None,
+            is_last: true,
+        }
+    }
+
+    /// It is no part of a read.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.is_part
+    }
+
     /// What the volume is asked; `None` for what it is not asked.
     pub(crate) fn op(&self) -> Option<Op> {
         let range = ByteRange {
@@ -60,7 +120,7 @@ impl Request {
         };
         let buf = self.buf.map(|buf| units::BufId(buf.to_u64()));
         match (self.kind, buf) {
-            (Kind::Read, Some(buf)) => Some(Op::Read { range, buf }),
+            (Kind::Read { .. }, Some(buf)) => Some(Op::Read { range, buf }),
             (Kind::Write { fua }, Some(buf)) => Some(Op::Write { range, buf, fua }),
             (Kind::Zero { zeroing, fua }, _) => Some(Op::Zero {
                 range,
@@ -68,7 +128,14 @@ impl Request {
                 fua,
             }),
             (Kind::Flush, _) => Some(Op::Flush),
-            (Kind::Read | Kind::Write { .. } | Kind::Status { .. } | Kind::Answer, _) => None,
+            (
+                Kind::Read { .. }
+                | Kind::Parts(_)
+                | Kind::Write { .. }
+                | Kind::Status(_)
+                | Kind::Answer,
+                _,
+            ) => None,
         }
     }
 
@@ -112,6 +179,11 @@ impl Table {
 
     pub(crate) fn is_full(&self) -> bool {
         self.used == self.max
+    }
+
+    /// How many more it takes.
+    pub(crate) fn room(&self) -> usize {
+        self.max - self.used
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -188,14 +260,7 @@ mod tests {
     use super::*;
 
     fn request(cookie: u64) -> Request {
-        Request {
-            cookie: Cookie(cookie),
-            kind: Kind::Answer,
-            offset: 0,
-            length: 0,
-            buf: None,
-            reply: Reply::Ok,
-        }
+        Request::new(Cookie(cookie), Kind::Answer, 0, 0)
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The laws of one connection.
 
 mod chaos;
+mod extended;
 mod fake;
 mod moving;
+mod sparse;
 
 use std::time::Duration;
 
@@ -620,7 +622,7 @@ fn a_thousand_extents_are_told_in_part() {
     let extents: Vec<BlockExtent> = (0..SIZE / 4096)
         .map(|i| BlockExtent {
             len: 4096,
-            flags: (i % 2) as u32,
+            flags: u32::from(i % 2 == 1),
         })
         .collect();
     world.tell(Ok(&extents));

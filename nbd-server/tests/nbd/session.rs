@@ -127,6 +127,7 @@ impl Session {
             result: Ok(Vec::new()),
             extents: Vec::new(),
         };
+        let mut is_done = true;
         loop {
             let parsed = self.replies.next(self.bytes.make_contiguous()).unwrap();
             let ParsedReply { consumed, reply } = parsed;
@@ -136,7 +137,7 @@ impl Session {
                     if let Ok(data) = &mut answer.result {
                         data.extend(taken);
                     }
-                    if self.replies.data_left() == 0 {
+                    if self.replies.data_left() == 0 && is_done {
                         return Some(answer);
                     }
                     continue;
@@ -167,9 +168,23 @@ impl Session {
                     }
                     return Some(answer);
                 }
+                // The parts of a read come in order.
                 Reply::OffsetData { cookie, done, .. } => {
-                    assert!(done);
+                    (answer.cookie, is_done) = (cookie.0, done);
+                }
+                Reply::OffsetHole {
+                    cookie,
+                    length,
+                    done,
+                    ..
+                } => {
                     answer.cookie = cookie.0;
+                    if let Ok(data) = &mut answer.result {
+                        data.resize(data.len() + length as usize, 0);
+                    }
+                    if done {
+                        return Some(answer);
+                    }
                 }
                 Reply::None { cookie } => {
                     answer.cookie = cookie.0;
@@ -195,7 +210,7 @@ impl Session {
                     (answer.cookie, answer.extents) = (cookie.0, extents);
                     return Some(answer);
                 }
-                other => panic!("{other:?} was not expected"),
+                Reply::Data | Reply::More => unreachable!("they were taken above"),
             }
         }
     }

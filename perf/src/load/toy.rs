@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nbd_proto::{
-    BlockSizes, Command, Cookie, ExportInfo, ExportName, Exports, Features, Item, ListEntry,
-    NbdError, NbdUri, Negotiation, Parsed, Policy, Refusal, ReplyStyle, Step, Transmission,
-    Transport,
+    BlockSizes, Command, Cookie, ErrorChunk, ExportInfo, ExportName, Exports, Features, Item,
+    ListEntry, NbdError, NbdUri, Negotiation, Parsed, Policy, Refusal, ReplyStyle, Step,
+    Transmission, Transport,
 };
 use tempfile::TempDir;
 
@@ -141,6 +141,7 @@ impl Shared {
                     Item::Request {
                         cookie,
                         command: Command::Write { offset, length, .. },
+                        ..
                     } => {
                         write = Some((cookie, offset, Vec::with_capacity(length as usize)));
                     }
@@ -156,6 +157,7 @@ impl Shared {
                     Item::Request {
                         cookie,
                         command: Command::Read { offset, length, .. },
+                        ..
                     } => {
                         let place = offset as usize..(offset + u64::from(length)) as usize;
                         let data = self.disk.lock().unwrap()[place].to_vec();
@@ -183,14 +185,21 @@ impl Shared {
             std::thread::sleep(time);
         }
         if self.fault == Fault::Eio(number) {
-            let length = style.encode_error(cookie, NbdError::Io, "", &mut header);
+            let chunk = ErrorChunk {
+                cookie,
+                error: NbdError::Io,
+                text: "",
+                offset: None,
+                done: true,
+            };
+            let length = style.encode_error(chunk, 0, &mut header);
             out.extend_from_slice(&header[..length]);
             return Some(());
         }
         if self.fault == Fault::Cookie(number) {
             cookie.0 ^= 1 << 63;
         }
-        let length = style.encode_ok(cookie, &mut header);
+        let length = style.encode_ok(cookie, 0, &mut header);
         out.extend_from_slice(&header[..length]);
         out.extend_from_slice(data);
         if self.fault == Fault::Flip(number) {

@@ -1,8 +1,9 @@
 //! The client's side of the handshake, as a pure state machine.
 //!
 //! ```text
-//! greeting ─► STRUCTURED_REPLY ─► SET_META_CONTEXT ─► GO ──────────────► ready
-//!               if wished           if wished          └ unsupported ─► EXPORT_NAME ─► ready
+//! greeting ─► EXTENDED_HEADERS ─► SET_META_CONTEXT ─► GO ──────────────► ready
+//!              │ if wished      ▲   if wished         └ unsupported ─► EXPORT_NAME ─► ready
+//!              └► STRUCTURED_REPLY, where the server has no extended headers
 //! ```
 
 use crate::codes::{ClientFlags, HandshakeFlags, OptionCode, OptionReplyKind, TransmissionFlags};
@@ -26,7 +27,9 @@ pub struct Wish {
     pub export: ExportName,
     /// Reply in chunks.
     pub structured: bool,
-    /// Meta contexts to select; need `structured`.
+    /// Ask and reply in extended headers; where the server has none, `structured` decides.
+    pub extended: bool,
+    /// Meta contexts to select; need `structured` or `extended`.
     pub contexts: Vec<String>,
     /// What GO asks to be told.
     pub wanted: Wanted,
@@ -42,6 +45,7 @@ impl Wish {
         Wish {
             export,
             structured: false,
+            extended: false,
             contexts: Vec::new(),
             wanted,
         }
@@ -52,12 +56,23 @@ impl Wish {
         Wish {
             export,
             structured: true,
+            extended: false,
             contexts: vec![crate::BASE_ALLOCATION.to_owned()],
             wanted: Wanted {
                 name: true,
                 description: true,
                 block_size: true,
             },
+        }
+    }
+}
+
+impl Wish {
+    /// As [`Wish::full`], in extended headers.
+    pub fn extended(export: ExportName) -> Self {
+        Wish {
+            extended: true,
+            ..Wish::full(export)
         }
     }
 }
@@ -276,10 +291,17 @@ impl ClientNegotiation {
             .with_if(ClientFlags::FIXED_NEWSTYLE, fixed)
             .with_if(ClientFlags::NO_ZEROES, self.no_zeroes);
         out.extend_from_slice(&ClientAnswer { flags }.encode());
-        match (fixed, self.wish.structured) {
+        match (fixed, self.wish.extended) {
             (false, _) => self.export_name(out),
-            (true, true) => self.ask(OptionCode::STRUCTURED_REPLY, &[], out),
-            (true, false) => self.go(out),
+            (true, true) => self.ask(OptionCode::EXTENDED_HEADERS, &[], out),
+            (true, false) => self.begin_structured(out),
+        }
+    }
+
+    fn begin_structured(&mut self, out: &mut Vec<u8>) -> Phase {
+        match self.wish.structured {
+            true => self.ask(OptionCode::STRUCTURED_REPLY, &[], out),
+            false => self.go(out),
         }
     }
 
@@ -312,8 +334,14 @@ impl ClientNegotiation {
         let OptionReplyHeader { option, kind, .. } = header;
         let malformed = |cause| ClientError::Malformed { option, cause };
         match (option, kind) {
-            (OptionCode::STRUCTURED_REPLY, K::ACK) => {
-                self.agreed.replies = ReplyStyle::Structured;
+            (OptionCode::EXTENDED_HEADERS, error) if error.is_error() => {
+                Ok(Some(self.begin_structured(out)))
+            }
+            (OptionCode::EXTENDED_HEADERS | OptionCode::STRUCTURED_REPLY, K::ACK) => {
+                self.agreed.replies = match option {
+                    OptionCode::EXTENDED_HEADERS => ReplyStyle::Extended,
+                    _ => ReplyStyle::Structured,
+                };
                 if self.wish.contexts.is_empty() {
                     return Ok(Some(self.go(out)));
                 }
@@ -337,7 +365,9 @@ impl ClientNegotiation {
             }
             (OptionCode::GO, K::ACK) if self.export_known => Ok(None),
             (OptionCode::GO, K::ACK) => Err(ClientError::NoExportInfo),
-            (OptionCode::GO, K::ERR_UNSUP) => Ok(Some(self.export_name(out))),
+            (OptionCode::GO, K::ERR_UNSUP) if self.agreed.replies != ReplyStyle::Extended => {
+                Ok(Some(self.export_name(out)))
+            }
             (OptionCode::STRUCTURED_REPLY, error) if error.is_error() => Ok(Some(self.go(out))),
             (OptionCode::SET_META_CONTEXT, error) if error.is_error() => {
                 self.agreed.contexts.clear();

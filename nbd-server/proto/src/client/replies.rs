@@ -1,12 +1,16 @@
 //! Replies of the transmission phase, found in a stream of bytes.
 
-use crate::bytes::{Reader, STRING_MAX, u32_at};
+use crate::bytes::{Reader, STRING_MAX, u32_at, u64_at};
 use crate::codes::{ChunkFlags, ChunkKind, Cookie};
 use crate::reply::{chunk, simple};
-use crate::{ChunkHeader, Malformed, NbdError, SimpleReply, StatusExtent, StatusFlags};
+use crate::{
+    ChunkHeader, ExtendedChunkHeader, Malformed, NbdError, SimpleReply, StatusExtent, StatusFlags,
+};
 
 /// Longest chunk without data that is taken whole, bytes: block status of 2^20 extents.
-const BODY_MAX: u32 = 4 + 8 * (1 << 20);
+const BODY_MAX: u64 = 4 + 8 * (1 << 20);
+/// The same in extended headers.
+const EXTENDED_BODY_MAX: u64 = 8 + 16 * (1 << 20);
 
 /// A parser of replies. Data is not collected: the parser tells which bytes are data.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +19,8 @@ pub struct Replies {
     data: u32,
     /// A reply of which only this has arrived.
     stash: Vec<u8>,
+    /// Offset in the extended header last parsed.
+    echoed: Option<u64>,
     failed: Option<ReplyError>,
 }
 
@@ -78,7 +84,7 @@ pub enum Reply {
         /// The reply ends with this chunk.
         done: bool,
     },
-    /// Extents of a meta context.
+    /// Extents of a meta context, in either width.
     BlockStatus {
         /// Of the request.
         cookie: Cookie,
@@ -119,7 +125,7 @@ pub enum ReplyError {
         /// Which.
         kind: ChunkKind,
         /// Its length, bytes.
-        length: u32,
+        length: u64,
     },
 }
 
@@ -180,6 +186,12 @@ impl Replies {
         self.data -= count;
     }
 
+    /// Offset of the request, as the header of the reply last parsed echoed it; `None` if that was
+    /// no extended header.
+    pub fn echoed(&self) -> Option<u64> {
+        self.echoed
+    }
+
     fn next_slowly(&mut self, bytes: &[u8]) -> Result<ParsedReply, ReplyError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -211,6 +223,8 @@ impl Replies {
             let need = frame_length(have)?;
             if need <= have.len() {
                 let reply = decode(&have[..need])?;
+                let header = ExtendedChunkHeader::parse(have).ok().flatten();
+                self.echoed = header.map(|(header, _)| header.offset);
                 consumed = if begun { consumed } else { need };
                 break reply;
             }
@@ -239,15 +253,18 @@ fn frame_length(have: &[u8]) -> Result<usize, ReplyError> {
     let Some(magic) = have.first_chunk::<4>() else {
         return Ok(4);
     };
-    match u32_at(magic, 0) {
+    let header_length = match u32_at(magic, 0) {
         simple::MAGIC => return Ok(SimpleReply::LEN),
-        chunk::MAGIC => {}
+        chunk::MAGIC => ChunkHeader::LEN,
+        chunk::EXTENDED_MAGIC => ExtendedChunkHeader::LEN,
         other => return Err(ReplyError::Magic(other)),
-    }
-    let Ok(Some((header, _))) = ChunkHeader::parse(have) else {
-        return Ok(ChunkHeader::LEN);
     };
-    let ChunkHeader { kind, length, .. } = header;
+    let Some(Head {
+        kind, length, wide, ..
+    }) = Head::parse(have)
+    else {
+        return Ok(header_length);
+    };
     let max = match kind {
         ChunkKind::OFFSET_DATA if length < 9 => {
             return Err(ReplyError::Chunk {
@@ -255,17 +272,58 @@ fn frame_length(have: &[u8]) -> Result<usize, ReplyError> {
                 cause: Malformed::Short,
             });
         }
-        ChunkKind::OFFSET_DATA => return Ok(ChunkHeader::LEN + 8),
-        ChunkKind::NONE => 0,
+        ChunkKind::OFFSET_DATA if length <= u64::from(u32::MAX) => return Ok(header_length + 8),
+        ChunkKind::OFFSET_DATA | ChunkKind::NONE => 0,
         ChunkKind::OFFSET_HOLE => 12,
-        ChunkKind::BLOCK_STATUS => BODY_MAX,
-        kind if kind.is_error() => 6 + STRING_MAX as u32 + 8,
+        ChunkKind::BLOCK_STATUS if !wide => BODY_MAX,
+        ChunkKind::BLOCK_STATUS_EXT if wide => EXTENDED_BODY_MAX,
+        kind if kind.is_error() => 6 + STRING_MAX as u64 + 8,
         kind => return Err(ReplyError::UnknownChunk(kind)),
     };
     if length > max {
         return Err(ReplyError::TooLong { kind, length });
     }
-    Ok(ChunkHeader::LEN + length as usize)
+    Ok(header_length + length as usize)
+}
+
+/// The header of a chunk in either width.
+#[derive(Clone, Copy)]
+struct Head {
+    flags: ChunkFlags,
+    kind: ChunkKind,
+    cookie: Cookie,
+    length: u64,
+    wide: bool,
+}
+
+impl Head {
+    /// The header `bytes` begin with, if all of it is there.
+    fn parse(bytes: &[u8]) -> Option<Head> {
+        if let Ok(Some((header, _))) = ChunkHeader::parse(bytes) {
+            return Some(Head {
+                flags: header.flags,
+                kind: header.kind,
+                cookie: header.cookie,
+                length: u64::from(header.length),
+                wide: false,
+            });
+        }
+        let (header, _) = ExtendedChunkHeader::parse(bytes).ok()??;
+        Some(Head {
+            flags: header.flags,
+            kind: header.kind,
+            cookie: header.cookie,
+            length: header.length,
+            wide: true,
+        })
+    }
+
+    fn len(self) -> usize {
+        match self.wide {
+            true => ExtendedChunkHeader::LEN,
+            false => ChunkHeader::LEN,
+        }
+    }
 }
 
 /// The reply that is exactly `frame`.
@@ -273,27 +331,21 @@ fn decode(frame: &[u8]) -> Result<Reply, ReplyError> {
     if let Ok(Some((SimpleReply { result, cookie }, _))) = SimpleReply::parse(frame) {
         return Ok(Reply::Simple { cookie, result });
     }
-    match ChunkHeader::parse(frame) {
-        Ok(Some((header, used))) => {
-            decode_chunk(header, &frame[used..]).map_err(|cause| ReplyError::Chunk {
-                kind: header.kind,
-                cause,
-            })
-        }
-        Ok(None) => Err(ReplyError::Magic(0)),
-        Err(magic) => Err(ReplyError::Magic(
-            u32::try_from(magic.0).unwrap_or(u32::MAX),
-        )),
-    }
+    let head = Head::parse(frame).ok_or(ReplyError::Magic(0))?;
+    decode_chunk(head, &frame[head.len()..]).map_err(|cause| ReplyError::Chunk {
+        kind: head.kind,
+        cause,
+    })
 }
 
-fn decode_chunk(header: ChunkHeader, body: &[u8]) -> Result<Reply, Malformed> {
-    let ChunkHeader {
+fn decode_chunk(head: Head, body: &[u8]) -> Result<Reply, Malformed> {
+    let Head {
         flags,
         kind,
         cookie,
         length,
-    } = header;
+        ..
+    } = head;
     let done = flags.contains(ChunkFlags::DONE);
     let mut reader = Reader::new(body);
     let reply = match kind {
@@ -302,7 +354,8 @@ fn decode_chunk(header: ChunkHeader, body: &[u8]) -> Result<Reply, Malformed> {
         ChunkKind::OFFSET_DATA => Reply::OffsetData {
             cookie,
             offset: reader.u64()?,
-            length: length - 8,
+            // Not more than 32 bits, see `frame_length`.
+            length: (length - 8) as u32,
             done,
         },
         ChunkKind::OFFSET_HOLE => {
@@ -320,6 +373,19 @@ fn decode_chunk(header: ChunkHeader, body: &[u8]) -> Result<Reply, Malformed> {
         ChunkKind::BLOCK_STATUS => {
             let context = reader.u32()?;
             let extents = extents(reader.rest())?;
+            Reply::BlockStatus {
+                cookie,
+                context,
+                extents,
+                done,
+            }
+        }
+        ChunkKind::BLOCK_STATUS_EXT => {
+            let (context, count) = (reader.u32()?, reader.u32()?);
+            let extents = wide_extents(reader.rest())?;
+            if extents.len() != count as usize {
+                return Err(Malformed::Forbidden);
+            }
             Reply::BlockStatus {
                 cookie,
                 context,
@@ -365,8 +431,25 @@ fn extents(body: &[u8]) -> Result<Vec<StatusExtent>, Malformed> {
         .map(|pair| match u32_at(pair, 0) {
             0 => Err(Malformed::Forbidden),
             length => Ok(StatusExtent {
+                length: u64::from(length),
+                flags: StatusFlags(u64::from(u32_at(pair, 4))),
+            }),
+        })
+        .collect()
+}
+
+fn wide_extents(body: &[u8]) -> Result<Vec<StatusExtent>, Malformed> {
+    let (pairs, rest) = body.as_chunks::<16>();
+    if pairs.is_empty() || !rest.is_empty() {
+        return Err(Malformed::Short);
+    }
+    pairs
+        .iter()
+        .map(|pair| match u64_at(pair, 0) {
+            0 => Err(Malformed::Forbidden),
+            length => Ok(StatusExtent {
                 length,
-                flags: StatusFlags(u32_at(pair, 4)),
+                flags: StatusFlags(u64_at(pair, 8)),
             }),
         })
         .collect()

@@ -9,7 +9,7 @@ mod seeds;
 mod split_mix;
 mod streams;
 
-pub use parsers::{info_request, meta_request, option_request, request, uri};
+pub use parsers::{extended_request, info_request, meta_request, option_request, request, uri};
 pub use seeds::seeds;
 pub use split_mix::SplitMix;
 pub use streams::{
@@ -20,11 +20,12 @@ pub use streams::{
 pub type Body = fn(&[u8]);
 
 /// Every target by the name of its corpus directory.
-pub const TARGETS: [(&str, Body); 8] = [
+pub const TARGETS: [(&str, Body); 9] = [
     ("option_request", option_request),
     ("info_request", info_request),
     ("meta_request", meta_request),
     ("request", request),
+    ("extended_request", extended_request),
     ("client_negotiation", client_negotiation),
     ("client_replies", client_replies),
     ("uri", uri),

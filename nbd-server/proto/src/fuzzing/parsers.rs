@@ -2,8 +2,9 @@
 
 use super::fixture::{Fixture, SIZE};
 use crate::{
-    Command, CommandKind, ExportName, Exports, Gate, InfoRequest, MetaRequest, NbdUri, Negotiated,
-    OptionHeader, ReplyStyle, Request, SelectedContext,
+    Command, CommandFlags, CommandKind, ExportName, Exports, ExtendedRequest, Gate, InfoRequest,
+    MetaRequest, NbdUri, Negotiated, OptionHeader, ReplyStyle, Request, SelectedContext,
+    TransmissionFlags,
 };
 
 /// An option header is refused by its magic or encodes back to its bytes.
@@ -55,36 +56,55 @@ pub fn request(bytes: &[u8]) {
         Err(_) => assert!(!bytes.starts_with(b"\x25\x60\x95\x13")),
         Ok(Some((request, used))) => {
             assert_eq!(request.encode(), bytes[..used]);
-            for name in ["disk", "read-only", "plain"] {
+            for name in EXPORTS {
                 for replies in [ReplyStyle::Simple, ReplyStyle::Structured] {
-                    judge(name, replies, &request);
+                    let gate = gate(name, replies);
+                    if let Some((gate, read_only)) = gate
+                        && let Ok(command) = gate.check(&request)
+                    {
+                        lawful(&command, &request.into(), read_only);
+                    }
                 }
             }
         }
     }
 }
 
-fn judge(name: &str, replies: ReplyStyle, request: &Request) {
-    let Some(export) = ExportName::new(name)
-        .ok()
-        .and_then(|name| Fixture.lookup(&name).ok())
-    else {
-        return;
-    };
+/// As [`request`], in extended headers; what follows the header is the filter of a BLOCK_STATUS.
+pub fn extended_request(bytes: &[u8]) {
+    match ExtendedRequest::parse(bytes) {
+        Ok(None) => assert!(bytes.len() < ExtendedRequest::LEN),
+        Err(_) => assert!(!bytes.starts_with(b"\x21\xe4\x1c\x71")),
+        Ok(Some((request, used))) => {
+            assert_eq!(request.encode(), bytes[..used]);
+            for name in EXPORTS {
+                if let Some((gate, read_only)) = gate(name, ReplyStyle::Extended) {
+                    judge(&gate, read_only, &request, &bytes[used..]);
+                }
+            }
+        }
+    }
+}
+
+const EXPORTS: [&str; 3] = ["disk", "read-only", "plain"];
+
+/// The gate of a connection that selected all contexts there are, and whether its export is
+/// read-only.
+fn gate(name: &str, replies: ReplyStyle) -> Option<(Gate, bool)> {
+    let export = Fixture.lookup(&ExportName::new(name).ok()?).ok()?;
     let read_only = export.read_only;
-    let contexts = match replies {
-        ReplyStyle::Simple => Vec::new(),
-        ReplyStyle::Structured => export
-            .contexts
-            .first()
-            .map(|name| SelectedContext {
-                id: 1,
-                name: name.clone(),
-            })
-            .into_iter()
-            .collect(),
-    };
-    let flags = export.flags(replies);
+    let contexts: Vec<SelectedContext> = (1..)
+        .zip(&export.contexts)
+        .filter(|_| replies.is_chunked())
+        .map(|(id, name)| SelectedContext {
+            id,
+            name: name.clone(),
+        })
+        .collect();
+    let filters = replies == ReplyStyle::Extended && !contexts.is_empty();
+    let flags = export
+        .flags(replies)
+        .with_if(TransmissionFlags::BLOCK_STATUS_PAYLOAD, filters);
     let gate = Gate::new(&Negotiated {
         export,
         flags,
@@ -92,19 +112,43 @@ fn judge(name: &str, replies: ReplyStyle, request: &Request) {
         contexts,
         no_zeroes: true,
     });
-    if let Ok(command) = gate.check(request) {
-        inside(&command, request);
-        let changes = [
-            CommandKind::WRITE,
-            CommandKind::TRIM,
-            CommandKind::WRITE_ZEROES,
-        ];
-        assert!(!(read_only && changes.contains(&request.kind)));
+    Some((gate, read_only))
+}
+
+fn judge(gate: &Gate, read_only: bool, request: &ExtendedRequest, rest: &[u8]) {
+    if gate.takes_filter(request) {
+        assert_eq!(request.kind, CommandKind::BLOCK_STATUS);
+        assert!(request.length <= gate.filter_max());
+        let Some(filter) = rest.get(..request.length as usize) else {
+            return;
+        };
+        if let Ok(command) = gate.check_filter(request, filter) {
+            let Command::BlockStatus { contexts, .. } = command else {
+                panic!("a filter belongs to a block status, not to {command:?}");
+            };
+            assert_eq!(contexts.count(), (filter.len() - 8) / 4);
+            let effect = ExtendedRequest {
+                length: u64::from_be_bytes(filter[..8].try_into().unwrap_or_default()),
+                ..*request
+            };
+            lawful(&command, &effect, read_only);
+        }
+    } else if let Ok(command) = gate.check_extended(request) {
+        let has_payload = request.flags.contains(CommandFlags::PAYLOAD_LEN);
+        let is_write = request.kind == CommandKind::WRITE;
+        assert!(request.kind == CommandKind::DISC || has_payload == is_write);
+        lawful(&command, request, read_only);
     }
 }
 
 /// The extent of an accepted command is that of its request, not empty and inside the export.
-pub(super) fn inside(command: &Command, request: &Request) {
+fn lawful(command: &Command, request: &ExtendedRequest, read_only: bool) {
+    let changes = [
+        CommandKind::WRITE,
+        CommandKind::TRIM,
+        CommandKind::WRITE_ZEROES,
+    ];
+    assert!(!(read_only && changes.contains(&request.kind)));
     let (offset, length) = match *command {
         Command::Flush | Command::Disconnect => return,
         Command::Nothing => {
@@ -115,15 +159,15 @@ pub(super) fn inside(command: &Command, request: &Request) {
             assert!(length <= 32 << 20);
             (offset, u64::from(length))
         }
+        Command::BlockStatus { contexts, .. } if contexts.count() == 0 => {
+            panic!("a block status names a context");
+        }
         Command::Trim { offset, length, .. }
         | Command::Cache { offset, length }
         | Command::WriteZeroes { offset, length, .. }
         | Command::BlockStatus { offset, length, .. } => (offset, length),
     };
-    assert_eq!(
-        (offset, length),
-        (request.offset, u64::from(request.length))
-    );
+    assert_eq!((offset, length), (request.offset, request.length));
     assert!(length > 0 && offset < SIZE && length <= SIZE - offset);
 }
 

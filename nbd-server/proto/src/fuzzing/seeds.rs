@@ -2,9 +2,10 @@
 
 use crate::{
     BlockStatusWriter, ChunkHeader, CommandFlags, CommandKind, Cookie, ErrorChunk, ExportName,
-    ExportNameReply, Greeting, HandshakeFlags, Info, InfoRequest, ListEntry, MetaContext,
-    MetaRequest, NbdError, NoneChunk, OffsetData, OffsetHole, OptionCode, OptionHeader,
-    OptionReply, OptionReplyKind, Request, SimpleReply, StatusFlags, TransmissionFlags, Wanted,
+    ExportNameReply, ExtendedChunkHeader, ExtendedRequest, Greeting, HandshakeFlags, Info,
+    InfoRequest, ListEntry, MetaContext, MetaRequest, NbdError, NoneChunk, OffsetData, OffsetHole,
+    OptionCode, OptionHeader, OptionReply, OptionReplyKind, Request, SimpleReply, StatusFlags,
+    TransmissionFlags, Wanted,
 };
 
 /// Every seed: target, name, bytes. Files of the same names are checked in.
@@ -15,6 +16,7 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("info_request", info_requests()),
         ("meta_request", meta_requests()),
         ("request", requests()),
+        ("extended_request", extended_requests()),
         ("client_negotiation", negotiations()),
         ("client_replies", replies()),
         ("uri", uris()),
@@ -64,6 +66,29 @@ fn ask(kind: CommandKind, flags: CommandFlags, offset: u64, length: u32) -> Vec<
     }
     .encode()
     .to_vec()
+}
+
+fn ask_wide(kind: CommandKind, flags: CommandFlags, offset: u64, length: u64) -> Vec<u8> {
+    ExtendedRequest {
+        flags,
+        kind,
+        cookie: Cookie(0x0807_0605_0403_0201),
+        offset,
+        length,
+    }
+    .encode()
+    .to_vec()
+}
+
+/// A BLOCK_STATUS of `length` bytes in the contexts `ids`.
+fn filtered(offset: u64, length: u64, ids: &[u32]) -> Vec<u8> {
+    let payload = 8 + 4 * ids.len() as u64;
+    let flags = CommandFlags::PAYLOAD_LEN;
+    let mut out = ask_wide(CommandKind::BLOCK_STATUS, flags, offset, payload);
+    out.extend_from_slice(&length.to_be_bytes());
+    ids.iter()
+        .for_each(|id| out.extend_from_slice(&id.to_be_bytes()));
+    out
 }
 
 const ALL: Wanted = Wanted {
@@ -140,6 +165,43 @@ fn requests() -> Seeds {
     ]
 }
 
+fn extended_requests() -> Seeds {
+    use {CommandFlags as F, CommandKind as C};
+    vec![
+        ("read", ask_wide(C::READ, F::DF, 0, 4096)),
+        ("read-absurd", ask_wide(C::READ, F::NONE, 0, u64::MAX)),
+        (
+            "write",
+            ask_wide(C::WRITE, F::FUA.with(F::PAYLOAD_LEN), 512, 512),
+        ),
+        ("write-without-payload", ask_wide(C::WRITE, F::NONE, 0, 512)),
+        (
+            "write-too-long",
+            ask_wide(C::WRITE, F::PAYLOAD_LEN, 0, (32 << 20) + 1),
+        ),
+        (
+            "zeroes-all",
+            ask_wide(C::WRITE_ZEROES, F::NONE, 0, 64 << 20),
+        ),
+        ("trim-with-payload", ask_wide(C::TRIM, F::PAYLOAD_LEN, 0, 8)),
+        ("cache-past-end", ask_wide(C::CACHE, F::NONE, 1, 64 << 20)),
+        (
+            "status-all",
+            ask_wide(C::BLOCK_STATUS, F::NONE, 0, 64 << 20),
+        ),
+        ("status-filtered", filtered(0, 64 << 20, &[2])),
+        ("status-both", filtered(512, 4096, &[2, 1])),
+        ("status-twice", filtered(0, 4096, &[1, 1])),
+        ("status-unknown", filtered(0, 4096, &[9])),
+        (
+            "status-short-filter",
+            ask_wide(C::BLOCK_STATUS, F::PAYLOAD_LEN, 0, 8),
+        ),
+        ("status-long-filter", filtered(0, 4096, &[1, 2, 1])),
+        ("compact", ask(C::READ, F::NONE, 0, 512)),
+    ]
+}
+
 /// What servers send before transmission, after the byte of the target.
 fn negotiations() -> Seeds {
     let greeting = |flags| Greeting { flags }.encode();
@@ -208,7 +270,19 @@ fn negotiations() -> Seeds {
         }
         .encode(out);
     });
+    let mut wide = [&[4][..], &greeting(modern)].concat();
+    reply(OptionCode::EXTENDED_HEADERS).ack(&mut wide);
+    set.ack(&mut wide);
+    go.with(OptionReplyKind::INFO, &mut wide, |out| {
+        Info::Export {
+            size: 1 << 40,
+            flags,
+        }
+        .encode(out);
+    });
+    go.ack(&mut wide);
     vec![
+        ("extended", wide),
         ("full", full),
         ("old", old),
         ("refused", refused),
@@ -284,7 +358,47 @@ fn replies() -> Seeds {
         length: u32::MAX,
     };
     endless.extend_from_slice(&header.encode());
+    let mut wide = vec![8];
+    let used = data.encode_extended_into(0, &mut room);
+    wide.extend_from_slice(&room[..used]);
+    wide.extend_from_slice(b"hello");
+    let used = OffsetHole {
+        cookie,
+        offset: 5,
+        length: 11,
+        done: false,
+    }
+    .encode_extended_into(0, &mut room);
+    wide.extend_from_slice(&room[..used]);
+    let used = NoneChunk { cookie }.encode_extended_into(0, &mut room);
+    wide.extend_from_slice(&room[..used]);
+    let error = ErrorChunk {
+        cookie,
+        error: NbdError::Io,
+        text: "gone",
+        offset: Some(4096),
+        done: true,
+    };
+    let used = error.encode_extended_into(0, &mut room);
+    wide.extend_from_slice(&room[..used]);
+    let mut writer = BlockStatusWriter::new_extended(cookie, 0, 1, 1 << 40, false, 8, &mut room);
+    writer.push(4096, StatusFlags::DATA);
+    writer.push(1 << 40, StatusFlags::HOLE_ZERO);
+    let used = writer.finish(true).unwrap_or(0);
+    wide.extend_from_slice(&room[..used]);
+
+    let mut endless_wide = vec![9];
+    let header = ExtendedChunkHeader {
+        flags: crate::ChunkFlags::DONE,
+        kind: crate::ChunkKind::OFFSET_DATA,
+        cookie,
+        offset: 0,
+        length: u64::MAX,
+    };
+    endless_wide.extend_from_slice(&header.encode());
     vec![
+        ("extended", wide),
+        ("extended-endless", endless_wide),
         ("simple", simple),
         ("chunks", chunks),
         ("status", status),
@@ -332,8 +446,38 @@ fn connections() -> Seeds {
         option(OptionCode::GO, &info("disk", ALL)),
     ]
     .concat();
-    let refused = [
+    let extended = [
+        option(OptionCode::STRUCTURED_REPLY, b""),
+        option(OptionCode::EXTENDED_HEADERS, b"data"),
         option(OptionCode::EXTENDED_HEADERS, b""),
+        option(OptionCode::STRUCTURED_REPLY, b""),
+        option(
+            OptionCode::SET_META_CONTEXT,
+            &meta("disk", &["base:allocation", "x-pollux:replicated"]),
+        ),
+        option(OptionCode::GO, &info("disk", ALL)),
+        ask_wide(C::READ, F::NONE, 0, 512),
+        ask_wide(C::WRITE, F::FUA.with(F::PAYLOAD_LEN), 0, 8),
+        b"payload.".to_vec(),
+        ask_wide(C::WRITE, F::NONE, 0, 1 << 40),
+        ask_wide(C::TRIM, F::PAYLOAD_LEN, 0, 8),
+        b"dropped.".to_vec(),
+        ask_wide(C::WRITE_ZEROES, F::NONE, 0, 64 << 20),
+        ask_wide(C::BLOCK_STATUS, F::REQ_ONE, 0, 64 << 20),
+        filtered(0, 64 << 20, &[2]),
+        filtered(0, 64 << 20, &[2, 2]),
+        filtered(0, 64 << 20, &[1, 2, 3]),
+        ask_wide(C::CACHE, F::NONE, 0, 64 << 20),
+        ask_wide(C::WRITE, F::PAYLOAD_LEN, 0, (32 << 20) + 1),
+    ]
+    .concat();
+    let by_name = [
+        option(OptionCode::EXTENDED_HEADERS, b""),
+        option(OptionCode::EXPORT_NAME, b"disk"),
+    ]
+    .concat();
+    let refused = [
+        option(OptionCode::PEEK_EXPORT, b""),
         option(OptionCode::STARTTLS, b""),
         option(OptionCode::GO, &info("secondary", ALL)),
         option(OptionCode::GO, &info("nothing", ALL)),
@@ -350,6 +494,11 @@ fn connections() -> Seeds {
     ]
     .concat();
     vec![
+        ("extended", [&[0, 0], &modern[..], &extended].concat()),
+        (
+            "extended-by-name",
+            [&[0, 0], &modern[..], &by_name].concat(),
+        ),
         (
             "structured",
             [&[0, 0], &modern[..], &structured, &requests].concat(),

@@ -4,9 +4,9 @@
 use super::fixture::Fixture;
 use super::split_mix::SplitMix;
 use crate::{
-    Agreed, ClientError, ClientNegotiation, ClientStep, CloseReason, Command, Cookie, ExportName,
-    ExportNameReply, Fatal, Item, Negotiated, Negotiation, OptionReplyHeader, OptionReplyKind,
-    Policy, Replies, Reply, ReplyError, ReplyStyle, Step, Transmission, Wish,
+    Agreed, ClientError, ClientNegotiation, ClientStep, CloseReason, Command, Cookie, ErrorChunk,
+    ExportName, ExportNameReply, Fatal, Item, Negotiated, Negotiation, OptionReplyHeader,
+    OptionReplyKind, Policy, Replies, Reply, ReplyError, ReplyStyle, Step, Transmission, Wish,
 };
 
 /// What a connection came to.
@@ -41,6 +41,7 @@ pub fn fuzz_policy(choice: u8) -> Policy {
         no_zeroes: choice & 1 == 0,
         list: choice & 2 == 0,
         structured_replies: choice & 4 == 0,
+        extended_headers: choice & 8 == 0,
         options_max: 50,
         ..Policy::default()
     }
@@ -157,19 +158,35 @@ fn transmit(
                 transcript.events.push(Event::Item(parsed.item));
                 return;
             }
-            Item::Request { cookie, command } => {
+            Item::Request {
+                cookie,
+                offset: request,
+                command,
+            } => {
                 assert!(!taken.is_empty(), "a request step takes something");
                 assert_eq!(machine.payload_left(), command.payload());
                 match command {
                     Command::Read { offset, length, .. } => {
                         style.encode_read(cookie, offset, length, &mut room)
                     }
-                    _ => style.encode_ok(cookie, &mut room),
+                    _ => style.encode_ok(cookie, request, &mut room),
                 }
             }
             Item::Reject {
-                cookie, refused, ..
-            } => style.encode_error(cookie, refused.error, refused.text, &mut room),
+                cookie,
+                offset,
+                refused,
+                ..
+            } => {
+                let chunk = ErrorChunk {
+                    cookie,
+                    error: refused.error,
+                    text: refused.text,
+                    offset: None,
+                    done: true,
+                };
+                style.encode_error(chunk, offset, &mut room)
+            }
         };
         transcript.sent.extend_from_slice(&room[..length]);
         transcript.events.push(Event::Item(parsed.item));
@@ -211,19 +228,26 @@ fn check_sent(transcript: &Transcript) {
     } else {
         assert_eq!(finals, answered + 1, "GO is acknowledged once");
     }
-    check_replies(transcript, rest);
+    check_replies(transcript, negotiated.replies, rest);
 }
 
 /// `sent` is one reply per request and refusal, in order, without the data of reads.
-fn check_replies(transcript: &Transcript, mut sent: &[u8]) {
+fn check_replies(transcript: &Transcript, style: ReplyStyle, mut sent: &[u8]) {
     for event in &transcript.events {
         let Event::Item(item) = event else { continue };
-        let (expected, failed) = match item {
-            Item::Request { cookie, .. } => (*cookie, false),
-            Item::Reject { cookie, .. } => (*cookie, true),
+        let (expected, at, failed) = match item {
+            Item::Request { cookie, offset, .. } => (*cookie, *offset, false),
+            Item::Reject { cookie, offset, .. } => (*cookie, *offset, true),
             _ => continue,
         };
-        let parsed = Replies::new().next(sent).expect("replies are well formed");
+        let mut replies = Replies::new();
+        let parsed = replies.next(sent).expect("replies are well formed");
+        let echo = (style == ReplyStyle::Extended).then_some(at);
+        assert_eq!(
+            replies.echoed(),
+            echo,
+            "extended replies alone echo the offset"
+        );
         let (cookie, error) = match parsed.reply {
             Reply::Simple { cookie, result } => (cookie, result.is_err()),
             Reply::OffsetData {
@@ -246,10 +270,10 @@ fn check_replies(transcript: &Transcript, mut sent: &[u8]) {
 pub fn client_negotiation(bytes: &[u8]) {
     let [seed, stream @ ..] = bytes else { return };
     let name = ExportName::new("disk").unwrap_or_default();
-    let wish = if *seed & 2 == 0 {
-        Wish::full(name)
-    } else {
-        Wish::simple(name)
+    let wish = match *seed & 6 {
+        0 => Wish::full(name),
+        4 => Wish::extended(name),
+        _ => Wish::simple(name),
     };
     let whole = greet(wish.clone(), [stream]);
     let pieces = SplitMix(u64::from(*seed)).pieces(stream, 30);

@@ -5,10 +5,10 @@ use super::{
     CloseReason, Done, ExportInfo, Exports, Negotiated, Negotiation, OptionError, Refusal,
     SelectedContext, Tls, contexts,
 };
-use crate::codes::{ClientFlags, OptionCode, OptionReplyKind};
+use crate::codes::{ClientFlags, OptionCode, OptionReplyKind, TransmissionFlags};
 use crate::{
-    ExportName, ExportNameReply, Info, InfoRequest, ListEntry, Malformed, MetaContext, MetaQueries,
-    MetaRequest, OptionReply, ReplyStyle,
+    ContextSet, ExportName, ExportNameReply, Info, InfoRequest, ListEntry, Malformed, MetaContext,
+    MetaQueries, MetaRequest, OptionReply, ReplyStyle,
 };
 
 impl Negotiation {
@@ -41,7 +41,15 @@ impl Negotiation {
             }
             OptionCode::STRUCTURED_REPLY if self.policy.structured_replies => {
                 no_data(data)?;
+                if self.replies == ReplyStyle::Extended {
+                    let text = "extended headers are on, replies are structured".to_owned();
+                    return Err((OptionReplyKind::ERR_EXT_HEADER_REQD, text));
+                }
                 self.replies = ReplyStyle::Structured;
+            }
+            OptionCode::EXTENDED_HEADERS if self.policy.offers_extended_headers() => {
+                no_data(data)?;
+                self.replies = ReplyStyle::Extended;
             }
             OptionCode::LIST_META_CONTEXT if self.policy.structured_replies => {
                 let (_, export, queries) = self.meta_request(data, exports)?;
@@ -54,6 +62,10 @@ impl Negotiation {
             OptionCode::SET_META_CONTEXT if self.policy.structured_replies => {
                 let (asked, export, queries) = self.meta_request(data, exports)?;
                 let contexts = contexts::selected(&export.contexts, &queries);
+                if contexts.len() > ContextSet::MAX {
+                    let text = format!("more than {} contexts", ContextSet::MAX);
+                    return Err((OptionReplyKind::ERR_TOO_BIG, text));
+                }
                 for SelectedContext { id, name } in &contexts {
                     reply.with(OptionReplyKind::META_CONTEXT, out, |out| {
                         MetaContext { id: *id, name }.encode(out);
@@ -64,7 +76,6 @@ impl Negotiation {
                     contexts,
                 });
             }
-            // EXTENDED_HEADERS is among them: this server replies in compact headers only.
             _ => {
                 let text = format!("option {} is not supported", option.0);
                 return Err((OptionReplyKind::ERR_UNSUP, text));
@@ -86,6 +97,9 @@ impl Negotiation {
         }
         if let Err((_, text)) = self.protected() {
             return close(text);
+        }
+        if self.replies == ReplyStyle::Extended {
+            return close("after extended headers an export is chosen by GO".to_owned());
         }
         let asked = match ExportName::from_wire(data) {
             Ok(name) => name,
@@ -214,7 +228,7 @@ impl Negotiation {
         };
         tell(Info::Export {
             size: export.size,
-            flags: export.flags(self.replies),
+            flags: self.flags(&export, !self.contexts(&asked, &export).is_empty()),
         });
         if wanted.name {
             tell(Info::Name(export.name.as_str()));
@@ -228,19 +242,28 @@ impl Negotiation {
         Ok((asked, export))
     }
 
+    /// What was selected of `export`, which the client calls `asked`.
+    fn contexts(&self, asked: &ExportName, export: &ExportInfo) -> Vec<SelectedContext> {
+        let selected = self.selection.as_ref().filter(|s| s.export == *asked);
+        let selected = selected.map_or(&[][..], |selection| &selection.contexts);
+        // The export may have lost a context since.
+        let is_offered = |context: &&SelectedContext| export.contexts.contains(&context.name);
+        selected.iter().filter(is_offered).cloned().collect()
+    }
+
+    /// The transmission flags as things stand.
+    fn flags(&self, export: &ExportInfo, has_contexts: bool) -> TransmissionFlags {
+        let filters = self.replies == ReplyStyle::Extended && has_contexts;
+        export
+            .flags(self.replies)
+            .with_if(TransmissionFlags::BLOCK_STATUS_PAYLOAD, filters)
+    }
+
     /// Settles on `export`, which the client called `asked`.
-    fn agree(&mut self, asked: &ExportName, export: ExportInfo) -> Negotiated {
-        let contexts = match self.selection.take() {
-            Some(selection) if selection.export == *asked => {
-                let mut contexts = selection.contexts;
-                // The export may have lost a context since.
-                contexts.retain(|context| export.contexts.contains(&context.name));
-                contexts
-            }
-            _ => Vec::new(),
-        };
+    fn agree(&self, asked: &ExportName, export: ExportInfo) -> Negotiated {
+        let contexts = self.contexts(asked, &export);
         Negotiated {
-            flags: export.flags(self.replies),
+            flags: self.flags(&export, !contexts.is_empty()),
             export,
             replies: self.replies,
             contexts,

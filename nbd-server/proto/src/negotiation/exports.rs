@@ -72,8 +72,8 @@ pub struct Features {
 }
 
 impl ExportInfo {
-    /// The transmission flags of a connection that negotiated `replies`. What changes data is not
-    /// offered on a read-only export.
+    /// The transmission flags of a connection that negotiated `replies` and no meta context. What
+    /// changes data is not offered on a read-only export.
     pub fn flags(&self, replies: ReplyStyle) -> TransmissionFlags {
         use TransmissionFlags as F;
         let has = self.features;
@@ -86,7 +86,7 @@ impl ExportInfo {
             .with_if(F::ROTATIONAL, has.rotational)
             .with_if(F::SEND_TRIM, has.trim && writable)
             .with_if(F::SEND_WRITE_ZEROES, zeroes)
-            .with_if(F::SEND_DF, replies == ReplyStyle::Structured)
+            .with_if(F::SEND_DF, replies.is_chunked())
             .with_if(F::CAN_MULTI_CONN, has.multi_conn)
             .with_if(F::SEND_CACHE, has.cache)
             .with_if(F::SEND_FAST_ZERO, has.fast_zero && zeroes)

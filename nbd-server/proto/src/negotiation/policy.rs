@@ -12,6 +12,9 @@ pub struct Policy {
     /// Structured replies may be negotiated; otherwise the option is unknown, and with it meta
     /// contexts.
     pub structured_replies: bool,
+    /// Extended headers may be negotiated, where structured replies may; otherwise the option is
+    /// unknown.
+    pub extended_headers: bool,
     /// What is done with TLS.
     pub tls: Tls,
     /// Longest data of one option, bytes. A longer one ends the connection.
@@ -49,6 +52,7 @@ impl Default for Policy {
             no_zeroes: true,
             list: true,
             structured_replies: true,
+            extended_headers: true,
             tls: Tls::Unsupported,
             option_length_max: 64 << 10,
             options_max: 1000,
@@ -58,6 +62,11 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// A client may turn to extended headers.
+    pub fn offers_extended_headers(&self) -> bool {
+        self.structured_replies && self.extended_headers
+    }
+
     /// The flags of the greeting.
     pub fn handshake_flags(&self) -> HandshakeFlags {
         HandshakeFlags::FIXED_NEWSTYLE.with_if(HandshakeFlags::NO_ZEROES, self.no_zeroes)

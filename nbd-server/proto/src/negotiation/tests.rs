@@ -1,5 +1,7 @@
 //! Every rule of the handshake, option by option.
 
+mod extended;
+
 use super::*;
 use crate::fuzzing::fixture::{Fixture, SIZE, disk};
 use crate::{
@@ -145,13 +147,7 @@ fn client_flags_that_were_not_offered_end_the_connection() {
 #[test]
 fn an_unknown_option_is_unsupported_and_the_stream_stays_in_step() {
     let mut talk = Talk::new();
-    for option in [
-        O(0),
-        O::PEEK_EXPORT,
-        O::EXTENDED_HEADERS,
-        O(12),
-        O(u32::MAX),
-    ] {
+    for option in [O(0), O::PEEK_EXPORT, O(12), O(u32::MAX)] {
         assert_eq!(talk.error(option, b"some data"), K::ERR_UNSUP, "{option:?}");
     }
     talk.still_in_step();

@@ -1,6 +1,6 @@
 //! Extents of a meta context.
 
-use super::chunk::{ChunkHeader, done_if};
+use super::chunk::{ChunkHeader, ExtendedChunkHeader, Framing};
 use crate::codes::{ChunkKind, Cookie};
 
 /// Most extents of one chunk: 2^20, as the protocol recommends.
@@ -9,9 +9,10 @@ pub const STATUS_EXTENTS_MAX: usize = 1 << 20;
 /// Longest extent of 32 bits that keeps the next one aligned to 64 KiB.
 const LENGTH_MAX: u64 = 0xffff_0000;
 
-/// Status of a run in a meta context; what the bits mean is the context's matter.
+/// Status of a run in a meta context; what the bits mean is the context's matter. Compact headers
+/// carry the lower 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub struct StatusFlags(pub u32);
+pub struct StatusFlags(pub u64);
 
 impl StatusFlags {
     /// Data, or not known to be anything else.
@@ -28,7 +29,7 @@ impl StatusFlags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusExtent {
     /// Bytes, not 0.
-    pub length: u32,
+    pub length: u64,
     /// Their status.
     pub flags: StatusFlags,
 }
@@ -39,6 +40,11 @@ pub struct StatusExtent {
 /// 24: n × { length u32, flags u32 }`
 /// Source: NBD protocol, `NBD_REPLY_TYPE_BLOCK_STATUS`.
 ///
+/// In extended headers it is a BLOCK_STATUS_EXT chunk:
+/// `0: extended chunk header with kind 6 and length 8 + 16n | 32: context id u32 | 36: n u32 |
+/// 40: n × { length u64, flags u64 }`
+/// Source: NBD protocol, `NBD_REPLY_TYPE_BLOCK_STATUS_EXT`.
+///
 /// Runs are pushed in order from the request's offset. Equal neighbours become one extent; the
 /// chunk is complete once the request is covered, and stops early, as the protocol allows, when
 /// buffer or limit are exhausted. Only the last extent may reach beyond the request; with REQ_ONE
@@ -46,6 +52,7 @@ pub struct StatusExtent {
 #[derive(Debug)]
 pub struct BlockStatusWriter<'a> {
     out: &'a mut [u8],
+    framing: Framing,
     cookie: Cookie,
     context: u32,
     requested: u64,
@@ -65,6 +72,8 @@ pub struct BlockStatusWriter<'a> {
 impl<'a> BlockStatusWriter<'a> {
     /// Shortest chunk: one extent.
     pub const LEN_MIN: usize = ChunkHeader::LEN + 4 + 8;
+    /// Shortest chunk in extended headers.
+    pub const EXTENDED_LEN_MIN: usize = ExtendedChunkHeader::LEN + 8 + 16;
 
     /// A chunk for a request of `requested` bytes, of at most `extents_max` extents.
     ///
@@ -79,8 +88,40 @@ impl<'a> BlockStatusWriter<'a> {
         extents_max: usize,
         out: &'a mut [u8],
     ) -> Self {
+        let framing = Framing::Compact;
+        Self::open(framing, cookie, context, requested, one, extents_max, out)
+    }
+
+    /// As [`BlockStatusWriter::new`], in extended headers, for a request at `offset`.
+    ///
+    /// # Panics
+    /// If `out` is shorter than [`BlockStatusWriter::EXTENDED_LEN_MIN`], or `requested` or
+    /// `extents_max` is 0.
+    pub fn new_extended(
+        cookie: Cookie,
+        offset: u64,
+        context: u32,
+        requested: u64,
+        one: bool,
+        extents_max: usize,
+        out: &'a mut [u8],
+    ) -> Self {
+        let framing = Framing::Extended(offset);
+        Self::open(framing, cookie, context, requested, one, extents_max, out)
+    }
+
+    fn open(
+        framing: Framing,
+        cookie: Cookie,
+        context: u32,
+        requested: u64,
+        one: bool,
+        extents_max: usize,
+        out: &'a mut [u8],
+    ) -> Self {
+        let (begin, step) = layout(framing);
         assert!(
-            out.len() >= Self::LEN_MIN,
+            out.len() >= begin + step,
             "a status chunk does not fit {} bytes",
             out.len()
         );
@@ -93,9 +134,10 @@ impl<'a> BlockStatusWriter<'a> {
         } else {
             extents_max.min(STATUS_EXTENTS_MAX)
         };
-        let room = ((out.len() - ChunkHeader::LEN - 4) / 8).min(limit);
+        let room = ((out.len() - begin) / step).min(limit);
         BlockStatusWriter {
             out,
+            framing,
             cookie,
             context,
             requested,
@@ -141,16 +183,22 @@ impl<'a> BlockStatusWriter<'a> {
         } else {
             length
         };
-        self.write(length.min(LENGTH_MAX));
-        let header = ChunkHeader {
-            flags: done_if(done),
-            kind: ChunkKind::BLOCK_STATUS,
-            cookie: self.cookie,
-            length: (4 + 8 * self.written) as u32,
+        self.write(length.min(self.length_max()));
+        let (begin, step) = layout(self.framing);
+        let end = begin + step * self.written;
+        let kind = match self.framing {
+            Framing::Compact => ChunkKind::BLOCK_STATUS,
+            Framing::Extended(_) => ChunkKind::BLOCK_STATUS_EXT,
         };
-        self.out[..20].copy_from_slice(&header.encode());
-        self.out[20..24].copy_from_slice(&self.context.to_be_bytes());
-        Some(24 + 8 * self.written)
+        let payload = (end - self.framing.header()) as u32;
+        let at = self
+            .framing
+            .write(self.cookie, kind, done, payload, self.out);
+        self.out[at..at + 4].copy_from_slice(&self.context.to_be_bytes());
+        if let Framing::Extended(_) = self.framing {
+            self.out[at + 4..at + 8].copy_from_slice(&(self.written as u32).to_be_bytes());
+        }
+        Some(end)
     }
 
     /// Bytes covered so far.
@@ -160,17 +208,43 @@ impl<'a> BlockStatusWriter<'a> {
     }
 
     fn wants_more(&self) -> bool {
-        let cut = self.last.is_some_and(|(length, _)| length > LENGTH_MAX);
+        let cut = self
+            .last
+            .is_some_and(|(length, _)| length > self.length_max());
         !self.full && !cut && self.total() < self.requested
     }
 
     fn write(&mut self, length: u64) {
         let (_, flags) = self.last.expect("an extent is being written");
-        let at = 24 + 8 * self.written;
-        self.out[at..at + 4].copy_from_slice(&(length as u32).to_be_bytes());
-        self.out[at + 4..at + 8].copy_from_slice(&flags.0.to_be_bytes());
+        let (begin, step) = layout(self.framing);
+        let out = &mut self.out[begin + step * self.written..][..step];
+        match self.framing {
+            Framing::Compact => {
+                out[..4].copy_from_slice(&(length as u32).to_be_bytes());
+                out[4..].copy_from_slice(&(flags.0 as u32).to_be_bytes());
+            }
+            Framing::Extended(_) => {
+                out[..8].copy_from_slice(&length.to_be_bytes());
+                out[8..].copy_from_slice(&flags.0.to_be_bytes());
+            }
+        }
         self.written += 1;
         self.covered += length;
+    }
+
+    fn length_max(&self) -> u64 {
+        match self.framing {
+            Framing::Compact => LENGTH_MAX,
+            Framing::Extended(_) => u64::MAX,
+        }
+    }
+}
+
+/// Where extents begin, and the length of one.
+fn layout(framing: Framing) -> (usize, usize) {
+    match framing {
+        Framing::Compact => (ChunkHeader::LEN + 4, 8),
+        Framing::Extended(_) => (ExtendedChunkHeader::LEN + 8, 16),
     }
 }
 
@@ -193,7 +267,7 @@ mod tests {
             .chunks(8)
             .map(|raw| {
                 let word = |at| u32::from_be_bytes(raw[at..at + 4].try_into().unwrap());
-                (word(0), F(word(4)))
+                (word(0), F(word(4).into()))
             })
             .collect()
     }
@@ -271,5 +345,32 @@ mod tests {
         let mut writer = BlockStatusWriter::new(Cookie(9), 1, 8192, false, 8, &mut out);
         assert!(writer.push(0, F::DATA));
         assert_eq!(writer.finish(true), None);
+    }
+
+    #[test]
+    fn extended_block_status_chunk_is_these_bytes() {
+        let mut out = [0; 72];
+        let mut writer =
+            BlockStatusWriter::new_extended(Cookie(9), 512, 1, 1 << 40, false, 8, &mut out);
+        assert!(writer.push(4096, F::DATA));
+        assert!(!writer.push(1 << 40, F::HOLE_ZERO));
+        assert_eq!(writer.finish(true), Some(72));
+        assert_eq!(
+            out,
+            *b"\x6e\x8a\x27\x8c\x00\x01\x00\x06\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\x02\0\
+               \0\0\0\0\0\0\0\x28\0\0\0\x01\0\0\0\x02\
+               \0\0\0\0\0\0\x10\0\0\0\0\0\0\0\0\0\
+               \0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\x03"
+        );
+    }
+
+    #[test]
+    fn one_extended_extent_stays_inside_the_request() {
+        let mut out = [0; 56];
+        let mut writer =
+            BlockStatusWriter::new_extended(Cookie(9), 0, 1, 1 << 35, true, 8, &mut out);
+        assert!(!writer.push(1 << 41, F::ZERO));
+        assert_eq!(writer.finish(false), Some(56));
+        assert_eq!(out[40..48], (1u64 << 35).to_be_bytes());
     }
 }

@@ -1,6 +1,6 @@
 //! An error in a structured reply.
 
-use super::chunk::{ChunkHeader, done_if};
+use super::chunk::{ExtendedChunkHeader, Framing};
 use crate::NbdError;
 use crate::bytes::{STRING_MAX, clip};
 use crate::codes::{ChunkKind, Cookie};
@@ -25,8 +25,8 @@ pub struct ErrorChunk<'a> {
 }
 
 impl ErrorChunk<'_> {
-    /// Longest chunk, bytes.
-    pub const LEN_MAX: usize = ChunkHeader::LEN + 6 + STRING_MAX + 8;
+    /// Longest chunk, bytes, in either header.
+    pub const LEN_MAX: usize = ExtendedChunkHeader::LEN + 6 + STRING_MAX + 8;
 
     /// Writes the chunk to the start of `out` and gives its length. `text` gets the room that is
     /// left, so an error always fits where a header does.
@@ -34,34 +34,40 @@ impl ErrorChunk<'_> {
     /// # Panics
     /// If `out` is shorter than 26 bytes, or 34 with an offset.
     pub fn encode_into(self, out: &mut [u8]) -> usize {
+        self.encode_in(Framing::Compact, out)
+    }
+
+    /// As [`ErrorChunk::encode_into`], in an extended header that echoes the `request`'s offset.
+    ///
+    /// # Panics
+    /// If `out` is shorter than 38 bytes, or 46 with an offset.
+    pub fn encode_extended_into(self, request: u64, out: &mut [u8]) -> usize {
+        self.encode_in(Framing::Extended(request), out)
+    }
+
+    fn encode_in(self, framing: Framing, out: &mut [u8]) -> usize {
         let tail = self.offset.map_or(0, |_| 8);
-        let fixed = ChunkHeader::LEN + 6 + tail;
+        let fixed = framing.header() + 6 + tail;
         assert!(
             out.len() >= fixed,
             "{fixed} bytes of error do not fit {} bytes",
             out.len()
         );
         let text = clip(self.text, STRING_MAX.min(out.len() - fixed)).as_bytes();
-        let end = 26 + text.len();
-        let kind = if tail == 0 {
-            ChunkKind::ERROR
-        } else {
-            ChunkKind::ERROR_OFFSET
+        let kind = match self.offset {
+            None => ChunkKind::ERROR,
+            Some(_) => ChunkKind::ERROR_OFFSET,
         };
-        let header = ChunkHeader {
-            flags: done_if(self.done),
-            kind,
-            cookie: self.cookie,
-            length: (end + tail - ChunkHeader::LEN) as u32,
-        };
-        out[..20].copy_from_slice(&header.encode());
-        out[20..24].copy_from_slice(&self.error.to_wire().to_be_bytes());
-        out[24..26].copy_from_slice(&(text.len() as u16).to_be_bytes());
-        out[26..end].copy_from_slice(text);
+        let length = (6 + text.len() + tail) as u32;
+        let at = framing.write(self.cookie, kind, self.done, length, out);
+        let body = &mut out[at..];
+        body[..4].copy_from_slice(&self.error.to_wire().to_be_bytes());
+        body[4..6].copy_from_slice(&(text.len() as u16).to_be_bytes());
+        body[6..6 + text.len()].copy_from_slice(text);
         if let Some(offset) = self.offset {
-            out[end..end + 8].copy_from_slice(&offset.to_be_bytes());
+            body[6 + text.len()..][..8].copy_from_slice(&offset.to_be_bytes());
         }
-        end + tail
+        at + length as usize
     }
 }
 
@@ -112,6 +118,23 @@ mod tests {
             offset: Some(0),
             ..CHUNK
         };
-        assert_eq!(chunk.encode_into(&mut out), ErrorChunk::LEN_MAX);
+        assert_eq!(chunk.encode_into(&mut out), ErrorChunk::LEN_MAX - 12);
+        assert_eq!(chunk.encode_extended_into(7, &mut out), ErrorChunk::LEN_MAX);
+    }
+
+    #[test]
+    fn extended_error_offset_chunk_is_these_bytes() {
+        let mut out = [0; 64];
+        let chunk = ErrorChunk {
+            offset: Some(4096),
+            done: false,
+            ..CHUNK
+        };
+        assert_eq!(chunk.encode_extended_into(512, &mut out), 50);
+        assert_eq!(
+            out[..50],
+            *b"\x6e\x8a\x27\x8c\0\0\x80\x02\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\x02\0\
+               \0\0\0\0\0\0\0\x12\0\0\0\x05\0\x04gone\0\0\0\0\0\0\x10\0"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Data of a READ.
 
-use super::chunk::{ChunkHeader, done_if};
+use super::chunk::{ChunkHeader, ExtendedChunkHeader, Framing};
 use super::put;
 use crate::codes::{ChunkKind, Cookie};
 
@@ -24,6 +24,8 @@ pub struct OffsetData {
 impl OffsetData {
     /// Length in bytes, without the data.
     pub const LEN: usize = ChunkHeader::LEN + 8;
+    /// Length in bytes in an extended header, without the data.
+    pub const EXTENDED_LEN: usize = ExtendedChunkHeader::LEN + 8;
 
     /// Writes all but the data to the start of `out` and gives its length.
     ///
@@ -31,21 +33,28 @@ impl OffsetData {
     /// If `out` is shorter than [`OffsetData::LEN`], or `length` is 0 or above `u32::MAX - 8`.
     #[inline]
     pub fn encode_into(self, out: &mut [u8]) -> usize {
+        self.encode_in(Framing::Compact, out)
+    }
+
+    /// As [`OffsetData::encode_into`], in an extended header that echoes the `request`'s offset.
+    ///
+    /// # Panics
+    /// If `out` is shorter than [`OffsetData::EXTENDED_LEN`], or `length` is 0 or above
+    /// `u32::MAX - 8`.
+    #[inline]
+    pub fn encode_extended_into(self, request: u64, out: &mut [u8]) -> usize {
+        self.encode_in(Framing::Extended(request), out)
+    }
+
+    #[inline]
+    fn encode_in(self, framing: Framing, out: &mut [u8]) -> usize {
         assert!(self.length > 0, "a data chunk holds data");
         let length = self
             .length
             .checked_add(8)
             .expect("a payload has at most u32::MAX - 8 bytes");
-        let header = ChunkHeader {
-            flags: done_if(self.done),
-            kind: ChunkKind::OFFSET_DATA,
-            cookie: self.cookie,
-            length,
-        };
-        let mut bytes = [0; Self::LEN];
-        bytes[..20].copy_from_slice(&header.encode());
-        bytes[20..].copy_from_slice(&self.offset.to_be_bytes());
-        put(bytes, out)
+        let at = framing.write(self.cookie, ChunkKind::OFFSET_DATA, self.done, length, out);
+        at + put(self.offset.to_be_bytes(), &mut out[at..])
     }
 }
 
@@ -74,6 +83,23 @@ mod tests {
         }
         .encode_into(&mut out);
         assert_eq!(out[4..8], [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn extended_offset_data_is_these_bytes() {
+        let mut out = [0; 40];
+        let chunk = OffsetData {
+            cookie: Cookie(9),
+            offset: 0x1000,
+            length: 512,
+            done: true,
+        };
+        assert_eq!(chunk.encode_extended_into(0x800, &mut out), 40);
+        assert_eq!(
+            out,
+            *b"\x6e\x8a\x27\x8c\x00\x01\x00\x01\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\x08\0\
+               \0\0\0\0\0\0\x02\x08\0\0\0\0\0\0\x10\0"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Zeroes of a READ.
 
-use super::chunk::{ChunkHeader, done_if};
+use super::chunk::{ChunkHeader, ExtendedChunkHeader, Framing};
 use super::put;
 use crate::codes::{ChunkKind, Cookie};
 
@@ -23,6 +23,8 @@ pub struct OffsetHole {
 impl OffsetHole {
     /// Length in bytes.
     pub const LEN: usize = ChunkHeader::LEN + 12;
+    /// Length in bytes in an extended header.
+    pub const EXTENDED_LEN: usize = ExtendedChunkHeader::LEN + 12;
 
     /// Writes the chunk to the start of `out` and gives its length.
     ///
@@ -30,18 +32,26 @@ impl OffsetHole {
     /// If `out` is shorter than [`OffsetHole::LEN`], or `length` is 0.
     #[inline]
     pub fn encode_into(self, out: &mut [u8]) -> usize {
+        self.encode_in(Framing::Compact, out)
+    }
+
+    /// As [`OffsetHole::encode_into`], in an extended header that echoes the `request`'s offset.
+    ///
+    /// # Panics
+    /// If `out` is shorter than [`OffsetHole::EXTENDED_LEN`], or `length` is 0.
+    #[inline]
+    pub fn encode_extended_into(self, request: u64, out: &mut [u8]) -> usize {
+        self.encode_in(Framing::Extended(request), out)
+    }
+
+    #[inline]
+    fn encode_in(self, framing: Framing, out: &mut [u8]) -> usize {
         assert!(self.length > 0, "a hole is not empty");
-        let header = ChunkHeader {
-            flags: done_if(self.done),
-            kind: ChunkKind::OFFSET_HOLE,
-            cookie: self.cookie,
-            length: 12,
-        };
-        let mut bytes = [0; Self::LEN];
-        bytes[..20].copy_from_slice(&header.encode());
-        bytes[20..28].copy_from_slice(&self.offset.to_be_bytes());
-        bytes[28..].copy_from_slice(&self.length.to_be_bytes());
-        put(bytes, out)
+        let at = framing.write(self.cookie, ChunkKind::OFFSET_HOLE, self.done, 12, out);
+        let mut body = [0; 12];
+        body[..8].copy_from_slice(&self.offset.to_be_bytes());
+        body[8..].copy_from_slice(&self.length.to_be_bytes());
+        at + put(body, &mut out[at..])
     }
 }
 
@@ -63,6 +73,23 @@ mod tests {
             out,
             *b"\x66\x8e\x33\xef\x00\x00\x00\x02\0\0\0\0\0\0\0\x09\x00\x00\x00\x0c\
                \0\0\0\0\0\0\x10\0\0\0\x02\0"
+        );
+    }
+
+    #[test]
+    fn extended_offset_hole_is_these_bytes() {
+        let mut out = [0; 44];
+        let chunk = OffsetHole {
+            cookie: Cookie(9),
+            offset: 0x1000,
+            length: 512,
+            done: false,
+        };
+        assert_eq!(chunk.encode_extended_into(0, &mut out), 44);
+        assert_eq!(
+            out,
+            *b"\x6e\x8a\x27\x8c\x00\x00\x00\x02\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\0\
+               \0\0\0\0\0\0\0\x0c\0\0\0\0\0\0\x10\0\0\0\x02\0"
         );
     }
 }

@@ -1,8 +1,8 @@
 //! The one gate every request passes before anything acts on it.
 
-use super::{Command, Request};
+use super::{Command, ContextSet, ExtendedRequest, Request};
 use crate::codes::{CommandFlags, CommandKind, TransmissionFlags};
-use crate::{NbdError, Negotiated};
+use crate::{NbdError, Negotiated, ReplyStyle};
 
 /// What one connection may ask of its export, laid out for one look per request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,10 @@ pub struct Gate {
     /// Longest payload of READ and WRITE.
     payload_max: u32,
     read_only: bool,
+    /// Requests come in extended headers.
+    extended: bool,
+    /// Ids of the selected contexts, in their order.
+    contexts: Vec<u32>,
     /// Flags each command may carry, by its number; `None` if the command is not served.
     allowed: [Option<CommandFlags>; Gate::COMMANDS],
 }
@@ -26,6 +30,9 @@ pub struct Refused {
     /// Words for people, for error chunks and logs.
     pub text: &'static str,
 }
+
+/// What clients may send that were told no maximum, bytes.
+const PAYLOAD_USUAL: u32 = 1 << 25;
 
 const fn refused(error: NbdError, text: &'static str) -> Refused {
     Refused { error, text }
@@ -43,6 +50,7 @@ impl Gate {
             export,
             flags,
             contexts,
+            replies,
             ..
         } = negotiated;
         let has = |flag: TransmissionFlags| flags.contains(flag);
@@ -57,7 +65,12 @@ impl Gate {
             true,
             F::NONE.with_if(F::DF, has(T::SEND_DF)),
         );
-        serve(CommandKind::WRITE, true, F::NONE);
+        let extended = *replies == ReplyStyle::Extended;
+        serve(
+            CommandKind::WRITE,
+            true,
+            F::NONE.with_if(F::PAYLOAD_LEN, extended),
+        );
         // DISC is obeyed whatever its flags are.
         serve(CommandKind::DISC, true, F(u16::MAX));
         serve(CommandKind::FLUSH, has(T::SEND_FLUSH), F::NONE);
@@ -68,17 +81,24 @@ impl Gate {
             has(T::SEND_WRITE_ZEROES),
             F::NO_HOLE.with_if(F::FAST_ZERO, has(T::SEND_FAST_ZERO)),
         );
-        serve(CommandKind::BLOCK_STATUS, !contexts.is_empty(), F::REQ_ONE);
+        serve(
+            CommandKind::BLOCK_STATUS,
+            !contexts.is_empty(),
+            F::REQ_ONE.with_if(F::PAYLOAD_LEN, has(T::BLOCK_STATUS_PAYLOAD)),
+        );
+        let contexts = contexts.iter().take(ContextSet::MAX);
         Gate {
             size: export.size,
             misaligned: u64::from(export.block_sizes.minimum()) - 1,
             payload_max: export.block_sizes.maximum(),
             read_only: export.read_only,
+            extended,
+            contexts: contexts.map(|context| context.id).collect(),
             allowed,
         }
     }
 
-    /// Judges a request: the command it is, or the error it gets.
+    /// Judges a request in a compact header: the command it is, or the error it gets.
     ///
     /// In this order: EPERM for what would change a read-only export; EINVAL for an unknown or
     /// unadvertised command, for a flag that is not this command's or was not advertised, for a
@@ -88,7 +108,94 @@ impl Gate {
     /// [`Command::Nothing`], only BLOCK_STATUS must have an extent to report and is EINVAL.
     #[inline]
     pub fn check(&self, request: &Request) -> Result<Command, Refused> {
-        let Request {
+        self.judge(&ExtendedRequest::from(*request))
+    }
+
+    /// Judges a request in an extended header as [`Gate::check`] does. A WRITE must carry
+    /// PAYLOAD_LEN. The length of a BLOCK_STATUS that carries it is that of a payload: such a
+    /// request is judged by [`Gate::check_filter`], here only what its header tells.
+    #[inline]
+    pub fn check_extended(&self, request: &ExtendedRequest) -> Result<Command, Refused> {
+        let has_payload = request.flags.contains(CommandFlags::PAYLOAD_LEN);
+        if request.kind == CommandKind::WRITE && !has_payload && !self.read_only {
+            let text = "a write in an extended header says how long its payload is";
+            return Err(refused(NbdError::Invalid, text));
+        }
+        self.judge(request)
+    }
+
+    /// Whether the payload of this request is a filter that [`Gate::check_filter`] judges.
+    pub fn takes_filter(&self, request: &ExtendedRequest) -> bool {
+        let ExtendedRequest { flags, length, .. } = *request;
+        let allowed = self.allowed[CommandKind::BLOCK_STATUS.0 as usize];
+        let is_allowed = allowed.is_some_and(|allowed| flags.without(allowed).is_empty());
+        request.kind == CommandKind::BLOCK_STATUS
+            && flags.contains(CommandFlags::PAYLOAD_LEN)
+            && is_allowed
+            && length <= self.filter_max()
+            && length >= 12
+            && length.is_multiple_of(4)
+    }
+
+    /// Longest payload of BLOCK_STATUS, bytes: every context once.
+    pub fn filter_max(&self) -> u64 {
+        8 + 4 * self.contexts.len() as u64
+    }
+
+    /// Judges a BLOCK_STATUS whose payload is `filter`, and which [`Gate::takes_filter`]:
+    ///
+    /// `0: effect length u64 | 8: n × context id u32`
+    /// Source: NBD protocol, `NBD_CMD_BLOCK_STATUS`.
+    ///
+    /// Errors: as for every other request, and EINVAL for an id that was not selected or comes
+    /// twice.
+    pub fn check_filter(
+        &self,
+        request: &ExtendedRequest,
+        filter: &[u8],
+    ) -> Result<Command, Refused> {
+        let Some((length, ids)) = filter.split_first_chunk::<8>() else {
+            return Err(refused(NbdError::Invalid, "a filter begins with a length"));
+        };
+        let mut wanted = ContextSet::default();
+        for id in ids.as_chunks::<4>().0 {
+            let id = u32::from_be_bytes(*id);
+            let place = self.contexts.iter().position(|known| *known == id);
+            match place {
+                Some(place) if !wanted.has(place) => wanted = wanted.with(place),
+                Some(_) => {
+                    return Err(refused(NbdError::Invalid, "a filter names a context twice"));
+                }
+                None => {
+                    let text = "a filter names a context that was not selected";
+                    return Err(refused(NbdError::Invalid, text));
+                }
+            }
+        }
+        let request = ExtendedRequest {
+            flags: request.flags.without(CommandFlags::PAYLOAD_LEN),
+            length: u64::from_be_bytes(*length),
+            ..*request
+        };
+        match self.judge(&request)? {
+            Command::BlockStatus {
+                offset,
+                length,
+                one,
+                ..
+            } => Ok(Command::BlockStatus {
+                offset,
+                length,
+                one,
+                contexts: wanted,
+            }),
+            other => Ok(other),
+        }
+    }
+
+    #[inline]
+    fn judge(&self, request: &ExtendedRequest) -> Result<Command, Refused> {
+        let ExtendedRequest {
             flags,
             kind,
             offset,
@@ -115,22 +222,26 @@ impl Gate {
         match kind {
             CommandKind::FLUSH => return Ok(Command::Flush),
             CommandKind::DISC => return Ok(Command::Disconnect),
+            CommandKind::BLOCK_STATUS if flags.contains(CommandFlags::PAYLOAD_LEN) => {
+                let text = "the payload of a block status is no filter";
+                return Err(refused(NbdError::Invalid, text));
+            }
             _ => {}
         }
         let moves_data = matches!(kind, CommandKind::READ | CommandKind::WRITE);
-        if moves_data && length > self.payload_max {
+        if moves_data && length > u64::from(self.payload_max) {
             return Err(refused(
                 NbdError::Invalid,
                 "the payload is longer than the maximum",
             ));
         }
-        if (offset | u64::from(length)) & self.misaligned != 0 {
+        if (offset | length) & self.misaligned != 0 {
             return Err(refused(
                 NbdError::Invalid,
                 "the request is off the minimum block size",
             ));
         }
-        if offset > self.size || u64::from(length) > self.size - offset {
+        if offset > self.size || length > self.size - offset {
             return Err(beyond_the_end(kind));
         }
         if length == 0 {
@@ -141,40 +252,52 @@ impl Gate {
                 _ => Ok(Command::Nothing),
             };
         }
-        let extent = u64::from(length);
         match kind {
+            // Not longer than the longest payload, which has 32 bits.
             CommandKind::READ => Ok(Command::Read {
                 offset,
-                length,
+                length: length as u32,
                 in_one: flags.contains(CommandFlags::DF),
             }),
             CommandKind::WRITE => Ok(Command::Write {
                 offset,
-                length,
+                length: length as u32,
                 fua,
             }),
             CommandKind::TRIM => Ok(Command::Trim {
                 offset,
-                length: extent,
+                length,
                 fua,
             }),
-            CommandKind::CACHE => Ok(Command::Cache {
-                offset,
-                length: extent,
-            }),
+            CommandKind::CACHE => Ok(Command::Cache { offset, length }),
             CommandKind::WRITE_ZEROES => Ok(Command::WriteZeroes {
                 offset,
-                length: extent,
+                length,
                 fua,
                 no_hole: flags.contains(CommandFlags::NO_HOLE),
                 fast: flags.contains(CommandFlags::FAST_ZERO),
             }),
             CommandKind::BLOCK_STATUS => Ok(Command::BlockStatus {
                 offset,
-                length: extent,
+                length,
                 one: flags.contains(CommandFlags::REQ_ONE),
+                contexts: ContextSet::first(self.contexts.len()),
             }),
             _ => Err(self.unserved(kind)),
+        }
+    }
+
+    /// Requests come in extended headers.
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
+    /// Longest payload that is dropped after a refusal, bytes. A longer one ends the connection.
+    pub fn drain_max(&self) -> u64 {
+        if self.extended {
+            u64::from(self.payload_max.max(PAYLOAD_USUAL))
+        } else {
+            u64::from(super::DRAIN_MAX)
         }
     }
 

@@ -9,12 +9,14 @@
 //! payload and sends nothing; replies are encoded by [`crate::ReplyStyle`] and the chunk types.
 
 mod command;
+mod extended_request;
 mod gate;
 mod request;
 #[cfg(test)]
 mod tests;
 
-pub use command::Command;
+pub use command::{Command, ContextSet};
+pub use extended_request::ExtendedRequest;
 pub use gate::{Gate, Refused};
 pub use request::Request;
 
@@ -27,8 +29,10 @@ pub struct Transmission {
     gate: Gate,
     state: State,
     /// A header of which only the first `stashed` bytes have arrived.
-    stash: [u8; Request::LEN],
+    stash: [u8; ExtendedRequest::LEN],
     stashed: usize,
+    /// Room for the payload of a BLOCK_STATUS, taken once.
+    filter: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +40,10 @@ enum State {
     Header,
     /// So many bytes of payload of the write last accepted are still to come.
     Payload(u32),
-    /// So many bytes of payload of a refused write are still to come.
+    /// So many bytes of payload of a refused request are still to come.
     Skip(u32),
+    /// The filter of this request is arriving.
+    Filter(ExtendedRequest),
     Disconnected,
     Failed(Fatal),
 }
@@ -59,6 +65,8 @@ pub enum Item {
     Request {
         /// Echo this in the replies.
         cookie: Cookie,
+        /// Offset of the request, for extended replies.
+        offset: u64,
         /// What to do; judged by the gate.
         command: Command,
     },
@@ -69,6 +77,8 @@ pub enum Item {
     Reject {
         /// Echo this in the reply.
         cookie: Cookie,
+        /// Offset of the request, for extended replies.
+        offset: u64,
         /// The command refused: a READ under structured replies must be answered by chunks.
         kind: CommandKind,
         /// The error to send.
@@ -86,23 +96,30 @@ pub enum Fatal {
     /// A request does not begin with its magic.
     #[error("a request began with {0:#x}")]
     Magic(u32),
-    /// The payload of a write is too long to be dropped.
-    #[error("a write announced {0} bytes of payload")]
-    PayloadTooLong(u32),
+    /// The payload of a refused request is too long to be dropped.
+    #[error("a request announced {0} bytes of payload")]
+    PayloadTooLong(u64),
 }
 
-/// Longest payload of a refused write that is read and dropped, bytes. A longer one ends the
-/// connection.
+/// Longest payload of a refused write in a compact header that is read and dropped, bytes. A longer
+/// one ends the connection. In extended headers it is the longest payload that was announced, at
+/// least 32 MiB.
 pub const DRAIN_MAX: u32 = 64 << 20;
 
 impl Transmission {
     /// The transmission phase that follows a negotiation.
     pub fn new(negotiated: &Negotiated) -> Self {
+        let gate = Gate::new(negotiated);
+        let filter_max = match gate.is_extended() {
+            true => gate.filter_max() as usize,
+            false => 0,
+        };
         Transmission {
-            gate: Gate::new(negotiated),
+            gate,
             state: State::Header,
-            stash: [0; Request::LEN],
+            stash: [0; ExtendedRequest::LEN],
             stashed: 0,
+            filter: Vec::with_capacity(filter_max),
         }
     }
 
@@ -111,15 +128,18 @@ impl Transmission {
     /// comes to the same requests. Errors: [`Fatal`], and the same on every later call.
     #[inline]
     pub fn next(&mut self, bytes: &[u8]) -> Result<Parsed, Fatal> {
-        if self.state == State::Header
-            && self.stashed == 0
-            && let Some(head) = bytes.first_chunk::<{ Request::LEN }>()
-        {
-            let item = self.header(head)?;
-            return Ok(Parsed {
-                consumed: Request::LEN,
-                item,
-            });
+        if self.state == State::Header && self.stashed == 0 {
+            if self.gate.is_extended() {
+                if let Some(head) = bytes.first_chunk::<{ ExtendedRequest::LEN }>() {
+                    return self.extended(head, bytes, ExtendedRequest::LEN);
+                }
+            } else if let Some(head) = bytes.first_chunk::<{ Request::LEN }>() {
+                let item = self.header(head)?;
+                return Ok(Parsed {
+                    consumed: Request::LEN,
+                    item,
+                });
+            }
         }
         self.next_slowly(bytes)
     }
@@ -145,13 +165,16 @@ impl Transmission {
             "{count} bytes received of {left} bytes of payload"
         );
         if left > 0 {
-            self.state = payload(left - count);
+            self.state = payload_left(left - count);
         }
     }
 
-    /// Bytes of a header of which the rest has not come.
-    pub fn unfinished(&self) -> &[u8] {
-        &self.stash[..self.stashed]
+    /// Bytes of a header, or of a header with its filter, of which the rest has not come.
+    pub fn unfinished(&self) -> Vec<u8> {
+        match self.state {
+            State::Filter(request) => [&request.encode()[..], &self.filter].concat(),
+            _ => self.stash[..self.stashed].to_vec(),
+        }
     }
 
     /// Bytes of payload of a refused write that are still to come.
@@ -181,31 +204,80 @@ impl Transmission {
             Ok(request) => request,
             Err(magic) => return Err(self.wrong_magic(magic)),
         };
-        let cookie = request.cookie;
-        match self.gate.check(&request) {
+        let judged = self.gate.check(&request);
+        let payload = request.payload().into();
+        self.judged(request.into(), payload, judged)
+    }
+
+    /// The header `head`, which ends at `consumed` of `bytes`, and the filter that may follow it.
+    #[inline]
+    fn extended(
+        &mut self,
+        head: &[u8; ExtendedRequest::LEN],
+        bytes: &[u8],
+        consumed: usize,
+    ) -> Result<Parsed, Fatal> {
+        let request = match ExtendedRequest::from_bytes(head) {
+            Ok(request) => request,
+            Err(magic) => return Err(self.wrong_magic(magic)),
+        };
+        if self.gate.takes_filter(&request) {
+            self.filter.clear();
+            self.state = State::Filter(request);
+            let rest = self.next_slowly(&bytes[consumed..])?;
+            return Ok(Parsed {
+                consumed: consumed + rest.consumed,
+                ..rest
+            });
+        }
+        let judged = self.gate.check_extended(&request);
+        let item = self.judged(request, request.payload(), judged)?;
+        Ok(Parsed { consumed, item })
+    }
+
+    /// What the gate's word on a request comes to; `payload` bytes follow it.
+    #[inline]
+    fn judged(
+        &mut self,
+        request: ExtendedRequest,
+        payload: u64,
+        judged: Result<Command, Refused>,
+    ) -> Result<Item, Fatal> {
+        let ExtendedRequest { cookie, offset, .. } = request;
+        match judged {
             Ok(Command::Disconnect) => {
                 self.state = State::Disconnected;
                 Ok(Item::Disconnect)
             }
             Ok(command) => {
-                self.state = payload(command.payload());
-                Ok(Item::Request { cookie, command })
+                self.state = payload_left(command.payload());
+                Ok(Item::Request {
+                    cookie,
+                    offset,
+                    command,
+                })
             }
-            Err(refused) => self.reject(&request, refused),
+            Err(refused) => self.reject(&request, payload, refused),
         }
     }
 
     #[cold]
-    fn reject(&mut self, request: &Request, refused: Refused) -> Result<Item, Fatal> {
-        let length = request.payload();
-        if length > DRAIN_MAX {
-            return Err(self.fail(Fatal::PayloadTooLong(length)));
+    fn reject(
+        &mut self,
+        request: &ExtendedRequest,
+        payload: u64,
+        refused: Refused,
+    ) -> Result<Item, Fatal> {
+        if payload > self.gate.drain_max() {
+            return Err(self.fail(Fatal::PayloadTooLong(payload)));
         }
-        if length > 0 {
-            self.state = State::Skip(length);
-        }
+        self.state = match payload as u32 {
+            0 => State::Header,
+            left => State::Skip(left),
+        };
         Ok(Item::Reject {
             cookie: request.cookie,
+            offset: request.offset,
             kind: request.kind,
             refused,
         })
@@ -236,7 +308,7 @@ impl Transmission {
             State::Payload(_) | State::Header if bytes.is_empty() => Ok(more),
             State::Payload(left) => {
                 let count = at_most(left, bytes);
-                self.state = payload(left - count);
+                self.state = payload_left(left - count);
                 Ok(Parsed {
                     consumed: count as usize,
                     item: Item::Payload,
@@ -261,19 +333,40 @@ impl Transmission {
                     item,
                 })
             }
+            State::Filter(request) => {
+                let left = request.length as usize - self.filter.len();
+                let count = left.min(bytes.len());
+                self.filter.extend_from_slice(&bytes[..count]);
+                if count < left {
+                    return Ok(more);
+                }
+                let judged = self.gate.check_filter(&request, &self.filter);
+                let item = self.judged(request, 0, judged)?;
+                Ok(Parsed {
+                    consumed: count,
+                    item,
+                })
+            }
             State::Header => {
-                let count = bytes.len().min(Request::LEN - self.stashed);
+                let length = match self.gate.is_extended() {
+                    true => ExtendedRequest::LEN,
+                    false => Request::LEN,
+                };
+                let count = bytes.len().min(length - self.stashed);
                 self.stash[self.stashed..self.stashed + count].copy_from_slice(&bytes[..count]);
                 self.stashed += count;
-                if self.stashed < Request::LEN {
+                if self.stashed < length {
                     return Ok(more);
                 }
                 self.stashed = 0;
                 let head = self.stash;
-                Ok(Parsed {
-                    consumed: count,
-                    item: self.header(&head)?,
-                })
+                match head.first_chunk::<{ Request::LEN }>() {
+                    Some(head) if !self.gate.is_extended() => Ok(Parsed {
+                        consumed: count,
+                        item: self.header(head)?,
+                    }),
+                    _ => self.extended(&head, bytes, count),
+                }
             }
         }
     }
@@ -281,7 +374,7 @@ impl Transmission {
 
 /// The state with `left` bytes of payload to come.
 #[inline]
-fn payload(left: u32) -> State {
+fn payload_left(left: u32) -> State {
     if left == 0 {
         State::Header
     } else {

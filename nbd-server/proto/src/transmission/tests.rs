@@ -1,5 +1,7 @@
 //! Every judgement of the gate, and the stream around it.
 
+mod extended;
+
 use super::*;
 use crate::codes::CommandFlags as F;
 use crate::codes::CommandKind as C;
@@ -101,6 +103,7 @@ fn commands_carry_what_the_request_said() {
         offset: 0,
         length: 512,
         one: true,
+        contexts: ContextSet::first(1),
     };
     assert_eq!(ask(&gate, C::BLOCK_STATUS, F::REQ_ONE, 0, 512), Ok(status));
     assert_eq!(ask(&gate, C::DISC, F::NONE, 0, 0), Ok(Command::Disconnect));
@@ -282,6 +285,7 @@ fn a_request_is_judged_where_it_lies() {
     };
     let item = Item::Request {
         cookie: Cookie(7),
+        offset: 0,
         command,
     };
     assert_eq!(
@@ -331,6 +335,7 @@ fn payload_is_told_from_requests() {
     assert_eq!(transmission.next(&bytes[30..]), Ok(rest));
     let item = Item::Request {
         cookie: Cookie(7),
+        offset: 0,
         command: Command::Nothing,
     };
     assert_eq!(
@@ -414,7 +419,7 @@ fn a_payload_is_dropped_up_to_64_mib_and_ends_the_connection_beyond() {
     let item = bearable.next(&write(DRAIN_MAX)).unwrap().item;
     assert!(matches!(item, Item::Reject { refused, .. } if refused.error == NbdError::Invalid));
     let mut absurd = transmission();
-    let fatal = Fatal::PayloadTooLong(DRAIN_MAX + 1);
+    let fatal = Fatal::PayloadTooLong(u64::from(DRAIN_MAX) + 1);
     assert_eq!(absurd.next(&write(DRAIN_MAX + 1)), Err(fatal));
     assert_eq!(absurd.next(&write(1)), Err(fatal));
 }

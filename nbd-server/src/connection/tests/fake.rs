@@ -14,7 +14,7 @@ use engine_core::units::{self, ByteRange, GRANULE};
 use engine_ring::{Arena, ArenaConfig, BufId, BufSlice, Class, Errno, Seg};
 use nbd_proto::{
     BASE_ALLOCATION, BlockSizes, CommandFlags, CommandKind, Cookie, ExportInfo, ExportName,
-    Features, Negotiated, ReplyStyle, Request, SelectedContext,
+    ExtendedRequest, Features, Negotiated, ReplyStyle, Request, SelectedContext, TransmissionFlags,
 };
 
 use crate::config::Limits;
@@ -33,7 +33,9 @@ pub(super) struct Fake {
     pub(super) send: Option<Vec<Seg>>,
     pub(super) sends: usize,
     pub(super) submitted: VecDeque<(ReqId, Op)>,
-    pub(super) queries: VecDeque<(u32, ByteRange)>,
+    pub(super) queries: VecDeque<(u32, ByteRange, ExtentKind)>,
+    /// What the volume knows to be zeroes, in order.
+    pub(super) holes: Vec<ByteRange>,
     pub(super) room: usize,
     pub(super) wants_room: bool,
     pub(super) timer: Option<Instant>,
@@ -93,8 +95,17 @@ impl Host for Fake {
         self.submitted.push_back((req, op));
     }
 
-    fn query_extents(&mut self, tag: u32, range: ByteRange, _: ExtentKind) {
-        self.queries.push_back((tag, range));
+    fn query_extents(&mut self, tag: u32, range: ByteRange, kind: ExtentKind) {
+        self.queries.push_back((tag, range, kind));
+    }
+
+    fn first_hole(&mut self, range: ByteRange, min: u64) -> Option<ByteRange> {
+        let end = range.offset + range.len;
+        self.holes.iter().find_map(|hole| {
+            let start = hole.offset.max(range.offset);
+            let len = (hole.offset + hole.len).min(end).saturating_sub(start);
+            (len >= min).then_some(ByteRange { offset: start, len })
+        })
     }
 
     fn set_timer(&mut self, at: Instant) {
@@ -158,6 +169,7 @@ pub(super) fn negotiated(replies: ReplyStyle) -> Negotiated {
             write_zeroes: true,
             fast_zero: true,
             multi_conn: true,
+            cache: true,
             ..Features::default()
         },
         block_sizes: BlockSizes::USUAL,
@@ -171,9 +183,24 @@ pub(super) fn negotiated(replies: ReplyStyle) -> Negotiated {
                 name: BASE_ALLOCATION.to_owned(),
             }]
         }
+        ReplyStyle::Extended => {
+            let names = [
+                BASE_ALLOCATION,
+                "x-pollux:replicated",
+                "qemu:dirty-bitmap:m",
+            ];
+            let context = |(id, name): (u32, &str)| SelectedContext {
+                id,
+                name: name.to_owned(),
+            };
+            (1..).zip(names).map(context).collect()
+        }
     };
+    let filters = replies == ReplyStyle::Extended;
     Negotiated {
-        flags: export.flags(replies),
+        flags: export
+            .flags(replies)
+            .with_if(TransmissionFlags::BLOCK_STATUS_PAYLOAD, filters),
         export,
         replies,
         contexts,
@@ -202,6 +229,7 @@ impl World {
             sends: 0,
             submitted: VecDeque::new(),
             queries: VecDeque::new(),
+            holes: Vec::new(),
             room: 1000,
             wants_room: false,
             timer: None,
@@ -242,7 +270,31 @@ impl World {
         offset: u64,
         length: u32,
     ) {
+        if self.connection.agreed.replies == ReplyStyle::Extended {
+            let is_write = kind == CommandKind::WRITE;
+            let flags = flags.with_if(CommandFlags::PAYLOAD_LEN, is_write);
+            return self.ask_wide(flags, kind, cookie, offset, length.into());
+        }
         let request = Request {
+            flags,
+            kind,
+            cookie: Cookie(cookie),
+            offset,
+            length,
+        };
+        self.input.extend(request.encode());
+    }
+
+    /// The client sends an extended header.
+    pub(super) fn ask_wide(
+        &mut self,
+        flags: CommandFlags,
+        kind: CommandKind,
+        cookie: u64,
+        offset: u64,
+        length: u64,
+    ) {
+        let request = ExtendedRequest {
             flags,
             kind,
             cookie: Cookie(cookie),
@@ -358,7 +410,7 @@ impl World {
 
     /// The volume answers the oldest question.
     pub(super) fn tell(&mut self, result: Result<&[BlockExtent], Errno>) {
-        let (tag, _) = self.host.queries.pop_front().unwrap();
+        let (tag, ..) = self.host.queries.pop_front().unwrap();
         self.connection
             .extents_came(&mut self.host, tag as u16, result);
     }
