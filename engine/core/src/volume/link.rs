@@ -371,9 +371,6 @@ impl Volume {
             Err(why) => return self.refuse(node, why),
         };
         let (life, is_blank) = (theirs.life, theirs.disk == Disk::Blank);
-        if !is_blank && !theirs.is_primary && !self.continues(node, life) {
-            return self.refuse_older(node, life);
-        }
         let is_behind = judge(&mine.chain, &theirs.chain) == Verdict::Behind;
         let (record, chain) = (theirs.record, theirs.chain.clone());
         let (incarnation, is_primary, disk) = (theirs.incarnation, theirs.is_primary, theirs.disk);
@@ -381,6 +378,12 @@ impl Volume {
             (Some(theirs), Some(mine)) => theirs.is_newer_than(&mine),
             (theirs, _) => theirs.is_some(),
         };
+        if !is_blank && !is_primary && !self.continues(node, life) {
+            self.forget_copy(node);
+            if disk == Disk::UpToDate {
+                return self.refuse(node, Refusal::OlderData);
+            }
+        }
         self.step(node, SessionEvent::Agreed(plan));
         let peer = self.peers.get_mut(node);
         (peer.is_primary, peer.disk, peer.vanished_in_sync) = (is_primary, disk, false);
@@ -428,13 +431,13 @@ impl Volume {
     }
 
     /// The peer was put back to a state older than one it had with us: whatever bits say, it
-    /// lacks everything, and it must not take itself for whole (F21, law T8).
-    fn refuse_older(&mut self, node: NodeIdx, life: Life) {
-        let sb = &mut self.durable.sb;
-        sb.known[usize::from(node.0)] = 0;
-        sb.known_lives[usize::from(node.0)] = life;
-        self.durable.touch();
-        self.refuse(node, Refusal::OlderData);
+    /// lacks everything (F21, law T8). Its life is remembered only once its own hello says that
+    /// it is not whole: the word that refuses it may be lost with the link.
+    fn forget_copy(&mut self, node: NodeIdx) {
+        let known = &mut self.durable.sb.known[usize::from(node.0)];
+        if std::mem::take(known) != 0 {
+            self.durable.touch();
+        }
     }
 
     /// Durable before the session leaves its exchange: nothing is stored for a run we could forget.

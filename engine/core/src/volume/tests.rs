@@ -289,6 +289,26 @@ fn an_older_state_is_found_where_both_belonged_to_s_all_along() {
 }
 
 #[test]
+fn an_older_state_is_refused_until_it_hears_so() {
+    let mut world = in_sync_pair();
+    assert_eq!(world.command(0, Command::Demote), Ok(Answer::Ok));
+    world.command(1, Command::Stop).unwrap();
+    let old = world.snapshot(1);
+    world.restart(1);
+    world.connect();
+    world.command(0, promote(false)).unwrap();
+    world.write(0, 40, 4, 9);
+    world.command(0, Command::Demote).unwrap();
+    world.command(1, Command::Stop).unwrap();
+    world.put_back(1, old);
+    world.refusals_lost = 3;
+    world.connect();
+    assert_eq!(world.refusals_lost, 0);
+    assert_eq!(world.nodes[0].disk[40..44], [9; 4]);
+    assert_eq!(world.nodes[0].disk, world.nodes[1].disk);
+}
+
+#[test]
 fn a_pause_holds_wherever_it_is_asked() {
     let mut world = in_sync_pair();
     world.cut();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::action::{Action, Answer, CommandError, Job, MetaBlock, Outcome, ReadInto};
 use crate::event::{Command, CommandId, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId};
+use crate::message::Message;
 use crate::meta::{self, Backing, BackingKind, Expect, Params};
 use crate::record::Choice;
 use crate::time::Instant;
@@ -29,6 +30,8 @@ pub struct World {
     link: Option<LinkId>,
     /// The cable is plugged in: a dropped link comes up again.
     is_plugged: bool,
+    /// So many words of refusal are lost with their link.
+    pub refusals_lost: u32,
     next: u64,
     outcomes: HashMap<u64, Outcome>,
     answers: HashMap<u64, Result<Answer, CommandError>>,
@@ -139,6 +142,7 @@ impl World {
             links: 0,
             link: None,
             is_plugged: false,
+            refusals_lost: 0,
             next: 1000,
             outcomes: HashMap::new(),
             answers: HashMap::new(),
@@ -403,6 +407,10 @@ impl World {
             } => {
                 let bytes = payload.map(|buf| node.buffers[&buf.0].clone());
                 if self.link != Some(link) {
+                    return;
+                }
+                if matches!(message, Message::Refuse(_)) && self.refusals_lost > 0 {
+                    self.refusals_lost -= 1;
                     return;
                 }
                 let other = &mut self.nodes[1 - at];
