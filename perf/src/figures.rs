@@ -136,7 +136,7 @@ impl fmt::Display for Figures {
 }
 
 /// Median, least and most of the rounds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The middle one, or the mean of the two middle ones.
     pub median: f64,

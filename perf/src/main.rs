@@ -3,6 +3,7 @@
 //! ```text
 //!  perf nbd      one load against one server                     load/, figures, usage
 //!  perf compare  our server and its peers in turn, as a table    compare/
+//!  perf report   results as a page with charts                report/, results
 //!  perf core     the pure core alone: nanoseconds per request    core
 //! ```
 
@@ -15,6 +16,8 @@ mod figures;
 mod launch;
 mod load;
 mod nbd;
+mod report;
+mod results;
 mod usage;
 mod workload;
 
@@ -35,6 +38,7 @@ enum Verb {
     Nbd(nbd::Nbd),
     Compare(compare::Compare),
     Core(core::Core),
+    Report(report::Report),
     #[command(hide = true)]
     Launch(launch::Launch),
 }
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Nbd(verb) => nbd::run(&verb),
         Verb::Compare(verb) => compare::run(&verb),
         Verb::Core(verb) => core::run(&verb),
+        Verb::Report(verb) => report::run(&verb),
         Verb::Launch(verb) => launch::run(&verb),
     };
     match done {

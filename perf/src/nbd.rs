@@ -1,15 +1,17 @@
 //! `perf nbd`: one load against one server.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use nbd_proto::NbdUri;
-use serde::Serialize;
 
-use crate::curves::{Moment, Percentile, moments, percentiles};
+use crate::curves::{moments, percentiles};
 use crate::figures::Figures;
 use crate::load::{self, Plan, Times};
+use crate::report;
+use crate::results::{NbdRun, Outcome};
 use crate::workload::{
     Exponent, Kind, Load, Place, Point, Rw, Weighted, parse_mix, parse_size, parse_sizes, show_size,
 };
@@ -79,7 +81,7 @@ pub struct Nbd {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Write every block once and read it back compared, instead of measuring
-    #[arg(long, conflicts_with_all = ["rate", "mix", "zipf", "sequential"])]
+    #[arg(long, conflicts_with_all = ["rate", "mix", "zipf", "sequential", "report"])]
     verify: bool,
     /// Print one JSON object, with the time series and the latency distribution
     #[arg(long)]
@@ -87,6 +89,9 @@ pub struct Nbd {
     /// Name of the run in reports [default: the load]
     #[arg(long)]
     label: Option<String>,
+    /// Write a page with charts
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 /// Seconds on the command line, also parts of one.
@@ -101,21 +106,6 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     is_sane
         .then(|| Duration::from_secs_f64(seconds))
         .ok_or_else(wrong)
-}
-
-/// What `--json` prints, and `perf report` reads.
-#[derive(Serialize)]
-struct Outcome<'a> {
-    label: String,
-    uri: String,
-    #[serde(flatten)]
-    load: &'a Load,
-    rate: Option<u64>,
-    seed: u64,
-    #[serde(flatten)]
-    figures: &'a Figures,
-    percentiles: Vec<Percentile>,
-    series: Vec<Moment>,
 }
 
 impl Nbd {
@@ -174,16 +164,19 @@ pub fn run(nbd: &Nbd) -> anyhow::Result<()> {
     };
     let measured = load::measure(&plan, times).with_context(|| what.clone())?;
     let figures = Figures::of(&measured);
-    let outcome = Outcome {
+    let outcome = Outcome::Nbd(NbdRun {
         label: nbd.label.clone().unwrap_or_else(|| load.to_string()),
         uri: nbd.uri.to_string(),
-        load: &load,
+        load: load.words(),
         rate: nbd.rate,
         seed: nbd.seed,
-        figures: &figures,
+        figures: figures.clone(),
         percentiles: percentiles(&measured.latency),
         series: moments(&measured.intervals),
-    };
+    });
+    if let Some(file) = &nbd.report {
+        report::write(file, &what, std::slice::from_ref(&outcome))?;
+    }
     if nbd.json {
         println!("{}", serde_json::to_string(&outcome)?);
     } else {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::{BLOCK_MAX, Point, Random, Rw, Unclear, parse_size, show_size, unclear};
 
@@ -275,32 +275,42 @@ impl fmt::Display for Load {
     }
 }
 
-impl Serialize for Load {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Words<'a> {
-            load: String,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            rw: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            block: Option<u32>,
-            mix: String,
-            sizes: String,
-            place: String,
-            depth: u32,
-            connections: u32,
-        }
-        let words = Words {
+/// A load in words, for results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadWords {
+    /// All of it.
+    pub load: String,
+    /// The word of a plain load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rw: Option<String>,
+    /// Bytes of a request, if they are all of one size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<u32>,
+    /// What requests ask.
+    pub mix: String,
+    /// Their bytes.
+    pub sizes: String,
+    /// Where they go.
+    pub place: String,
+    /// Most requests outstanding on each connection.
+    pub depth: u32,
+    /// Connections.
+    pub connections: u32,
+}
+
+impl Load {
+    /// The load in words.
+    pub fn words(&self) -> LoadWords {
+        LoadWords {
             load: self.to_string(),
-            rw: self.point().map(|point| point.rw.name()),
+            rw: self.point().map(|point| point.rw.name().to_owned()),
             block: self.sizes.single(),
             mix: self.kinds.show('=', |kind| kind.name().to_owned()),
             sizes: self.sizes.show(':', |bytes| show_size(bytes.into())),
             place: self.place.to_string(),
             depth: self.depth,
             connections: self.connections,
-        };
-        words.serialize(serializer)
+        }
     }
 }
 
@@ -391,7 +401,7 @@ mod tests {
             "read=70,write=30 of 4k:80,64k:20, zipf 1.1, depth 16 on 4 connections"
         );
         assert_eq!((load.point(), load.block_max()), (None, 65536));
-        let json = serde_json::to_value(&load).unwrap();
+        let json = serde_json::to_value(load.words()).unwrap();
         assert_eq!(json["mix"], "read=70,write=30");
         assert_eq!(json["depth"], 16);
         assert!(json.get("rw").is_none());

@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-pub use load::{Exponent, Kind, Load, Place, Weighted, parse_mix, parse_sizes};
+pub use load::{Exponent, Kind, Load, LoadWords, Place, Weighted, parse_mix, parse_sizes};
 pub use visits::{Next, Visits};
 
 /// Largest block a load may ask for: what the protocol lets every server refuse beyond.
