@@ -3,6 +3,7 @@
 //! ```text
 //!  perf nbd      one load against one server                     load/, figures, usage
 //!  perf compare  our server and its peers in turn, as a table    compare/
+//!  perf mirror   what a second replica costs a write              compare/mirror
 //!  perf report   results as a page with charts                report/, results
 //!  perf core     the pure core alone: nanoseconds per request    core
 //! ```
@@ -18,6 +19,7 @@ mod load;
 mod nbd;
 mod report;
 mod results;
+mod servers;
 mod usage;
 mod workload;
 
@@ -37,6 +39,7 @@ struct Cli {
 enum Verb {
     Nbd(nbd::Nbd),
     Compare(compare::Compare),
+    Mirror(compare::mirror::Mirror),
     Core(core::Core),
     Report(report::Report),
     #[command(hide = true)]
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Nbd(verb) => nbd::run(&verb),
         Verb::Compare(verb) => compare::run(&verb),
+        Verb::Mirror(verb) => compare::mirror::run(&verb),
         Verb::Core(verb) => core::run(&verb),
         Verb::Report(verb) => report::run(&verb),
         Verb::Launch(verb) => launch::run(&verb),

@@ -140,6 +140,7 @@ pub fn run(nbd: &Nbd) -> anyhow::Result<()> {
         seed: nbd.seed,
         cpu: nbd.cpu,
         server: nbd.pid,
+        helpers: Vec::new(),
     };
     let what = match nbd.rate {
         Some(rate) => format!("{load}, {rate} due each second, on {}", nbd.uri),

@@ -48,6 +48,8 @@ pub struct Sample {
     at: Duration,
     processes: HashMap<u32, Process>,
     server: Option<u32>,
+    /// Processes that belong to the measurement, and are neither server nor others.
+    helpers: Vec<u32>,
     /// Nanoseconds of each thread of the server's tree.
     threads: HashMap<(u32, u32), u64>,
     /// Time the hypervisor gave to others, ticks of all CPUs.
@@ -121,9 +123,17 @@ impl Sample {
             at,
             processes,
             server,
+            helpers: Vec::new(),
             threads,
             steal,
         })
+    }
+
+    /// The same, and these processes and all below them are not counted among others.
+    pub fn take_with(server: Option<u32>, helpers: &[u32]) -> Result<Sample, UsageError> {
+        let helpers = helpers.to_vec();
+        let sample = Sample::take(server)?;
+        Ok(Sample { helpers, ..sample })
     }
 
     /// A meter of the server's tree as it is now; `None` if no server was named.
@@ -140,8 +150,11 @@ impl Sample {
             .unwrap_or_default();
         let server = later.server.map(|_| self.server_time(later, &ours));
         let me = std::process::id();
+        let trees = later.helpers.iter().map(|pid| tree(&later.processes, *pid));
+        let helpers: HashSet<u32> = trees.flatten().collect();
         let is_other = |pid: u32, process: &Process| {
-            pid != me && pid != KTHREADD && process.parent != KTHREADD && !ours.contains(&pid)
+            let is_kernel = pid == KTHREADD || process.parent == KTHREADD;
+            pid != me && !is_kernel && !ours.contains(&pid) && !helpers.contains(&pid)
         };
         let mut others = 0;
         let mut busiest: Option<(u64, &str)> = None;
@@ -325,6 +338,7 @@ mod tests {
             at: Duration::from_millis(at_ms),
             processes: processes.iter().cloned().collect(),
             server: Some(server),
+            helpers: Vec::new(),
             threads: HashMap::new(),
             steal: 0,
         }
@@ -383,6 +397,25 @@ mod tests {
         let usage = before.until(&after);
         assert_eq!(usage.server, Some(ticks(1 + 4 + 30 - 1 + 20)));
         assert_eq!((usage.others, usage.busiest), (Duration::ZERO, None));
+    }
+
+    #[test]
+    fn helpers_are_neither_server_nor_others() {
+        let at = |ms, busy| {
+            let all = [
+                (10, process(1, "server", 0)),
+                (20, process(1, "node", busy)),
+                (21, process(20, "worker", busy)),
+                (30, process(1, "make", busy)),
+            ];
+            Sample {
+                helpers: vec![20],
+                ..sample(ms, 10, &all)
+            }
+        };
+        let usage = at(0, 0).until(&at(1000, 7));
+        assert_eq!(usage.others, ticks(7));
+        assert_eq!(usage.busiest.as_deref(), Some("make"));
     }
 
     #[test]

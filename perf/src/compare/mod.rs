@@ -1,32 +1,35 @@
 //! `perf compare`: our server and its peers, the same load, one after the other.
 //!
 //! ```text
-//!  rounds × servers ─► start ─► fill ─► points × load ─► stop ─► medians ─► table
-//!                      core 0           core 1
+//!  rounds × points × servers ─► start ─► fill ─► load ─► stop ─► tally ─► table, page, JSON
+//!                               core 0           core 1
 //! ```
-//! A server that is not installed, or does not start, is left out with one line. A measurement
-//! disturbed by others is repeated, and marked if it stays so.
+//! At each point the servers take turns, so that what is compared was measured within a minute. A
+//! server that is not installed, or does not start, is left out with one line. A measurement
+//! disturbed by others is made again, and does not count if it stays so.
 
-mod machine;
-mod server;
+pub mod mirror;
 mod table;
+mod tally;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
-use tempfile::TempDir;
+use clap::Args;
 
+use crate::curves;
 use crate::figures::Figures;
 use crate::load::{self, Plan, Times};
 use crate::nbd::parse_seconds;
-use crate::workload::{self, Point, Rw, parse_size, show_size};
-use machine::Machine;
-use server::{Kind, Server};
+use crate::report;
+use crate::results::{self, CompareRun, Outcome};
+use crate::servers::machine::Machine;
+use crate::servers::{self, Backing, Bench, Kind, Server, Transport, Wanted, fio};
+use crate::workload::{Point, Rw, parse_size, show_size};
+use tally::{Taken, Tally};
 
 /// Loaded before each measured time.
 const WARMUP: Duration = Duration::from_millis(500);
@@ -37,43 +40,57 @@ const REPEATS_MAX: usize = 2;
 
 /// Measure our server and qemu-nbd, nbdkit and nbd-server on the same load
 ///
-/// Servers run on one core, the client on another, one server at a time, in turn, in several
-/// rounds. Nothing else should run: a measurement during which others used more than 5 % of a
-/// core is repeated up to twice, and marked if it stays disturbed.
+/// Servers run on one core, the client on another, one server at a time, in turn at each point, in
+/// several rounds. Nothing else should run: a measurement during which others used more than 5 %
+/// of a core is repeated up to twice, and left out of the medians if it stays disturbed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXAMPLES
-  perf compare
+  perf compare --json memory.json --report memory.html
   perf compare --backing file --directory /srv --points randread:4k:1,randwrite:4k:64
-  perf compare --servers nbdkit-memory,qemu-nbd-native --rounds 1")]
+  perf compare --servers pollux,nbdkit-memory,qemu-nbd-native --rounds 1 --connections 1")]
 pub struct Compare {
     /// memory: a file in /dev/shm for peers, memory of their own for Pollux and nbdkit-memory;
-    /// file: a file in --directory
+    /// file: one file in --directory for all, written in full before
     #[arg(long, value_enum, default_value_t = Backing::Memory)]
     backing: Backing,
     /// How the client reaches the servers
     #[arg(long, value_enum, default_value_t = Transport::Unix)]
     transport: Transport,
+    /// What to measure: request, size, depth and perhaps connections
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "randread:4k:1,randread:4k:16,randread:4k:64,\
+                         randwrite:4k:1,randwrite:4k:16,randwrite:4k:64,\
+                         read:128k:8,write:128k:8,read:1m:8,write:1m:8"
+    )]
+    points: Vec<String>,
+    /// Connections of points that do not say how many: each of these
+    #[arg(long, value_delimiter = ',', default_value = "1,4")]
+    connections: Vec<u32>,
+    /// Servers to measure [default: all that fit the backing]
+    #[arg(long, value_delimiter = ',')]
+    servers: Vec<Kind>,
+    /// Where the tables go, also printed; replaces what it says of this backing and transport
+    #[arg(long, value_name = "FILE", default_value = "docs/performance.md")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What all comparisons are asked for.
+#[derive(Debug, Args)]
+pub struct Common {
     /// Rounds
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of each measurement
     #[arg(long, default_value = "2", value_parser = parse_seconds)]
     seconds: Duration,
-    /// What to measure: request, size, depth and perhaps connections
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "randread:4k:1,randread:4k:16,randread:4k:64,\
-                         randwrite:4k:1,randwrite:4k:16,randwrite:4k:64,read:1m:8,write:1m:8"
-    )]
-    points: Vec<Point>,
     /// Bytes of the disk
     #[arg(long, default_value = "1g", value_parser = parse_size)]
     size: u64,
-    /// Servers to measure [default: all that fit the backing]
-    #[arg(long, value_delimiter = ',')]
-    servers: Vec<Kind>,
     /// Where files lie with --backing file; the file system decides much of the result
     #[arg(long, default_value = ".")]
     directory: PathBuf,
@@ -86,248 +103,255 @@ pub struct Compare {
     /// Core of the client
     #[arg(long, default_value_t = 1)]
     client_cpu: usize,
-    /// Where the tables go, also printed; replaces what it says of this backing and transport
-    #[arg(long, value_name = "FILE", default_value = "docs/performance.md")]
-    out: PathBuf,
+    /// Write a page with charts
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Write the result for `perf report`
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
-/// What holds the data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Backing {
-    /// Memory.
-    Memory,
-    /// A file.
-    File,
-}
+impl Common {
+    fn bench(&self, backing: Backing, transport: Transport) -> anyhow::Result<Bench> {
+        let bench = Bench::new(&Wanted {
+            backing,
+            transport,
+            size: self.size,
+            directory: &self.directory,
+            pollux: self.pollux.as_deref(),
+            server_cpu: self.server_cpu,
+            client_cpu: self.client_cpu,
+        })?;
+        servers::clean_up_on_signals(&[bench.scratch.path(), bench.disk.path()])?;
+        Ok(bench)
+    }
 
-/// How the client reaches the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Transport {
-    /// A Unix socket.
-    Unix,
-    /// TCP over loopback.
-    Tcp,
+    /// Writes page and JSON where asked to.
+    fn write(&self, run: &CompareRun) -> anyhow::Result<()> {
+        let outcome = Outcome::Compare(run.clone());
+        if let Some(file) = &self.json {
+            results::write(file, &outcome)?;
+        }
+        match &self.report {
+            Some(file) => report::write(file, &run.title, &[outcome]),
+            None => Ok(()),
+        }
+    }
 }
-
-/// Where everything is, fixed for one comparison.
-pub struct Bench {
-    /// What holds the data.
-    pub backing: Backing,
-    /// How servers are reached.
-    pub transport: Transport,
-    /// Bytes of the disk.
-    pub size: u64,
-    /// Core of the servers.
-    pub server_cpu: usize,
-    /// Our server.
-    pub pollux: PathBuf,
-    /// Sockets, logs, configuration.
-    pub scratch: TempDir,
-    /// What peers export.
-    pub image: PathBuf,
-    /// Removes the image's directory at the end.
-    pub disk: TempDir,
-}
-
-/// One measurement that counts.
-pub struct Measurement {
-    /// What it came to.
-    pub figures: Figures,
-}
-
-/// All of them, by point and server in the order asked for.
-pub type Results = BTreeMap<(usize, usize), Vec<Measurement>>;
 
 /// Runs the comparison and writes the tables. Errors: nothing could be measured, or the load
 /// failed on a server that had started.
 pub fn run(compare: &Compare) -> anyhow::Result<()> {
-    if compare.rounds == 0 || compare.points.is_empty() || compare.seconds.is_zero() {
-        bail!("there is nothing to measure");
-    }
-    let bench = prepare(compare)?;
-    server::clean_up_on_signals(&[bench.scratch.path(), bench.disk.path()])?;
-    let mut servers = chosen(compare, &bench);
-    if servers.is_empty() {
-        bail!("no server to measure");
-    }
-    if servers.iter().any(|kind| kind.needs_image()) {
-        write_image(&bench).with_context(|| format!("cannot write {}", bench.image.display()))?;
-    }
-    let mut results = Results::new();
-    for round in 1..=compare.rounds {
-        let mut left_out = Vec::new();
-        for (index, &kind) in servers.iter().enumerate() {
-            eprintln!("round {round} of {}: {}", compare.rounds, kind.name());
-            let server = match Server::start(kind, &bench) {
-                Ok(server) => server,
-                Err(why) if round == 1 => {
-                    eprintln!("{} is left out: {why:#}", kind.name());
-                    left_out.push(kind);
-                    continue;
-                }
-                Err(why) => return Err(why.context(format!("{} did not start again", kind.name()))),
-            };
-            measure_all(compare, &server, index, &mut results)
-                .with_context(|| format!("on {}", kind.name()))?;
-        }
-        // Indices of results are those of `servers`, so that one that never ran keeps its place.
-        if left_out.len() == servers.len() {
-            bail!("no server could be started");
-        }
-        if round == 1 {
-            (servers, results) = without(&servers, &left_out, results);
-        }
-    }
-    let machine = Machine::look(&bench, &servers);
-    let report = table::Report {
-        compare,
-        machine: &machine,
-        servers: &servers,
-        results: &results,
+    let points = points(&compare.points, &compare.connections)?;
+    let bench = compare.common.bench(compare.backing, compare.transport)?;
+    let usual = Kind::ALL
+        .into_iter()
+        .filter(|kind| kind.is_usual(compare.backing));
+    let asked: Vec<Kind> = match compare.servers.is_empty() {
+        true => usual.collect(),
+        false => compare.servers.clone(),
     };
-    let text = report.to_string();
+    let run = measure(&compare.common, &bench, &points, &asked)?;
+    let text = table::Report(&run).to_string();
     print!("{text}");
-    if !servers.contains(&Kind::Pollux) {
+    compare.common.write(&run)?;
+    if !run
+        .servers
+        .iter()
+        .any(|server| server.name == Kind::Pollux.name())
+    {
         eprintln!(
             "{} is left as it is: Pollux did not take part",
             compare.out.display()
         );
         return Ok(());
     }
-    let unwritable = || format!("cannot write {}", compare.out.display());
-    let before = match fs::read_to_string(&compare.out) {
+    write_chapter(&compare.out, &text)
+}
+
+/// Puts a chapter into a file, in the place of its elder.
+fn write_chapter(file: &Path, chapter: &str) -> anyhow::Result<()> {
+    let unwritable = || format!("cannot write {}", file.display());
+    let before = match fs::read_to_string(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(unwritable);
         }
         found => found.unwrap_or_default(),
     };
-    fs::write(&compare.out, table::replace_chapter(&before, &text)).with_context(unwritable)
+    fs::write(file, table::replace_chapter(&before, chapter)).with_context(unwritable)
 }
 
-/// Drops servers, and gives those that stay their new places.
-fn without(servers: &[Kind], gone: &[Kind], results: Results) -> (Vec<Kind>, Results) {
-    let stay: Vec<Kind> = servers
-        .iter()
-        .copied()
-        .filter(|kind| !gone.contains(kind))
-        .collect();
-    let place = |index: usize| stay.iter().position(|kind| *kind == servers[index]);
-    let moved = results
-        .into_iter()
-        .filter_map(|((point, index), measured)| {
-            place(index).map(|index| ((point, index), measured))
-        });
-    (stay.clone(), moved.collect())
+/// The points, those without connections once for each number of them.
+fn points(words: &[String], connections: &[u32]) -> anyhow::Result<Vec<Point>> {
+    let (plain, full): (Vec<&String>, Vec<&String>) =
+        words.iter().partition(|word| word.split(':').count() == 3);
+    let mut points = Vec::new();
+    for connections in connections {
+        for word in &plain {
+            points.push(format!("{word}:{connections}").parse()?);
+        }
+    }
+    for word in full {
+        points.push(word.parse()?);
+    }
+    Ok(points)
 }
 
-fn prepare(compare: &Compare) -> anyhow::Result<Bench> {
-    let beside = || Some(std::env::current_exe().ok()?.parent()?.join("pollux"));
-    let pollux = compare.pollux.clone().or_else(beside).unwrap_or_default();
-    let scratch = tempfile::Builder::new()
-        .prefix("perf-")
-        .tempdir_in("/dev/shm");
-    let scratch = scratch.context("cannot make a directory in /dev/shm")?;
-    let place: &Path = match compare.backing {
-        Backing::Memory => Path::new("/dev/shm"),
-        Backing::File => &compare.directory,
+/// All servers at all points, in turn.
+fn measure(
+    common: &Common,
+    bench: &Bench,
+    points: &[Point],
+    asked: &[Kind],
+) -> anyhow::Result<CompareRun> {
+    if common.rounds == 0 || points.is_empty() || common.seconds.is_zero() {
+        bail!("there is nothing to measure");
+    }
+    let is_here = |kind: &Kind| {
+        let why = match kind.fits(bench.backing) {
+            true => kind.missing(bench),
+            false => Some("it has no such backing".to_owned()),
+        };
+        if let Some(why) = &why {
+            eprintln!("{} is left out: {why}", kind.name());
+        }
+        why.is_none()
     };
-    let place = place
-        .canonicalize()
-        .with_context(|| format!("no {}", place.display()))?;
-    let disk = tempfile::Builder::new()
-        .prefix("perf-disk-")
-        .tempdir_in(&place);
-    let disk = disk.with_context(|| format!("cannot make a directory in {}", place.display()))?;
-    let image = disk.path().join("image");
-    Ok(Bench {
-        backing: compare.backing,
-        transport: compare.transport,
-        size: compare.size,
-        server_cpu: compare.server_cpu,
-        pollux,
-        scratch,
-        image,
-        disk,
+    let mut servers: Vec<Kind> = asked.iter().copied().filter(is_here).collect();
+    if servers.iter().any(|kind| kind.needs_image(bench.backing)) {
+        let unwritable = || format!("cannot write {}", bench.image.display());
+        bench.write_image().with_context(unwritable)?;
+    }
+    let mut tally = Tally::default();
+    for round in 1..=common.rounds {
+        for (number, point) in points.iter().enumerate() {
+            eprintln!("round {round} of {}: {point}", common.rounds);
+            let mut gone = Vec::new();
+            for &kind in &servers {
+                let began = turn(common, bench, kind, *point, (number, &mut tally));
+                match began.with_context(|| format!("{point} on {}", kind.name()))? {
+                    Turn::Measured => {}
+                    Turn::NotStarted(why) if tally.has(kind) => {
+                        let again = format!("{} did not start again", kind.name());
+                        return Err(why.context(again));
+                    }
+                    Turn::NotStarted(why) => {
+                        eprintln!("{} is left out: {why:#}", kind.name());
+                        gone.push(kind);
+                    }
+                }
+            }
+            servers.retain(|kind| !gone.contains(kind));
+            if servers.is_empty() {
+                bail!("no server to measure");
+            }
+        }
+    }
+    let machine = Machine::look(bench);
+    let words = servers.iter().map(|kind| tally::words(*kind, bench));
+    Ok(CompareRun {
+        title: tally::title(bench),
+        setting: setting(common, bench, &machine),
+        cores: (bench.server_cpu, bench.client_cpu),
+        servers: words.collect(),
+        points: tally.points(points, &servers),
     })
 }
 
-/// Writes every byte of what peers export, down to the disk.
-fn write_image(bench: &Bench) -> io::Result<()> {
-    let mut image = fs::File::create(&bench.image)?;
-    let mut piece = vec![0; 1 << 20];
-    let mut offset = 0;
-    while offset < bench.size {
-        let length = (bench.size - offset).min(piece.len() as u64);
-        // At most the length of the piece.
-        let piece = &mut piece[..length as usize];
-        workload::fill(piece, offset, SEED);
-        image.write_all(piece)?;
-        offset += length;
+fn setting(common: &Common, bench: &Bench, machine: &Machine) -> String {
+    let place = match (&machine.file_system, bench.backing) {
+        (Some(kind), Backing::File) => format!(" on {kind}"),
+        _ => String::new(),
+    };
+    format!(
+        "Measured on {} with `perf compare`: {machine}. Disk of {}{place}. {} rounds of {} s for \
+         each figure, the servers in turn at each point.",
+        machine.date,
+        show_size(bench.size),
+        common.rounds,
+        common.seconds.as_secs_f64(),
+    )
+}
+
+/// What came of a server's turn.
+enum Turn {
+    Measured,
+    NotStarted(anyhow::Error),
+}
+
+/// One server at one point: starts, fills, loads, stops.
+fn turn(
+    common: &Common,
+    bench: &Bench,
+    kind: Kind,
+    point: Point,
+    (number, tally): (usize, &mut Tally),
+) -> anyhow::Result<Turn> {
+    if kind.is_direct(bench.backing) {
+        bench
+            .forget_image()
+            .context("cannot empty the page cache")?;
     }
-    image.sync_all()
-}
-
-/// The servers asked for, of those that are here; one line for each that is not.
-fn chosen(compare: &Compare, bench: &Bench) -> Vec<Kind> {
-    let all = Kind::ALL
-        .into_iter()
-        .filter(|kind| kind.fits(compare.backing));
-    let asked: Vec<Kind> = match compare.servers.is_empty() {
-        true => all.collect(),
-        false => compare.servers.clone(),
+    if kind == Kind::Fio {
+        let times = (WARMUP, common.seconds);
+        let taken = quietly(|| {
+            let (figures, percentiles) = fio::measure(bench, point, times)?;
+            Ok(Taken {
+                figures,
+                latency: None,
+                percentiles,
+            })
+        })?;
+        tally.add(number, kind, taken);
+        return Ok(Turn::Measured);
+    }
+    let server = match Server::start(kind, bench) {
+        Ok(server) => server,
+        Err(why) => return Ok(Turn::NotStarted(why)),
     };
-    let is_here = |kind: &Kind| match kind.missing(bench) {
-        None => true,
-        Some(what) => {
-            eprintln!("{} is left out: {what} is not installed", kind.name());
-            false
-        }
-    };
-    asked.into_iter().filter(is_here).collect()
-}
-
-/// All points on one running server.
-fn measure_all(
-    compare: &Compare,
-    server: &Server,
-    index: usize,
-    results: &mut Results,
-) -> anyhow::Result<()> {
     let plan = |point: Point| Plan {
         uri: server.uri().clone(),
         load: point.into(),
         rate: None,
-        size: Some(compare.size),
+        size: Some(bench.size),
         seed: SEED,
-        cpu: Some(compare.client_cpu),
+        cpu: Some(bench.client_cpu),
         server: Some(server.pid()),
+        helpers: server.helpers(),
     };
     if server.is_blank() {
         let fill = Point::new(Rw::Write, 1 << 20, 8, 1).context("the filling load")?;
-        let size = show_size(compare.size);
+        let size = show_size(bench.size);
         load::precondition(&plan(fill)).with_context(|| format!("writing all {size}"))?;
     }
-    for (number, &point) in compare.points.iter().enumerate() {
-        let figures =
-            measure_quietly(&plan(point), compare.seconds).with_context(|| format!("{point}"))?;
-        results
-            .entry((number, index))
-            .or_default()
-            .push(Measurement { figures });
-    }
-    Ok(())
+    let plan = plan(point);
+    let times = Times::new(WARMUP, common.seconds);
+    let taken = quietly(|| {
+        let measured = load::measure(&plan, times)?;
+        Ok(Taken {
+            figures: Figures::of(&measured),
+            percentiles: curves::percentiles(&measured.latency),
+            latency: Some(measured.latency),
+        })
+    })?;
+    server.check(kind, bench).context("after the load")?;
+    tally.add(number, kind, taken);
+    Ok(Turn::Measured)
 }
 
 /// Measures until it was quiet, a few times; else the quietest try.
-fn measure_quietly(plan: &Plan, time: Duration) -> anyhow::Result<Figures> {
-    let mut best: Option<Figures> = None;
+fn quietly(mut measure: impl FnMut() -> anyhow::Result<Taken>) -> anyhow::Result<Taken> {
+    let mut best: Option<Taken> = None;
     for _ in 0..=REPEATS_MAX {
-        let figures = Figures::of(&load::measure(plan, Times::new(WARMUP, time))?);
-        let is_better = |best: &Figures| figures.foreign_cpu_percent < best.foreign_cpu_percent;
-        if best.as_ref().is_none_or(is_better) {
-            best = Some(figures);
+        let taken = measure()?;
+        let foreign = |taken: &Taken| taken.figures.foreign_cpu_percent;
+        if best
+            .as_ref()
+            .is_none_or(|best| foreign(&taken) < foreign(best))
+        {
+            best = Some(taken);
         }
-        if best.as_ref().is_some_and(|best| !best.is_noisy()) {
+        if best.as_ref().is_some_and(|best| !best.figures.is_noisy()) {
             break;
         }
     }
@@ -339,14 +363,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_never_ran_takes_its_place_away() {
-        let servers = [Kind::Pollux, Kind::NbdServer, Kind::NbdkitMemory];
-        let mut results = Results::new();
-        for index in [0, 2] {
-            results.insert((0, index), Vec::new());
-        }
-        let (stay, results) = without(&servers, &[Kind::NbdServer], results);
-        assert_eq!(stay, [Kind::Pollux, Kind::NbdkitMemory]);
-        assert_eq!(results.into_keys().collect::<Vec<_>>(), [(0, 0), (0, 1)]);
+    fn points_without_connections_are_measured_with_each_number_of_them() {
+        let words = ["randread:4k:1", "read:1m:8:2", "randwrite:4k:64"].map(str::to_owned);
+        let shown: Vec<String> = points(&words, &[1, 4])
+            .unwrap()
+            .iter()
+            .map(Point::to_string)
+            .collect();
+        let expected = [
+            "randread:4k:1",
+            "randwrite:4k:64",
+            "randread:4k:1:4",
+            "randwrite:4k:64:4",
+            "read:1m:8:2",
+        ];
+        assert_eq!(shown, expected);
+        assert!(points(&words, &[65]).is_err());
+        assert!(points(&["randread:4k".to_owned()], &[1]).is_err());
+    }
+
+    #[test]
+    fn a_disturbed_measurement_is_made_again_and_the_quietest_is_kept() {
+        let mut noise = [30.0, 9.0, 12.0].into_iter();
+        let taken = quietly(|| Ok(tally::tests::taken(1.0, 1.0, noise.next().unwrap()))).unwrap();
+        assert_eq!(taken.figures.foreign_cpu_percent, 9.0);
+        let mut noise = [30.0, 1.0, 0.0].into_iter();
+        let taken = quietly(|| Ok(tally::tests::taken(1.0, 1.0, noise.next().unwrap()))).unwrap();
+        assert_eq!(taken.figures.foreign_cpu_percent, 1.0);
     }
 }

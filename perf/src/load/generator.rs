@@ -44,6 +44,7 @@ pub struct Generator {
     /// The connection that gets the next request of an open loop, if it has room.
     turn_of: usize,
     server: Option<u32>,
+    helpers: Vec<u32>,
     done: Vec<Completion>,
     finished: Vec<Finished>,
     /// Clock of this turn, nanoseconds.
@@ -117,6 +118,7 @@ impl Generator {
             rate: plan.rate,
             turn_of: 0,
             server,
+            helpers: plan.helpers.clone(),
             done: Vec::with_capacity(64),
             finished: Vec::with_capacity(load.depth as usize),
             now,
@@ -133,7 +135,7 @@ impl Generator {
     pub fn measure(mut self, times: Times) -> Result<Measured, LoadError> {
         self.begin();
         self.run_until(self.now.saturating_add(nanoseconds(times.warmup)))?;
-        let before = Sample::take(self.server)?;
+        let before = Sample::take_with(self.server, &self.helpers)?;
         let client_before = usage::own();
         self.now = self.ring.now();
         let (begun, counted) = (self.now, (self.count, self.bytes));
@@ -150,7 +152,7 @@ impl Generator {
         }
         let elapsed = Duration::from_nanos(self.now - begun);
         let client_cpu = usage::own().saturating_sub(client_before);
-        let usage = before.until(&Sample::take(self.server)?);
+        let usage = before.until(&Sample::take_with(self.server, &self.helpers)?);
         let requests = self.count - counted.0;
         let bytes = self.bytes - counted.1;
         self.is_draining = true;

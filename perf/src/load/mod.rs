@@ -65,6 +65,8 @@ pub struct Plan {
     /// Root of the server's process tree, to account for its CPU time; found from a Unix socket
     /// if `None`.
     pub server: Option<u32>,
+    /// Processes that belong to the measurement, and are neither server nor others.
+    pub helpers: Vec<u32>,
 }
 
 /// What a measured load came to.

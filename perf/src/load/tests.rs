@@ -18,6 +18,7 @@ fn plan(uri: &NbdUri, point: &str) -> Plan {
         seed: 3,
         cpu: None,
         server: None,
+        helpers: Vec::new(),
     }
 }
 

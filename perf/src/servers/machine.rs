@@ -1,10 +1,10 @@
 //! What a table was measured on.
 
+use std::fmt;
 use std::fs;
 use std::process::Command;
 
-use super::Bench;
-use super::server::Kind;
+use super::{Bench, Kind};
 
 /// The machine, and the versions of what was compared.
 #[derive(Clone, Debug)]
@@ -23,13 +23,11 @@ pub struct Machine {
     pub file_system: Option<String>,
     /// Moment of the report.
     pub date: String,
-    /// What each server says of itself.
-    pub versions: Vec<(Kind, String)>,
 }
 
 impl Machine {
     /// Looks around. What cannot be told is said to be unknown.
-    pub fn look(bench: &Bench, servers: &[Kind]) -> Machine {
+    pub fn look(bench: &Bench) -> Machine {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (info, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
         let unknown = || "unknown".to_owned();
@@ -46,11 +44,23 @@ impl Machine {
             is_virtual: flags.split(' ').any(|flag| flag == "hypervisor"),
             file_system: file_system(&read("/proc/mounts"), &bench.image.display().to_string()),
             date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
-            versions: servers
-                .iter()
-                .map(|kind| (*kind, version(*kind, bench)))
-                .collect(),
         }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let virtual_words = if self.is_virtual {
+            "a virtual machine with "
+        } else {
+            ""
+        };
+        let (cores, cpu, memory) = (self.cores, &self.cpu, self.memory_gib);
+        let kernel = &self.kernel;
+        write!(
+            f,
+            "{virtual_words}{cores} cores of {cpu}, {memory} GiB, Linux {kernel}"
+        )
     }
 }
 
@@ -78,7 +88,11 @@ fn file_system(mounts: &str, path: &str) -> Option<String> {
         .map(|(_, kind)| kind.to_owned())
 }
 
-fn version(kind: Kind, bench: &Bench) -> String {
+/// What a server says of itself.
+pub fn version(kind: Kind, bench: &Bench) -> String {
+    if kind == Kind::TokioUring {
+        return "tokio-uring 0.5".to_owned();
+    }
     let argument = if kind == Kind::NbdServer {
         "-V"
     } else {

@@ -1,0 +1,186 @@
+//! `perf mirror`: what a second replica costs a write.
+//!
+//! The second node keeps its replica in memory and shares the client's core. Three turns at each
+//! point: the volume alone, mirrored, and with both replicas in memory, which shows what the way
+//! to the other node takes. What a mirrored write takes is held against the longer of the two
+//! ways it goes at once: to the own disk, and to the other node.
+
+use std::fmt::{self, Formatter};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::table::{show, write_rows};
+use super::{Common, Kind, measure, points, write_chapter};
+use crate::results::{CompareRun, PointRun, Row};
+use crate::servers::{Backing, Transport};
+
+/// Measure what a mirrored write takes, and what it costs the primary
+///
+/// The primary runs on the servers' core; the other node, whose replica is in memory, and the
+/// client share the client's core.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  perf mirror --backing file --directory /srv
+  perf mirror --backing memory --rounds 3 --points randwrite:4k:16")]
+pub struct Mirror {
+    /// Where the primary keeps its replica
+    #[arg(long, value_enum, default_value_t = Backing::File)]
+    backing: Backing,
+    /// How the client reaches the primary
+    #[arg(long, value_enum, default_value_t = Transport::Unix)]
+    transport: Transport,
+    /// What to measure
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "randwrite:4k:1,randwrite:4k:16,randwrite:4k:64"
+    )]
+    points: Vec<String>,
+    /// Where the tables go, also printed; replaces what it says of this backing
+    #[arg(long, value_name = "FILE", default_value = "docs/performance.md")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Measures and writes the tables.
+pub fn run(mirror: &Mirror) -> anyhow::Result<()> {
+    let points = points(&mirror.points, &[1])?;
+    let bench = mirror.common.bench(mirror.backing, mirror.transport)?;
+    let kinds: &[Kind] = match mirror.backing {
+        Backing::Memory => &[Kind::Pollux, Kind::PolluxMirror],
+        Backing::File => &[Kind::Pollux, Kind::PolluxMirror, Kind::PolluxLeg],
+    };
+    let mut run = measure(&mirror.common, &bench, &points, kinds)?;
+    run.title = format!("mirrored writes, {}", run.title);
+    run.setting = run.setting.replace("perf compare", "perf mirror");
+    let text = Chapter(&run).to_string();
+    print!("{text}");
+    mirror.common.write(&run)?;
+    write_chapter(&mirror.out, &text)
+}
+
+struct Chapter<'a>(&'a CompareRun);
+
+/// What mirroring added at a point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Added {
+    alone_us: f64,
+    mirrored_us: f64,
+    /// Both replicas in memory.
+    leg_us: f64,
+    /// Of the median latency, beyond the longer way, per cent.
+    percent: f64,
+    /// CPU of the primary for each request.
+    cpu_us: Option<f64>,
+}
+
+fn added(point: &PointRun) -> Option<Added> {
+    let find = |kind: Kind| point.rows.iter().find(|row| row.server == kind.name());
+    let (alone, mirrored) = (find(Kind::Pollux)?, find(Kind::PolluxMirror)?);
+    let leg = find(Kind::PolluxLeg).unwrap_or(mirrored);
+    let cpu = |row: &Row| row.server_cpu_us_per_request.map(|spread| spread.median);
+    let (alone_us, mirrored_us) = (alone.p50_us.median, mirrored.p50_us.median);
+    let leg_us = leg.p50_us.median;
+    // In memory the mirrored volume is the leg; what it adds is all of the way.
+    let longer = match find(Kind::PolluxLeg) {
+        Some(_) => alone_us.max(leg_us),
+        None => alone_us,
+    };
+    Some(Added {
+        alone_us,
+        mirrored_us,
+        leg_us,
+        percent: (mirrored_us / longer.max(1e-9) - 1.0) * 100.0,
+        cpu_us: cpu(mirrored)
+            .zip(cpu(alone))
+            .map(|(with, without)| with - without),
+    })
+}
+
+impl fmt::Display for Chapter<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Chapter(run) = self;
+        writeln!(f, "# Performance: {}\n\n{}\n", run.title, run.setting)?;
+        writeln!(f, "| server | data |\n|---|---|")?;
+        for server in &run.servers {
+            writeln!(f, "| {} | {} |", server.name, server.data)?;
+        }
+        let has_leg = run.servers.iter().any(|s| s.name == Kind::PolluxLeg.name());
+        let beyond = if has_leg {
+            "the longer of alone and leg"
+        } else {
+            "alone"
+        };
+        writeln!(
+            f,
+            "\n## What the mirror adds\n\nAdded p50 is counted beyond {beyond}. The client and the \
+             other node share core {}, the primary has core {}.\n\n\
+             | load | alone p50 µs | leg p50 µs | mirrored p50 µs | added p50 | \
+             added CPU of the primary, µs per request |\n|---|---|---|---|---|---|",
+            run.cores.1, run.cores.0
+        )?;
+        for point in &run.points {
+            let Some(added) = added(point) else {
+                continue;
+            };
+            let cpu = added
+                .cpu_us
+                .map_or_else(|| "–".to_owned(), |cpu| format!("{cpu:.2}"));
+            writeln!(
+                f,
+                "| {} | {} | {} | {} | {:+.0} % | {cpu} |",
+                point.load,
+                show(added.alone_us),
+                show(added.leg_us),
+                show(added.mirrored_us),
+                added.percent,
+            )?;
+        }
+        writeln!(f)?;
+        run.points.iter().try_for_each(|point| write_rows(point, f))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::tally::Tally;
+    use crate::compare::tally::tests::taken;
+
+    fn point(all: &[(Kind, f64, f64)]) -> PointRun {
+        let mut tally = Tally::default();
+        for (kind, p50_us, cpu) in all {
+            tally.add(0, *kind, taken(1e6 / p50_us, *cpu, 0.0));
+        }
+        let kinds: Vec<Kind> = all.iter().map(|(kind, _, _)| *kind).collect();
+        tally
+            .points(&["randwrite:4k:1".parse().unwrap()], &kinds)
+            .remove(0)
+    }
+
+    #[test]
+    fn a_mirrored_write_is_held_against_the_longer_of_its_two_ways() {
+        let slow_disk = [
+            (Kind::Pollux, 100.0, 4.0),
+            (Kind::PolluxMirror, 115.0, 6.5),
+            (Kind::PolluxLeg, 60.0, 3.0),
+        ];
+        let found = added(&point(&slow_disk)).unwrap();
+        assert!((found.percent - 15.0).abs() < 1e-6, "{found:?}");
+        assert_eq!(found.cpu_us, Some(2.5));
+        let slow_leg = [
+            (Kind::Pollux, 100.0, 4.0),
+            (Kind::PolluxMirror, 220.0, 6.0),
+            (Kind::PolluxLeg, 200.0, 3.0),
+        ];
+        let found = added(&point(&slow_leg)).unwrap();
+        assert!((found.percent - 10.0).abs() < 1e-6, "{found:?}");
+        let memory = [(Kind::Pollux, 50.0, 4.0), (Kind::PolluxMirror, 100.0, 6.0)];
+        let found = added(&point(&memory)).unwrap();
+        assert!((found.percent - 100.0).abs() < 1e-6, "{found:?}");
+        assert_eq!(added(&point(&memory[..1])), None);
+    }
+}
