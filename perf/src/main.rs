@@ -4,12 +4,15 @@
 //!  perf nbd      one load against one server                     load/, figures, usage
 //!  perf compare  our server and its peers in turn, as a table    compare/
 //!  perf mirror   what a second replica costs a write              compare/mirror
+//!  perf soak     a long load, and what the server holds meanwhile   soak/
 //!  perf report   results as a page with charts                report/, results
 //!  perf core     the pure core alone: nanoseconds per request    core
 //! ```
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "tokio-uring")]
+mod baseline;
 mod compare;
 mod core;
 mod curves;
@@ -20,6 +23,7 @@ mod nbd;
 mod report;
 mod results;
 mod servers;
+mod soak;
 mod usage;
 mod workload;
 
@@ -41,7 +45,11 @@ enum Verb {
     Compare(compare::Compare),
     Mirror(compare::mirror::Mirror),
     Core(core::Core),
+    Soak(soak::Soak),
     Report(report::Report),
+    #[cfg(feature = "tokio-uring")]
+    #[command(hide = true)]
+    Baseline(baseline::Baseline),
     #[command(hide = true)]
     Launch(launch::Launch),
 }
@@ -52,7 +60,10 @@ fn main() -> ExitCode {
         Verb::Compare(verb) => compare::run(&verb),
         Verb::Mirror(verb) => compare::mirror::run(&verb),
         Verb::Core(verb) => core::run(&verb),
+        Verb::Soak(verb) => soak::run(&verb),
         Verb::Report(verb) => report::run(&verb),
+        #[cfg(feature = "tokio-uring")]
+        Verb::Baseline(verb) => baseline::run(&verb),
         Verb::Launch(verb) => launch::run(&verb),
     };
     match done {

@@ -252,6 +252,12 @@ fn tree(processes: &HashMap<u32, Process>, root: u32) -> HashSet<u32> {
     }
 }
 
+/// A process and everything that descends from it now. Errors: it is gone.
+pub fn tree_of(root: u32) -> Result<Vec<u32>, UsageError> {
+    let sample = Sample::take(Some(root))?;
+    Ok(tree(&sample.processes, root).into_iter().collect())
+}
+
 /// There is no such process any more, or only its status is left to be collected.
 pub fn has_ended(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

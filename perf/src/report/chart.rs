@@ -49,6 +49,17 @@ pub struct LineChart {
     pub lines: Vec<Line>,
 }
 
+/// A bar of a chart.
+#[derive(Clone, Debug)]
+pub struct Bar {
+    /// What it stands for.
+    pub name: String,
+    /// How long it is.
+    pub value: f64,
+    /// The least and the most of its rounds, where there were several.
+    pub range: Option<(f64, f64)>,
+}
+
 /// One value for each name.
 #[derive(Clone, Debug)]
 pub struct BarChart {
@@ -56,8 +67,8 @@ pub struct BarChart {
     pub title: String,
     /// Quantity and unit.
     pub label: &'static str,
-    /// Name, value, and the least and most of its rounds where there were several.
-    pub bars: Vec<(String, f64, Option<(f64, f64)>)>,
+    /// From top to bottom.
+    pub bars: Vec<Bar>,
 }
 
 impl LineChart {
@@ -160,18 +171,16 @@ impl BarChart {
         const BAR: f64 = 26.0;
         const NAMES: f64 = 170.0;
         const VALUES: f64 = 76.0;
-        let most = self
-            .bars
-            .iter()
-            .map(|(_, value, range)| range.map_or(*value, |r| r.1));
+        let most = self.bars.iter();
+        let most = most.map(|bar| bar.range.map_or(bar.value, |range| range.1));
         let axis = Axis::over(Scale::Linear, most);
         let height = BAR * self.bars.len() as f64 + 12.0;
         let each = self.bars.iter();
-        let each = each.map(|(name, value, _)| format!("{name} {}", show(*value)));
+        let each = each.map(|bar| format!("{} {}", bar.name, show(bar.value)));
         let what = format!("{}: {}", self.label, each.collect::<Vec<_>>().join(", "));
         open(id, height, &self.title, &what, out);
         let place = |value| axis.at(value).unwrap_or(0.0) * (WIDTH - NAMES - VALUES);
-        for (number, (name, value, range)) in self.bars.iter().enumerate() {
+        for (number, Bar { name, value, range }) in self.bars.iter().enumerate() {
             let top = 6.0 + BAR * number as f64;
             let middle = top + BAR / 2.0;
             let (colour, _) = style(number);
@@ -205,7 +214,7 @@ impl BarChart {
         let head = ["", self.label, "least", "most"]
             .map(str::to_owned)
             .to_vec();
-        let row = |(name, value, range): &(String, f64, Option<(f64, f64)>)| {
+        let row = |Bar { name, value, range }: &Bar| {
             let bound =
                 |pick: fn((f64, f64)) -> f64| range.map(pick).map_or_else(String::new, show);
             vec![name.clone(), show(*value), bound(|r| r.0), bound(|r| r.1)]

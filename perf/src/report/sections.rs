@@ -1,6 +1,6 @@
 //! Which charts and tables show a result.
 
-use super::chart::{BarChart, Labelled, Line, LineChart};
+use super::chart::{Bar, BarChart, Labelled, Line, LineChart};
 use super::page::{Part, Section, Table};
 use super::scale::{Scale, show};
 use crate::curves::{Moment, Percentile};
@@ -79,7 +79,7 @@ fn over_time(
     let is_empty = lines.iter().all(|line| line.points.is_empty());
     let title = title.to_owned();
     let x = SECONDS;
-    (!is_empty).then(|| Part::Lines(LineChart { title, x, y, lines }))
+    (!is_empty).then_some(Part::Lines(LineChart { title, x, y, lines }))
 }
 
 /// So that moments of different runs share a row of the table.
@@ -158,7 +158,11 @@ fn single_runs(runs: &[NbdRun]) -> Section {
     parts.extend(series(&named));
     let bars = runs.iter().filter_map(|run| {
         let cpu = run.figures.server_cpu_us_per_request?;
-        Some((run.label.clone(), cpu, None))
+        Some(Bar {
+            name: run.label.clone(),
+            value: cpu,
+            range: None,
+        })
     });
     let bars: Vec<_> = bars.collect();
     if !bars.is_empty() {
@@ -210,7 +214,11 @@ fn point(point: &PointRun) -> Section {
     let bars = |title: &str, label, value: fn(&Row) -> Option<Spread>| {
         let bar = |row: &Row| {
             let Spread { median, min, max } = value(row)?;
-            Some((row.server.clone(), median, Some((min, max))))
+            Some(Bar {
+                name: row.server.clone(),
+                value: median,
+                range: Some((min, max)),
+            })
         };
         Part::Bars(BarChart {
             title: format!("{title}, {}", point.load),

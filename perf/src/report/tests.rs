@@ -1,4 +1,4 @@
-use super::chart::{BarChart, Labelled, Line, LineChart};
+use super::chart::{Bar, BarChart, Labelled, Line, LineChart};
 use super::page::{Part, Section, escape, render};
 use super::scale::Scale;
 use super::*;
@@ -280,7 +280,11 @@ fn charts_without_values_are_drawn_empty() {
     let bars = BarChart {
         title: "t".to_owned(),
         label: "y",
-        bars: vec![("zero".to_owned(), 0.0, None)],
+        bars: vec![Bar {
+            name: "zero".to_owned(),
+            value: 0.0,
+            range: None,
+        }],
     };
     let section = Section {
         heading: "empty".to_owned(),
