@@ -6,12 +6,17 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio_uring::buf::{BoundedBuf, Slice};
 use tokio_uring::fs::File;
 
+use super::replies::Replies;
+
 /// Bytes of a block in memory, and what O_DIRECT wants buffers to begin at.
 pub const BLOCK: usize = 4096;
+
+/// Reads of so many bytes are sent from where they are.
+const SHARED_MIN: usize = 16 << 10;
 
 /// A disk.
 pub enum Disk {
@@ -42,23 +47,24 @@ impl Disk {
     }
 }
 
-/// Gives the pieces of blocks that hold a range. The range lies on the disk.
-pub fn read(blocks: &[Bytes], offset: u64, length: usize, mut piece: impl FnMut(Bytes)) {
+/// Appends a range, which lies on the disk: small ones are copied, which is cheaper than to count
+/// their users, others are shared.
+pub fn read(blocks: &[Bytes], offset: u64, length: usize, replies: &mut Replies) {
     let (mut at, mut left) = (offset as usize, length);
     while left > 0 {
         let begin = at % BLOCK;
         let take = left.min(BLOCK - begin);
         let block = &blocks[at / BLOCK];
-        piece(match take {
-            BLOCK => block.clone(),
-            _ => block.slice(begin..begin + take),
-        });
+        match length < SHARED_MIN {
+            true => replies.push_copy(&block[begin..begin + take]),
+            false => replies.push_data(Bytes::slice(block, begin..begin + take)),
+        }
         at += take;
         left -= take;
     }
 }
 
-/// Replaces the blocks of a range, which lies on the disk.
+/// Writes a range, which lies on the disk: in place, where no reply still holds the block.
 pub fn write(blocks: &mut [Bytes], offset: u64, mut data: &[u8]) {
     let mut at = offset as usize;
     while !data.is_empty() {
@@ -66,13 +72,10 @@ pub fn write(blocks: &mut [Bytes], offset: u64, mut data: &[u8]) {
         let take = data.len().min(BLOCK - begin);
         let (now, rest) = data.split_at(take);
         let block = &mut blocks[at / BLOCK];
-        if take == BLOCK {
-            *block = Bytes::copy_from_slice(now);
-        } else {
-            let mut changed = block.to_vec();
-            changed[begin..begin + take].copy_from_slice(now);
-            *block = Bytes::from(changed);
-        }
+        let own = std::mem::take(block).try_into_mut();
+        let mut own = own.unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        own[begin..begin + take].copy_from_slice(now);
+        *block = own.freeze();
         at += take;
         data = rest;
     }

@@ -1,4 +1,4 @@
-//! Replies on their way out: headers that follow each other share a segment, data are not copied.
+//! Replies on their way out: headers and copied data share a segment until shared data come.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -8,17 +8,22 @@ const MAGIC: u32 = 0x6744_6698;
 /// Replies that wait to be sent.
 #[derive(Default)]
 pub struct Replies {
-    headers: BytesMut,
+    open: BytesMut,
     ready: Vec<Bytes>,
 }
 
 impl Replies {
     /// A reply without data; `error` is 0 or a code of the protocol.
     pub fn push(&mut self, cookie: u64, error: u32) {
-        self.headers.reserve(16);
-        self.headers.put_u32(MAGIC);
-        self.headers.put_u32(error);
-        self.headers.put_u64(cookie);
+        self.open.reserve(16);
+        self.open.put_u32(MAGIC);
+        self.open.put_u32(error);
+        self.open.put_u64(cookie);
+    }
+
+    /// Data of the reply pushed last, copied.
+    pub fn push_copy(&mut self, data: &[u8]) {
+        self.open.extend_from_slice(data);
     }
 
     /// Data of the reply pushed last.
@@ -28,9 +33,8 @@ impl Replies {
     }
 
     fn close(&mut self) {
-        if !self.headers.is_empty() {
-            self.ready.push(self.headers.split().freeze());
-            self.headers.reserve(4096);
+        if !self.open.is_empty() {
+            self.ready.push(self.open.split().freeze());
         }
     }
 

@@ -167,9 +167,7 @@ fn read(session: &Rc<Session>, cookie: u64, offset: u64, length: usize) {
     if let Disk::Memory(blocks) = &*session.disk {
         let mut replies = session.replies.borrow_mut();
         replies.push(cookie, 0);
-        disk::read(&blocks.borrow(), offset, length, |piece| {
-            replies.push_data(piece);
-        });
+        disk::read(&blocks.borrow(), offset, length, &mut replies);
         return;
     }
     let session = session.clone();

@@ -67,23 +67,46 @@ fn a_file_gives_back_what_was_written() {
     prove(&start(directory.path(), Some(image)));
 }
 
+/// What a read of these bytes would send.
+fn sent(blocks: &[Bytes], offset: usize, length: usize) -> Vec<u8> {
+    let mut replies = Replies::default();
+    read(blocks, offset as u64, length, &mut replies);
+    replies.take().concat()
+}
+
 #[test]
 fn parts_of_blocks_are_read_and_written() {
-    let mut blocks = vec![Bytes::from(vec![0; BLOCK]); 4];
-    let data: Vec<u8> = (0..BLOCK as u32 * 2).map(|n| n as u8 | 1).collect();
+    let mut blocks = vec![Bytes::from_static(&[0; BLOCK]); 8];
+    let data: Vec<u8> = (0..BLOCK as u32 * 5).map(|n| n as u8 | 1).collect();
     write(&mut blocks, 100, &data);
-    let mut found = Vec::new();
-    read(&blocks, 100, data.len(), |piece| {
-        found.extend_from_slice(&piece);
-    });
-    assert_eq!(found, data);
-    found.clear();
-    read(&blocks, 0, 4 * BLOCK, |piece| {
-        found.extend_from_slice(&piece);
-    });
-    assert!(found[..100].iter().all(|byte| *byte == 0));
-    assert_eq!(&found[100..100 + data.len()], data);
-    assert!(found[100 + data.len()..].iter().all(|byte| *byte == 0));
+    let whole = sent(&blocks, 0, 8 * BLOCK);
+    assert!(whole[..100].iter().all(|byte| *byte == 0));
+    assert_eq!(&whole[100..100 + data.len()], data);
+    assert!(whole[100 + data.len()..].iter().all(|byte| *byte == 0));
+    // Copied and shared reads say the same.
+    for (offset, length) in [
+        (100, 512),
+        (4000, 300),
+        (50, 5000),
+        (0, 20_000),
+        (4095, 20_002),
+    ] {
+        assert_eq!(
+            sent(&blocks, offset, length),
+            whole[offset..offset + length],
+            "{offset}"
+        );
+    }
+}
+
+#[test]
+fn a_reply_on_its_way_keeps_what_was_read() {
+    let mut blocks = vec![Bytes::from(vec![1; BLOCK]); 4];
+    let mut replies = Replies::default();
+    read(&blocks, 0, 4 * BLOCK, &mut replies);
+    write(&mut blocks, 0, &[2; 4 * BLOCK]);
+    assert!(replies.take().concat().iter().all(|byte| *byte == 1));
+    assert!(sent(&blocks, 0, 4 * BLOCK).iter().all(|byte| *byte == 2));
 }
 
 #[test]
