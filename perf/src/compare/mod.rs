@@ -88,6 +88,9 @@ pub struct Common {
     /// Seconds of each measurement
     #[arg(long, default_value = "2", value_parser = parse_seconds)]
     seconds: Duration,
+    /// Open loop: requests due each second, the same for all [default: each reply begets a request]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    rate: Option<u64>,
     /// Bytes of the disk
     #[arg(long, default_value = "1g", value_parser = parse_size)]
     size: u64,
@@ -208,9 +211,12 @@ fn measure(
         bail!("there is nothing to measure");
     }
     let is_here = |kind: &Kind| {
-        let why = match kind.fits(bench.backing) {
-            true => kind.missing(bench),
-            false => Some("it has no such backing".to_owned()),
+        let why = match (kind.fits(bench.backing), common.rate) {
+            (true, Some(_)) if *kind == Kind::Fio => {
+                Some("it is no measure of a given rate".to_owned())
+            }
+            (true, _) => kind.missing(bench),
+            (false, _) => Some("it has no such backing".to_owned()),
         };
         if let Some(why) = &why {
             eprintln!("{} is left out: {why}", kind.name());
@@ -250,7 +256,7 @@ fn measure(
     let machine = Machine::look(bench);
     let words = servers.iter().map(|kind| tally::words(*kind, bench));
     Ok(CompareRun {
-        title: tally::title(bench),
+        title: tally::title(bench, common.rate),
         setting: setting(common, bench, &machine),
         cores: (bench.server_cpu, bench.client_cpu),
         servers: words.collect(),
@@ -312,7 +318,7 @@ fn turn(
     let plan = |point: Point| Plan {
         uri: server.uri().clone(),
         load: point.into(),
-        rate: None,
+        rate: common.rate,
         size: Some(bench.size),
         seed: SEED,
         cpu: Some(bench.client_cpu),
@@ -322,6 +328,7 @@ fn turn(
     if server.is_blank() {
         let fill = Point::new(Rw::Write, 1 << 20, 8, 1).context("the filling load")?;
         let size = show_size(bench.size);
+        // Filling is always a closed loop.
         load::precondition(&plan(fill)).with_context(|| format!("writing all {size}"))?;
     }
     let plan = plan(point);

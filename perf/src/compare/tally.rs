@@ -101,7 +101,7 @@ pub fn words(kind: Kind, bench: &Bench) -> ServerWords {
 }
 
 /// What was compared.
-pub fn title(bench: &Bench) -> String {
+pub fn title(bench: &Bench, rate: Option<u64>) -> String {
     let backing = match bench.backing {
         Backing::Memory => "memory",
         Backing::File => "a file",
@@ -110,7 +110,10 @@ pub fn title(bench: &Bench) -> String {
         Transport::Unix => "a Unix socket",
         Transport::Tcp => "TCP on loopback",
     };
-    format!("{backing} over {transport}")
+    let rate = rate.map_or_else(String::new, |rate| {
+        format!(", {rate} requests due each second")
+    });
+    format!("{backing} over {transport}{rate}")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::scale::{Axis, Scale, show, show_percent};
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 340.0;
 const LEFT: f64 = 74.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 28.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 46.0;
 /// Colours that people with any kind of colour vision tell apart (Okabe and Ito).
