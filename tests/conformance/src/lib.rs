@@ -18,6 +18,7 @@ mod binary;
 mod daemon;
 pub mod image;
 mod lab;
+pub mod matrix;
 mod port;
 pub mod raw;
 pub mod tools;

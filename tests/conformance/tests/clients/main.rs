@@ -3,6 +3,7 @@
 
 mod fio;
 mod libnbd;
+mod matrix;
 mod nbdcopy;
 mod nbdinfo;
 mod qemu;

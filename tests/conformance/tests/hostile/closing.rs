@@ -90,7 +90,13 @@ impl Crowd {
             let is_answered = place % 5 < 2 && cut >= script.writes[0];
             if is_answered {
                 // Replies come in any order.
-                while client.reply(0).expect("a write is answered").cookie != 1 {}
+                loop {
+                    let reply = client.reply(0).expect("a write is answered");
+                    assert_eq!(reply.error, 0, "request {}", reply.cookie);
+                    if reply.cookie == 1 {
+                        break;
+                    }
+                }
             }
             let gone = Gone {
                 place,
