@@ -3,6 +3,9 @@
 //! The guest attaches with two connections, makes ext4, runs fio with verify, and writes files
 //! that it syncs. In mid-load the primary is killed; the other node is promoted, the guest
 //! attaches there, and every file whose fsync was answered has to be there.
+//!
+//! [`stress`] runs exercisers on ext4 and XFS (`guest_stress.py`) while the secondary is killed and
+//! comes back.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -16,14 +19,20 @@ use crate::Pair;
 const MEBIBYTES: u64 = 64;
 
 /// What QEMU, the guest's image and its checks are made of: (program, Debian package).
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 9] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("nbd-client", "nbd-client"),
     ("fio", "fio"),
     ("zstd", "zstd"),
     ("depmod", "kmod"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("stress-ng", "stress-ng"),
+    ("fstrim", "util-linux"),
 ];
+
+/// Size of the volume under stress, MiB: XFS wants 300.
+const STRESS_MEBIBYTES: u64 = 384;
 
 /// Runs the scenario; false, with a line that says what to install, if it cannot run here.
 /// Panics: the file system is not clean, or a synced file is lost.
@@ -68,5 +77,48 @@ pub fn run() -> bool {
     pair.start(0);
     pair.until_healthy(1);
     pair.stop_and_compare(1, MEBIBYTES);
+    true
+}
+
+/// Runs fsx and stress-ng on ext4 and on XFS; false, with a line that says what to install, if it
+/// cannot run here. Panics: an exerciser finds wrong bytes, a check finds damage, or the copies
+/// differ.
+pub fn stress() -> bool {
+    if !tools::have(&NEEDED) {
+        return false;
+    }
+    let mut pair = Pair::healthy(STRESS_MEBIBYTES);
+    let port = pair.lab.node(crate::NODES[0]).nbd.number.to_string();
+    let mut command = Command::new("python3");
+    command
+        .args([
+            "-B",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/guest_stress.py"),
+        ])
+        .args([&port, "v"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut guest = command.spawn().expect("python3 can be run");
+    let said = BufReader::new(guest.stdout.take().expect("it was piped"));
+    let mut is_done = false;
+    for line in said.lines() {
+        let line = line.expect("the guest's words are text");
+        println!("{line}");
+        match line.as_str() {
+            "restart" => {
+                pair.kill(1);
+                pair.start(1);
+            }
+            "done" => is_done = true,
+            _ => {}
+        }
+    }
+    let status = guest.wait().expect("a child can be waited for");
+    assert!(
+        status.success() && is_done,
+        "the guest's checks failed: {status}"
+    );
+    pair.until_healthy(0);
+    pair.stop_and_compare(0, STRESS_MEBIBYTES);
     true
 }

@@ -5,3 +5,9 @@
 fn a_file_system_survives_the_death_of_its_primary() {
     scenario::guest::run();
 }
+
+#[test]
+#[ignore = "boots a guest under emulation: about six minutes, fetches a kernel and builds fsx once"]
+fn ext4_and_xfs_are_clean_after_fsx_and_stress() {
+    scenario::guest::stress();
+}

@@ -36,7 +36,12 @@ PROGRAMS = {
     "iproute2": ["ip", "ss"],
     "nbd-client": ["nbd-client"],
     "fio": ["fio"],
+    "xfsprogs": ["mkfs.xfs", "xfs_repair"],
+    "stress-ng": ["stress-ng"],
+    "util-linux": ["fstrim"],
 }
+# The file system exerciser, which Debian does not have: crate and version.
+FSX = ["fsx", "0.3.2"]
 BUILD_TOOLS = {"qemu-system-x86": ["qemu-system-x86_64"], "zstd": ["zstd"], "kmod": ["depmod"],
                "e2fsprogs": ["mke2fs"], "libc-bin": ["ldd"], "tar": ["tar"]}
 
@@ -45,7 +50,7 @@ MODULES = """
     drivers/block/{nbd,virtio_blk}
     drivers/net/virtio_net
     drivers/char/hw_random/virtio-rng
-    fs/ext4/*
+    fs/ext4/*  fs/xfs/*
     crypto/*  arch/x86/crypto/*  lib/*
 """
 # Loaded by the initramfs, before /usr (which needs them) is there.
@@ -149,6 +154,17 @@ def find_kernel_package(cache):
     return have[-1]
 
 
+def find_fsx():
+    """Builds fsx once."""
+    name, version = FSX
+    root = CACHE / f"{name}-{version}"
+    if not (root / "bin" / name).exists():
+        print(f"building {name} {version}", flush=True)
+        subprocess.run(["cargo", "install", "--quiet", "--root", root, "--version", version, name],
+                       check=True, cwd=CACHE)
+    return str(root / "bin" / name)
+
+
 def extract_vmlinux(bzimage):
     """The ELF kernel inside a bzImage (zstd or xz), which QEMU can enter directly."""
     data = bzimage.read_bytes()
@@ -223,7 +239,7 @@ def copy_programs(table, usr):
         need(real)
     for programs in table.values():
         for program in programs:
-            put(which(program), usr / "bin" / program)
+            put(which(program), usr / "bin" / Path(program).name)
 
 
 class Cpio:
@@ -246,7 +262,7 @@ class Cpio:
 
 def recipe():
     """A fingerprint of everything in this file that goes into the image."""
-    parts = [KERNEL, PROGRAMS, MODULES, EARLY, INIT, SETUP, AGENT, HELPERS, ETC, DIRS]
+    parts = [KERNEL, PROGRAMS, FSX, MODULES, EARLY, INIT, SETUP, AGENT, HELPERS, ETC, DIRS]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -275,6 +291,7 @@ def build():
         shutil.copy("/lib64/ld-linux-x86-64.so.2", usr / "lib64")
         for lib in glob.glob("/lib/x86_64-linux-gnu/libgcc_s.so.1"):  # dlopened by pthread_exit
             shutil.copy(lib, usr / "lib/x86_64-linux-gnu")
+        copy_programs({"fsx": [find_fsx()]}, usr)
         busybox = (usr / "bin/busybox").read_bytes()
         for applet in sh(usr / "bin/busybox", "--list").split():
             if not os.path.lexists(usr / "bin" / applet):
