@@ -36,7 +36,7 @@ for seed in 1 2 3; do
     fsx -q -N {operations} -S $seed -P /tmp fsx.$seed >/tmp/fsx.$seed.out 2>&1 &
     jobs="$jobs $!"
 done
-for job in $jobs; do wait $job || { tail -20 /tmp/fsx.*.out; exit 1; }; done
+for job in $jobs; do wait $job || {{ tail -20 /tmp/fsx.*.out; exit 1; }}; done
 rm -f fsx.*
 """
 

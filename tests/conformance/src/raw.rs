@@ -60,6 +60,9 @@ pub mod cmd {
 /// Transmission flag: CACHE is served.
 pub const SEND_CACHE: u16 = 1 << 10;
 
+/// Transmission flag: BLOCK_STATUS takes a filter.
+pub const BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
+
 /// Errors on the wire.
 pub mod err {
     #![allow(missing_docs)]

@@ -41,7 +41,7 @@ PROGRAMS = {
     "util-linux": ["fstrim"],
 }
 # The file system exerciser, which Debian does not have: crate and version.
-FSX = ["fsx", "0.3.2"]
+FSX = ["fsx", "0.3.1"]
 BUILD_TOOLS = {"qemu-system-x86": ["qemu-system-x86_64"], "zstd": ["zstd"], "kmod": ["depmod"],
                "e2fsprogs": ["mke2fs"], "libc-bin": ["ldd"], "tar": ["tar"]}
 

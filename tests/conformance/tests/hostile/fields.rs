@@ -282,3 +282,133 @@ fn expected(client: &Raw, kind: u16, offset: u64, length: u32) -> u32 {
         _ => err::EINVAL,
     }
 }
+
+#[test]
+fn every_length_of_an_extended_header_is_judged_at_its_edges() {
+    let stage = Stage::new("", "memory");
+    let witness = Witness::start(&stage);
+    extended_fields(&stage);
+    filters(&stage);
+    let before = stage.vitals();
+    extended_fields(&stage);
+    filters(&stage);
+    witness.goes_on(10);
+    stage.until_clients(1, &before);
+    let grown = stage
+        .vitals()
+        .resident_bytes
+        .saturating_sub(before.resident_bytes);
+    assert!(grown < 2 * NOISE_BYTES, "{grown} bytes more");
+}
+
+/// Command flag: the length is that of a payload.
+const PAYLOAD_LEN: u16 = 1 << 5;
+
+fn extended_fields(stage: &Stage) {
+    let mut client = stage.attach(Style::Extended);
+    let lengths = edges(PAYLOAD_MAX).into_iter().chain([DROPPED_MAX + 1]);
+    let long = [1 << 32, (1 << 32) + 1, 1 << 63, u64::MAX];
+    let lengths: Vec<u64> = lengths.map(u64::from).chain(long).collect();
+    for kind in [0, 1, 3, 4, 5, 6, 7, 8, 99, u16::MAX] {
+        for (length, flags) in lengths.iter().flat_map(|l| [(*l, 0), (*l, PAYLOAD_LEN)]) {
+            for offset in [0, 1, SIZE - 1, SIZE, SIZE + 1, 1 << 63, u64::MAX] {
+                let what = format!("command {kind}, flags {flags}, {length} bytes at {offset}");
+                let has_payload = flags == PAYLOAD_LEN;
+                let is_long = length > u64::from(PAYLOAD_MAX);
+                if has_payload && length >= u64::from(PAYLOAD_MAX) - 1 && offset > 1 {
+                    continue;
+                }
+                client
+                    .send(&raw::extended_request(flags, kind, 7, offset, length))
+                    .expect("a header is taken");
+                if has_payload && is_long {
+                    is_closed(client, &what);
+                    client = stage.attach(Style::Extended);
+                    continue;
+                }
+                if has_payload {
+                    send_zeros(&mut client, length as u32);
+                }
+                let reply = client.reply(0);
+                let reply = reply.unwrap_or_else(|why| panic!("{what}: {why}"));
+                assert_eq!(reply.cookie, 7, "{what}");
+                let expected = expected_extended(&client, kind, has_payload, offset, length);
+                assert_eq!(reply.error, expected, "{what}");
+            }
+        }
+    }
+}
+
+/// As [`expected`], for extended headers. Source: NBD protocol, "Extended headers".
+fn expected_extended(client: &Raw, kind: u16, has_payload: bool, offset: u64, length: u64) -> u32 {
+    let is_inside = offset <= SIZE && length <= SIZE - offset;
+    let is_write = kind == cmd::WRITE;
+    match kind {
+        // A write without, or anything else with a payload; zeros are no filter either.
+        _ if has_payload != is_write => err::EINVAL,
+        cmd::READ | cmd::WRITE if length > u64::from(PAYLOAD_MAX) => err::EINVAL,
+        _ if is_write || length <= u64::from(u32::MAX) => expected(
+            client,
+            kind,
+            offset,
+            u32::try_from(length).unwrap_or(u32::MAX),
+        ),
+        cmd::FLUSH => 0,
+        cmd::WRITE_ZEROES if !is_inside => err::ENOSPC,
+        _ => err::EINVAL,
+    }
+}
+
+/// Payloads of BLOCK_STATUS: lengths inside them, ids nobody selected, ids twice.
+fn filters(stage: &Stage) {
+    let mut client = stage.attach(Style::Extended);
+    if client.flags & raw::BLOCK_STATUS_PAYLOAD == 0 {
+        return;
+    }
+    let ask = |client: &mut Raw, payload: &[u8]| {
+        let length = payload.len() as u64;
+        let header = raw::extended_request(PAYLOAD_LEN, cmd::BLOCK_STATUS, 7, 0, length);
+        client
+            .send(&[header, payload.to_vec()].concat())
+            .expect("it is taken");
+        client.reply(0).expect("it is answered").error
+    };
+    let filter = |effect: u64, ids: &[u32]| {
+        let mut payload = effect.to_be_bytes().to_vec();
+        ids.iter().for_each(|id| payload.extend(id.to_be_bytes()));
+        payload
+    };
+    // The ids are the server's choice: one of the first few is that of `base:allocation`.
+    let is_known = |id: &u32| ask(&mut stage.attach(Style::Extended), &filter(4096, &[*id])) == 0;
+    let known = (0..64).find(is_known).expect("one context was selected");
+    for effect in [0, SIZE + 1, 1 << 31, 1 << 32, 1 << 63, u64::MAX] {
+        assert_eq!(
+            ask(&mut client, &filter(effect, &[known])),
+            err::EINVAL,
+            "{effect}"
+        );
+    }
+    assert_eq!(ask(&mut client, &filter(SIZE, &[known])), 0);
+    assert_eq!(
+        ask(&mut client, &filter(4096, &[known, known])),
+        err::EINVAL
+    );
+    for id in [known + 1, 1 << 31, u32::MAX] {
+        assert_eq!(
+            ask(&mut client, &filter(4096, &[known, id])),
+            err::EINVAL,
+            "id {id}"
+        );
+    }
+    let good = filter(4096, &[known]);
+    for length in 0..good.len() {
+        assert_eq!(
+            ask(&mut client, &good[..length]),
+            err::EINVAL,
+            "{length} bytes of a filter"
+        );
+    }
+    let many: Vec<u32> = (0..100_000).map(|_| known).collect();
+    assert_eq!(ask(&mut client, &filter(4096, &many)), err::EINVAL);
+    assert_eq!(ask(&mut client, &good), 0, "the stream is still in step");
+}

@@ -18,6 +18,7 @@ fn what_the_protocol_does_not_know_is_refused_and_nobody_else_notices() {
     magics(&stage);
     commands_and_flags(&stage, Style::Simple);
     commands_and_flags(&stage, Style::Structured);
+    commands_and_flags(&stage, Style::Extended);
     other_protocols(&stage);
     witness.goes_on(10);
     stage.until_clients(1, &before);
@@ -90,28 +91,33 @@ fn magics(stage: &Stage) {
         client.send(&[0; 8]).expect("it is taken");
         assert!(client.is_closed_within(SOON), "option magic {wrong:x?}");
     }
-    let wrong = [
-        0u32,
-        u32::MAX,
-        0x2560_9514,
-        0x6744_6698,
-        0x668e_33ef,
-        raw::EXTENDED_MAGIC,
+    let wrong = [0u32, u32::MAX, 0x2560_9514, 0x6744_6698, 0x668e_33ef];
+    let wrong = wrong.map(|magic| [(magic, Style::Simple), (magic, Style::Extended)]);
+    // Each kind of header is wrong where the other was agreed.
+    let crossed = [
+        (raw::EXTENDED_MAGIC, Style::Simple),
+        (raw::EXTENDED_MAGIC, Style::Structured),
+        (raw::REQUEST_MAGIC, Style::Extended),
     ];
-    for magic in wrong {
-        for style in [Style::Simple, Style::Structured] {
-            let mut client = stage.attach(style);
-            let mut header = raw::request(0, cmd::READ, 1, 0, 512);
-            header[..4].copy_from_slice(&magic.to_be_bytes());
-            // A good request before it is answered, one behind it is not.
-            client
-                .send(&raw::request(0, cmd::READ, 5, 0, 512))
-                .expect("it is taken");
-            client.send(&header).expect("it is taken");
-            // It may be closed before it took this.
-            let _ = client.send(&raw::request(0, cmd::FLUSH, 6, 0, 0));
-            assert!(client.is_closed_within(SOON), "request magic {magic:#x}");
-        }
+    for (magic, style) in wrong.into_iter().flatten().chain(crossed) {
+        let header = |kind, cookie, length| match style {
+            Style::Extended => raw::extended_request(0, kind, cookie, 0, length),
+            _ => raw::request(0, kind, cookie, 0, length as u32),
+        };
+        let mut client = stage.attach(style);
+        let mut wrong = header(cmd::READ, 1, 512);
+        wrong[..4].copy_from_slice(&magic.to_be_bytes());
+        // A good request before it may be answered; none behind it is.
+        client
+            .send(&header(cmd::READ, 5, 512))
+            .expect("it is taken");
+        client.send(&wrong).expect("it is taken");
+        // It may be closed before it took this.
+        let _ = client.send(&header(cmd::FLUSH, 6, 0));
+        assert!(
+            client.is_closed_within(SOON),
+            "{style:?}: request magic {magic:#x}"
+        );
     }
 }
 
@@ -123,7 +129,7 @@ fn commands_and_flags(stage: &Stage, style: Style) {
     }
     // Flags of each command; FUA is accepted on all of them (section 3.1).
     let (fua, no_hole, df, req_one, fast_zero) = (1, 2, 4, 8, 16);
-    let structured = if style == Style::Structured { df } else { 0 };
+    let structured = if style == Style::Simple { 0 } else { df };
     let table = [
         (cmd::READ, fua | structured),
         (cmd::WRITE, fua),
@@ -139,6 +145,7 @@ fn commands_and_flags(stage: &Stage, style: Style) {
             let error = error_of(&mut client, flag, kind, 512);
             let is_refused = match kind {
                 cmd::BLOCK_STATUS if style == Style::Simple => true,
+                cmd::WRITE if style == Style::Extended && flag == 1 << 5 => false,
                 cmd::CACHE if client.flags & raw::SEND_CACHE == 0 => true,
                 // NO_HOLE with FAST_ZERO may be refused by ENOTSUP; alone neither is.
                 _ => flag & !allowed != 0,
@@ -151,10 +158,22 @@ fn commands_and_flags(stage: &Stage, style: Style) {
 
 /// Sends a request, with payload if it is a write; the error it is answered with.
 fn error_of(client: &mut Raw, flags: u16, kind: u16, length: u32) -> u32 {
-    client
-        .send(&raw::request(flags, kind, 9, 0, length))
-        .expect("it is taken");
-    if kind == cmd::WRITE {
+    // In extended headers a write has to say that its length is that of a payload.
+    let payload_len = 1 << 5;
+    let (request, has_payload) = match client.style {
+        Style::Extended => {
+            let flags = if kind == cmd::WRITE {
+                flags | payload_len
+            } else {
+                flags
+            };
+            let header = raw::extended_request(flags, kind, 9, 0, length.into());
+            (header, flags & payload_len != 0)
+        }
+        _ => (raw::request(flags, kind, 9, 0, length), kind == cmd::WRITE),
+    };
+    client.send(&request).expect("it is taken");
+    if has_payload {
         client.send(&vec![0; length as usize]).expect("it is taken");
     }
     let data = if kind == cmd::READ {
