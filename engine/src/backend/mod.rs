@@ -8,6 +8,7 @@
 
 pub(crate) mod block;
 pub(crate) mod file;
+pub(crate) mod holes;
 pub(crate) mod memory;
 pub(crate) mod signature;
 
@@ -20,6 +21,7 @@ use engine_core::units::ByteRange;
 use engine_ring::{Errno, FileId};
 
 use crate::control::Allocation;
+use holes::HoleMap;
 use memory::Memory;
 
 /// A store before a reactor has it.
@@ -66,7 +68,7 @@ impl Store {
     pub(crate) fn first_hole(&mut self, range: ByteRange, min: u64) -> Option<ByteRange> {
         match self {
             Store::Memory(memory) => memory.first_hole(range, min),
-            Store::Disk(_) => None,
+            Store::Disk(disk) => disk.holes.first_hole(range, min),
         }
     }
 }
@@ -79,6 +81,8 @@ pub(crate) struct Disk {
     allocation: Allocation,
     /// Ways of zeroing that the store refused once; not tried again.
     refused: [bool; ZeroStep::COUNT],
+    /// What is known to read as zeros.
+    pub(crate) holes: HoleMap,
 }
 
 /// One way to make zeros, in falling order of speed.
@@ -99,12 +103,14 @@ impl ZeroStep {
 }
 
 impl Disk {
-    pub(crate) fn new(file: FileId, kind: DiskKind, allocation: Allocation) -> Disk {
+    /// A store of `size` bytes.
+    pub(crate) fn new(file: FileId, kind: DiskKind, allocation: Allocation, size: u64) -> Disk {
         Disk {
             file,
             kind,
             allocation,
             refused: [false; ZeroStep::COUNT],
+            holes: HoleMap::new(size, kind == DiskKind::File),
         }
     }
 
@@ -222,7 +228,7 @@ mod tests {
     fn disk(kind: DiskKind, allocation: Allocation) -> Disk {
         let (mut ring, _arena) = crate::testing::ring();
         let file = ring.register(std::fs::File::open("/dev/null").unwrap().into());
-        Disk::new(file, kind, allocation)
+        Disk::new(file, kind, allocation, 1 << 20)
     }
 
     #[test]

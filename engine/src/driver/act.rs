@@ -193,6 +193,7 @@ impl Driver {
                 self.local.push_back(done(token, Ok(())));
             }
             Store::Disk(disk) => {
+                disk.holes.writes(extent);
                 let (file, at) = (disk.file, extent.offset());
                 shell.arena.retain(buf);
                 let transfer = Transfer {

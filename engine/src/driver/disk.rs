@@ -9,7 +9,7 @@ use engine_core::units::{ByteRange, Extent, GRANULE};
 use engine_ring::{BufId, Errno, FallocateMode, FileId, Op};
 
 use crate::backend::{Disk, Store, ZeroStep, disk_error};
-use crate::driver::extents::Look;
+use crate::driver::extents::{Found, Look, taken};
 use crate::driver::job::Progress;
 use crate::driver::{Driver, job, to_core};
 use crate::shell::{Shell, ZEROS_BYTES};
@@ -36,6 +36,8 @@ pub(super) enum Work {
     Merge(job::Merge),
     /// Block status, asked of the file system by a worker.
     Extents(Look),
+    /// Where holes are, asked of the file system by a worker.
+    Scan(ByteRange, Found),
 }
 
 /// A run of a buffer to or from a run of a file.
@@ -261,6 +263,11 @@ impl Driver {
                     self.job_done(merge.token, outcome);
                 }
             },
+            Work::Scan(range, found) => {
+                let (range, runs) = (*range, taken(found));
+                self.remove(shell, slot);
+                self.disk_mut().holes.scanned(range, runs);
+            }
             Work::Extents(look) => {
                 let answer = look.answer();
                 self.remove(shell, slot);
@@ -304,7 +311,11 @@ impl Driver {
                 op.work = Work::Zero(work);
                 self.push_zero(shell, slot, work);
             }
-            Ok(false) => self.end_zero(shell, slot, work.token, Ok(())),
+            Ok(false) => {
+                let (first, last) = (work.at / GRANULE, (work.at + work.len) / GRANULE);
+                self.disk_mut().holes.zeroed(Extent::new(first, last));
+                self.end_zero(shell, slot, work.token, Ok(()));
+            }
             Err(error) => self.end_zero(shell, slot, work.token, Err(error)),
         }
     }

@@ -9,7 +9,7 @@
 //! An allocation is told as a client would read it: where this node's disk is not what is read,
 //! and where a write is under way, everything counts as data, which is always true.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use engine_core::units::{ByteRange, Extent, GRANULE};
@@ -44,7 +44,7 @@ pub(super) struct Look {
     found: Found,
 }
 
-type Found = Arc<Mutex<Option<std::io::Result<Vec<BlockExtent>>>>>;
+pub(super) type Found = Arc<Mutex<Option<std::io::Result<Vec<BlockExtent>>>>>;
 
 impl Driver {
     /// Answers, or has a worker look.
@@ -99,13 +99,7 @@ impl Driver {
                     Ok(fd) => fd,
                     Err(e) => return Some(Err(Errno::of(&e))),
                 };
-                let found = Found::default();
-                let answer = Arc::clone(&found);
-                let look = move || {
-                    let runs = file::extents(fd.as_fd(), range, EXTENTS_MAX);
-                    *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(runs);
-                    Ok(0)
-                };
+                let (look, found) = looker(fd, range);
                 let work = Work::Extents(Look {
                     seat,
                     tag,
@@ -114,25 +108,57 @@ impl Driver {
                     found,
                 });
                 let slot = self.insert(shell, work);
-                shell.push(slot, 0, Op::Blocking(Box::new(look)));
+                shell.push(slot, 0, look);
                 None
             }
         }
     }
 }
 
+impl Driver {
+    /// Has a worker look for holes where a read met what is not known.
+    pub(super) fn scan_if_wanted(&mut self, shell: &mut Shell) {
+        let Store::Disk(disk) = &mut self.store else {
+            return;
+        };
+        let Some(range) = disk.holes.begin_scan() else {
+            return;
+        };
+        let fd = match own_fd(shell, disk.file) {
+            Ok(fd) => fd,
+            Err(e) => return disk.holes.scanned(range, Err(e)),
+        };
+        let (look, found) = looker(fd, range);
+        let slot = self.insert(shell, Work::Scan(range, found));
+        shell.push(slot, 0, look);
+    }
+}
+
+/// The operation that looks at a file, and where it leaves what it found.
+fn looker(fd: OwnedFd, range: ByteRange) -> (Op<'static>, Found) {
+    let found = Found::default();
+    let answer = Arc::clone(&found);
+    let look = move || {
+        let runs = file::extents(fd.as_fd(), range, EXTENTS_MAX);
+        *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(runs);
+        Ok(0)
+    };
+    (Op::Blocking(Box::new(look)), found)
+}
+
+/// What a worker found; an error if it was not run.
+pub(super) fn taken(found: &Found) -> std::io::Result<Vec<BlockExtent>> {
+    let runs = found.lock().unwrap_or_else(PoisonError::into_inner).take();
+    runs.unwrap_or_else(|| Err(Errno::IO.into()))
+}
+
 impl Look {
     /// What the worker found.
     pub(super) fn answer(&mut self) -> ExtentsAnswer {
-        let found = &self.found;
-        let runs = found.lock().unwrap_or_else(PoisonError::into_inner).take();
         let written = std::mem::take(&mut self.written);
-        let result = match runs {
-            Some(runs) => runs
-                .map(|runs| with_data(runs, self.range, written))
-                .map_err(|e| Errno::of(&e)),
-            None => Err(Errno::IO),
-        };
+        let result = taken(&self.found)
+            .map(|runs| with_data(runs, self.range, written))
+            .map_err(|e| Errno::of(&e));
         ExtentsAnswer {
             seat: self.seat,
             tag: self.tag,

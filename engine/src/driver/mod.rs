@@ -162,6 +162,7 @@ impl Driver {
             self.tell_extents(shell, query);
         }
         self.intake.queries = queries;
+        self.scan_if_wanted(shell);
     }
 
     fn round(&mut self, shell: &mut Shell, links: &mut Links, is_ticking: bool) {

@@ -458,6 +458,7 @@ impl Node {
                 ring.adopt(data),
                 DiskKind::File,
                 Allocation::Thin,
+                SIZE,
             )),
             None => Store::Memory(crate::backend::memory::Memory::new(SIZE).unwrap()),
         };

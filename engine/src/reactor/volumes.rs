@@ -241,7 +241,7 @@ impl Reactor {
                     notes.push(BUFFERED.to_owned());
                 }
                 let file = self.shell.ring.register(disk.fd);
-                Store::Disk(Disk::new(file, disk.kind, spec.allocation))
+                Store::Disk(Disk::new(file, disk.kind, spec.allocation, spec.size_bytes))
             }
         };
         let meta = self.shell.ring.register(meta);
