@@ -239,6 +239,18 @@ def hundreds_of_requests_may_be_in_flight(uri, _):
     handle.shutdown()
 
 
+def a_hint_to_cache_is_taken(uri, read_only):
+    for each in (uri, read_only):
+        handle = attach(each)
+        assert handle.can_cache()
+        handle.cache(handle.get_size(), 0)
+        handle.cache(512, 512)
+        handle.set_strict_mode(0)
+        assert error_of(handle.cache, 512, handle.get_size()) == "EINVAL"
+        assert error_of(handle.cache, 512, 0, nbd.CMD_FLAG_REQ_ONE) == "EINVAL"
+        handle.shutdown()
+
+
 def finish(handle, cookies):
     for cookie in cookies:
         while not handle.aio_command_completed(cookie):
@@ -260,6 +272,7 @@ CHECKS = [
     an_unknown_export_is_refused_and_another_can_be_chosen,
     a_flush_covers_other_connections,
     hundreds_of_requests_may_be_in_flight,
+    a_hint_to_cache_is_taken,
 ]
 
 

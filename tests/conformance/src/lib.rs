@@ -21,6 +21,7 @@ mod lab;
 pub mod matrix;
 mod port;
 pub mod raw;
+mod session;
 pub mod tools;
 mod vitals;
 
@@ -28,5 +29,6 @@ pub use binary::{binary, refresh_binary};
 pub use daemon::Daemon;
 pub use lab::{Lab, Node, eventually};
 pub use port::Port;
+pub use session::{Session, Told};
 pub use tools::Ran;
 pub use vitals::Vitals;
