@@ -273,6 +273,10 @@ mod tests {
         let all = range(0, MIB + 4096);
         assert_eq!(map.first_hole(all, 1), Some(all));
         map.writes(extent(8 * MIB, 4096));
-        assert_eq!(map.first_hole(range(8 * MIB, MIB), 1), None, "it grew since");
+        assert_eq!(
+            map.first_hole(range(8 * MIB, MIB), 1),
+            None,
+            "it grew since"
+        );
     }
 }
