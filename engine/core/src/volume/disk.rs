@@ -93,7 +93,7 @@ impl Volume {
     }
 
     /// No other member could take over.
-    fn is_last_member(&self) -> bool {
+    pub(super) fn is_last_member(&self) -> bool {
         let others = self.in_sync().without(self.me);
         !others
             .iter()

@@ -75,6 +75,13 @@ impl Flushing {
         late.map_or(NodeSet::EMPTY, |r| r.pending)
     }
 
+    /// The round is not late by time in which this process stood still.
+    pub fn forgive(&mut self, absence: std::time::Duration, now: Instant) {
+        if let Some(round) = &mut self.round {
+            round.since = round.since.after(absence).min(now);
+        }
+    }
+
     /// Starts the clock of the epoch at its first write.
     pub fn note_time(&mut self, now: Instant) {
         if self.has_written && self.dirty_since.is_none() {

@@ -29,10 +29,14 @@ impl Volume {
     }
 
     pub(super) fn tick(&mut self) {
-        if self.tick_at.is_none_or(|at| at > self.now) {
+        let Some(due) = self.tick_at.filter(|at| *at <= self.now) else {
             return;
-        }
+        };
         self.tick_at = None;
+        let absence = self.now.since(due);
+        if absence > TICK {
+            self.forgive(absence);
+        }
         self.ops.attention = true;
         self.retry_record();
         self.flush.note_time(self.now);
@@ -80,7 +84,18 @@ impl Volume {
         }
     }
 
-    /// A hung member leaves S (law L4): its link is dropped; a hung disk of ours is given up.
+    /// This process stood still for so long (F23): what was answered meanwhile may still lie
+    /// unread, so nobody is late by time in which nobody listened.
+    fn forgive(&mut self, absence: Duration) {
+        for slot in self.ops.slots() {
+            let op = self.ops.get_mut(slot);
+            op.since = op.since.after(absence).min(self.now);
+        }
+        self.flush.forgive(absence, self.now);
+    }
+
+    /// A hung member leaves S (law L4): its link is dropped; a hung disk of ours is given up, if
+    /// somebody is left who is not hung.
     fn time_out_legs(&mut self) {
         let limit = self.setup.member_timeout;
         let mut late = NodeSet::EMPTY;
@@ -91,17 +106,11 @@ impl Volume {
             late = NodeSet(late.0 | op.pending.0);
         }
         late = NodeSet(late.0 | self.flush.late(self.now, limit).0);
-        for node in late.iter() {
-            if node != self.me {
-                self.drop_link(node);
-            } else if self
-                .in_sync()
-                .without(self.me)
-                .iter()
-                .any(|n| self.peers.get(n).takes_data())
-            {
-                self.local_failed(crate::event::DiskError::Io, false);
-            }
+        for node in late.without(self.me).iter() {
+            self.drop_link(node);
+        }
+        if late.has(self.me) && !self.is_last_member() {
+            self.local_failed(crate::event::DiskError::Io, false);
         }
     }
 
