@@ -301,6 +301,8 @@ pub struct VolumeSpec {
     pub write_policy: WritePolicy,
     /// Write every block at create and keep blocks allocated on trim.
     pub allocation: Allocation,
+    /// Whether this node's replica goes through the page cache.
+    pub cache: Cache,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: u32,
     /// How a reactor waits.
@@ -334,6 +336,15 @@ pub enum Allocation {
     Thin,
     /// Every block written at create.
     Full,
+}
+
+/// Whether a file or device is used past the page cache. A flush reaches the disk either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// O_DIRECT, where the file system has it.
+    Direct,
+    /// Through the page cache: hot data is read from memory, writes wait for a flush there.
+    Buffered,
 }
 
 /// How a reactor waits for work.

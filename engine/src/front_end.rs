@@ -27,7 +27,7 @@ use engine_core::event::{Event, Op, ReqId, SessionId};
 use engine_core::time::Instant;
 use engine_core::units::ByteRange;
 use engine_core::volume::Volume;
-use engine_ring::{Arena, Errno, FileId, Op as RingOp, Ring};
+use engine_ring::{Arena, BufSlice, Errno, FileId, Op as RingOp, Ring};
 
 use crate::backend::Store;
 use crate::share::Share;
@@ -219,6 +219,8 @@ pub(crate) struct Intake {
     pub(crate) room: usize,
     /// Size of the volume.
     pub(crate) size_bytes: u64,
+    /// Written bytes are read by a device, and by nobody else.
+    pub(crate) is_for_device: bool,
     /// Requests taken since attach.
     pub(crate) counters: crate::control::IoCounters,
 }
@@ -316,6 +318,17 @@ impl Ctx<'_> {
     /// Asks that the operations pushed with `tag` end soon; their end is still `on_io`.
     pub fn cancel(&mut self, tag: u32) {
         self.ring.cancel(Token::connection(self.seat.slot, tag).0);
+    }
+
+    /// Copies payload that came with its header to the buffer of its request (another one), as
+    /// [`Arena::copy`]; past the cache where only a device will read it. There it is seldom in
+    /// the cache: the buffer was last read by the device.
+    pub fn place(&mut self, from: BufSlice, to: BufSlice) {
+        if self.intake.is_for_device {
+            self.arena.copy_past_cache(from, to);
+        } else {
+            self.arena.copy(from, to);
+        }
     }
 
     /// Requests that may be submitted now: what the volume takes, or 0 once this connection has
@@ -423,12 +436,13 @@ impl Ctx<'_> {
 }
 
 impl Intake {
-    pub(crate) fn new(size_bytes: u64, requests_max: usize) -> Intake {
+    pub(crate) fn new(size_bytes: u64, requests_max: usize, is_for_device: bool) -> Intake {
         Intake {
             events: Vec::with_capacity(requests_max + 64),
             queries: Vec::with_capacity(16),
             room: 0,
             size_bytes,
+            is_for_device,
             counters: crate::control::IoCounters::default(),
         }
     }

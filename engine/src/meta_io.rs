@@ -20,7 +20,7 @@ use engine_core::units::{GRANULE, NodeIdx};
 
 use crate::backend::memory::Memory;
 use crate::backend::{DiskKind, Opened, OpenedDisk, StoreError, block, file};
-use crate::control::{Allocation, Backing, VolumeSpec};
+use crate::control::{Allocation, Backing, Cache, VolumeSpec};
 use crate::sums;
 
 /// Slots of the activity log of a new replica.
@@ -196,12 +196,12 @@ impl Replica<'_> {
         match file::kind_of(path) {
             Err(StoreError::Missing(_)) if !adopt => {
                 file::create(path, size, self.spec.allocation)?;
-                let disk = file::open(path, size)?;
+                let disk = file::open(path, size, self.spec.cache)?;
                 Ok((identity(&disk, path)?, true))
             }
             Ok(DiskKind::File) if !adopt => Err(StoreError::Exists(path.display().to_string()))?,
             Ok(kind) => {
-                let disk = open_disk(kind, path, size)?;
+                let disk = open_disk(kind, path, size, self.spec.cache)?;
                 let backing = identity(&disk, path)?;
                 if adopt {
                     exact_size(&backing, path, size)?;
@@ -256,7 +256,7 @@ impl Replica<'_> {
                 (Opened::Memory(memory), memory_identity(size))
             }
             Backing::Path(path) => {
-                let disk = open_disk(file::kind_of(path)?, path, size)?;
+                let disk = open_disk(file::kind_of(path)?, path, size, self.spec.cache)?;
                 let identity = identity(&disk, path)?;
                 (Opened::Disk(disk), identity)
             }
@@ -303,7 +303,7 @@ impl Replica<'_> {
                 removed.map_err(StoreError::io("cannot remove", path))
             }
             DiskKind::Device => {
-                let disk = block::open(path, self.spec.size_bytes)?;
+                let disk = block::open(path, self.spec.size_bytes, self.spec.cache)?;
                 let wiped = block::wipe(disk.fd.as_fd(), self.spec.size_bytes);
                 wiped.map_err(StoreError::io("cannot wipe", path))
             }
@@ -319,10 +319,15 @@ fn memory_identity(size: u64) -> meta::Backing {
     }
 }
 
-fn open_disk(kind: DiskKind, path: &Path, size: u64) -> Result<OpenedDisk, StoreError> {
+fn open_disk(
+    kind: DiskKind,
+    path: &Path,
+    size: u64,
+    cache: Cache,
+) -> Result<OpenedDisk, StoreError> {
     match kind {
-        DiskKind::File => file::open(path, size),
-        DiskKind::Device => block::open(path, size),
+        DiskKind::File => file::open(path, size, cache),
+        DiskKind::Device => block::open(path, size, cache),
     }
 }
 

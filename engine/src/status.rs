@@ -350,7 +350,7 @@ mod tests {
     use engine_core::units::Seq;
 
     use super::*;
-    use crate::control::{Allocation, Backing, Polling, WritePolicy};
+    use crate::control::{Allocation, Backing, Cache, Polling, WritePolicy};
 
     #[test]
     fn a_rate_is_hidden_first_then_a_mean_and_begins_anew_with_the_next_resync() {
@@ -373,6 +373,7 @@ mod tests {
             replicas: vec!["alpha".into(), "beta".into()],
             write_policy: WritePolicy::Written,
             allocation: Allocation::Thin,
+            cache: Cache::Direct,
             min_copies: 1,
             polling: Polling::Cpu,
             nbd: Vec::new(),

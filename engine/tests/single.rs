@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::nodes::*;
 use common::{FAILED, NO_SPACE, OK, pattern};
-use engine::control::{Allocation, Backing, Done, Node, RefusalKind, Request, Role, State};
+use engine::control::{Allocation, Backing, Cache, Done, Node, RefusalKind, Request, Role, State};
 
 const MIB: u64 = 1 << 20;
 
@@ -16,14 +16,12 @@ fn backings(dir: &Path) -> Vec<Backing> {
 
 #[test]
 fn what_is_written_is_read_on_every_store() {
-    for backing in 0..2 {
+    for (backing, cache) in [(0, Cache::Direct), (1, Cache::Direct), (1, Cache::Buffered)] {
         let dir = tempfile::tempdir().unwrap();
         let backing = backings(dir.path()).remove(backing);
-        let spec = node(
-            "alpha",
-            dir.path(),
-            vec![volume("v", 64 * MIB, backing, &["alpha"])],
-        );
+        let mut volume = volume("v", 64 * MIB, backing, &["alpha"]);
+        volume.cache = cache;
+        let spec = node("alpha", dir.path(), vec![volume]);
         let alpha = launch("alpha", spec);
         create(&alpha, "v");
         until("primary", || status(&alpha, "v").role == Role::Primary);
@@ -253,4 +251,30 @@ fn a_file_system_in_memory_serves_too() {
     let mut expected = pattern(1, 300_000);
     expected[65536 - 5000..131_072 - 5000].fill(0);
     assert!(client.read(5000, 300_000) == (OK, expected));
+}
+
+#[test]
+fn a_request_of_one_volume_costs_the_reactor_of_another_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = ["v", "w"].map(|name| volume(name, 8 * MIB, Backing::Memory, &["alpha"]));
+    let mut spec = node("alpha", dir.path(), volumes.into());
+    spec.reactors = 2;
+    let alpha = launch("alpha", spec);
+    for name in ["v", "w"] {
+        create(&alpha, name);
+        until("primary", || status(&alpha, name).role == Role::Primary);
+    }
+    for (name, own, other) in [("v", 0, 1), ("w", 1, 0)] {
+        let mut client = attach(&alpha, name);
+        assert_eq!(client.write(0, &[1; 4096]), OK);
+        let before = alpha.turns_of_reactors();
+        for _ in 0..500 {
+            assert_eq!(client.read(0, 4096).0, OK);
+        }
+        let after = alpha.turns_of_reactors();
+        assert!(after[own] - before[own] >= 500, "{before:?} {after:?}");
+        // What is left are timers of its own.
+        assert!(after[other] - before[other] < 50, "{before:?} {after:?}");
+    }
+    drain(&alpha);
 }

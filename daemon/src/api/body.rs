@@ -305,6 +305,8 @@ pub struct Declared {
     pub write_policy: String,
     /// `thin` or `full`.
     pub allocation: String,
+    /// `direct` or `buffered`.
+    pub cache: String,
     /// `balanced`, `latency` or `cpu`.
     pub polling: String,
     /// Fewest members of S with which writes are acknowledged.

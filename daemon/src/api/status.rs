@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path as UrlPath, Query, State};
-use engine::control::{Allocation, Backing, NbdExportSpec, Polling, WritePolicy};
+use engine::control::{Allocation, Backing, Cache, NbdExportSpec, Polling, WritePolicy};
 use jiff::Timestamp;
 use nbd_proto::{ExportName, NbdUri, Transport};
 use serde::Deserialize;
@@ -83,6 +83,10 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         Allocation::Thin => "thin",
         Allocation::Full => "full",
     };
+    let cache = match volume.cache {
+        Cache::Direct => "direct",
+        Cache::Buffered => "buffered",
+    };
     let polling = match volume.polling {
         Polling::Balanced => "balanced",
         Polling::Latency => "latency",
@@ -100,6 +104,7 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         replicas: volume.replicas.clone(),
         write_policy: write_policy.to_owned(),
         allocation: allocation.to_owned(),
+        cache: cache.to_owned(),
         polling: polling.to_owned(),
         min_copies: volume.min_copies,
         nbd: volume.nbd.iter().map(export).collect(),

@@ -339,6 +339,7 @@ pub(super) fn declared(name: &str, report: &VolumeReport) -> String {
     line("replicas", &declared.replicas.join(", "));
     line("write_policy", &declared.write_policy);
     line("allocation", &declared.allocation);
+    line("cache", &declared.cache);
     line("polling", &declared.polling);
     line("min_copies", &declared.min_copies.to_string());
     for export in &declared.nbd {

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::control::{Allocation, Backing, Polling, WritePolicy};
+use engine::control::{Allocation, Backing, Cache, Polling, WritePolicy};
 use toml::de::DeTable;
 
 use super::endpoint::parse_network;
@@ -276,8 +276,8 @@ fn volume(
     let policy = section.word("write_policy", &policies, &refused, out);
     let allocations = [("thin", Allocation::Thin), ("full", Allocation::Full)];
     let allocation = section.word("allocation", &allocations, &[], out);
-    let buffered = "all I/O goes past the page cache";
-    section.word("cache", &[("direct", ())], &[("buffered", buffered)], out);
+    let caches = [("direct", Cache::Direct), ("buffered", Cache::Buffered)];
+    let cache = section.word("cache", &caches, &[], out);
     let pollings = [
         ("balanced", Polling::Balanced),
         ("latency", Polling::Latency),
@@ -291,6 +291,7 @@ fn volume(
         replicas,
         write_policy: policy.map_or(WritePolicy::Written, |policy| policy.value),
         allocation: allocation.map_or(Allocation::Thin, |allocation| allocation.value),
+        cache: cache.map_or(Cache::Direct, |cache| cache.value),
         polling: polling.map_or(Polling::Balanced, |polling| polling.value),
         min_copies: section
             .count("min_copies", 1..=32, out)

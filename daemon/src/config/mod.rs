@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use engine::control::{Allocation, Backing, Polling, WritePolicy};
+use engine::control::{Allocation, Backing, Cache, Polling, WritePolicy};
 
 pub use diagnostic::{Diagnostic, DiagnosticReport, Severity, render};
 pub use endpoint::Endpoint;
@@ -152,6 +152,8 @@ pub struct Volume {
     pub allocation: Allocation,
     /// How a reactor waits.
     pub polling: Polling,
+    /// Past the page cache or through it.
+    pub cache: Cache,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: At<u32>,
     /// `[[volume.V.nbd]]`.

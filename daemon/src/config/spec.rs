@@ -101,6 +101,7 @@ impl Volume {
                 .collect(),
             write_policy: self.write_policy,
             allocation: self.allocation,
+            cache: self.cache,
             min_copies: self.min_copies.value,
             polling: self.polling,
             nbd: self.nbd.iter().map(NbdExport::spec).collect(),

@@ -249,8 +249,8 @@ fn each_slip_is_found_where_it_stands() {
         ),
         (
             "write_policy = \"written\"",
-            "cache = \"buffered\"",
-            "E008 18:9 this version does not implement cache = \"buffered\"",
+            "cache = \"cached\"",
+            "E005 18:9 `cache` of [volume.vm-store] cannot be \"cached\"",
         ),
         (
             "write_policy",

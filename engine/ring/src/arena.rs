@@ -21,6 +21,7 @@ mod tests;
 
 pub use crate::mapping::Pages;
 use crate::mapping::{HUGE, Mapping};
+use crate::streaming;
 use buddy::Buddy;
 use hold::Hold;
 pub use id::{BufId, BufSlice};
@@ -297,6 +298,19 @@ impl Arena {
         // SAFETY: both ranges were checked just above and lie in our mapping; `copy` allows them
         // to overlap; no reference is alive, `&mut self` excludes others.
         unsafe { std::ptr::copy(source, target, to.len as usize) };
+    }
+
+    /// As [`Arena::copy`], past the cache: for bytes that only a device will read. `from` and `to`
+    /// are different buffers. Panics as [`Arena::copy`] does, and when they are the same.
+    pub fn copy_past_cache(&mut self, from: BufSlice, to: BufSlice) {
+        assert_ne!(from.buf, to.buf, "a copy past the cache does not overlap");
+        assert_eq!(from.len, to.len, "a copy keeps the length");
+        let (source, len) = (self.slice(from).as_ptr(), from.len as usize);
+        let target = self.slice_mut(to);
+        // SAFETY: checked just above by `slice`; another buffer than `target`, so they do not
+        // overlap, and `&mut self` excludes everybody else.
+        let source = unsafe { std::slice::from_raw_parts(source, len) };
+        streaming::copy(target, source);
     }
 
     /// The cached checksums of the buffer's first granules, `None` when none were set since it

@@ -12,7 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate, fstat, major, minor};
 
 use crate::backend::signature::{self, LOOK_BYTES};
 use crate::backend::{DiskKind, OpenedDisk, StoreError, file};
-use crate::control::Allocation;
+use crate::control::{Allocation, Cache};
 
 /// Linux's O_EXCL on a device: refused while it is mounted, swapped to, or part of another one.
 const EXCLUSIVE: i32 = rustix::fs::OFlags::EXCL.bits() as i32;
@@ -20,7 +20,7 @@ const EXCLUSIVE: i32 = rustix::fs::OFlags::EXCL.bits() as i32;
 const PIECE: u64 = 256 << 20;
 
 /// Opens exclusively and locks; the device holds at least `size` bytes.
-pub(crate) fn open(path: &Path, size: u64) -> Result<OpenedDisk, StoreError> {
+pub(crate) fn open(path: &Path, size: u64, cache: Cache) -> Result<OpenedDisk, StoreError> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
@@ -43,7 +43,7 @@ pub(crate) fn open(path: &Path, size: u64) -> Result<OpenedDisk, StoreError> {
             expected: size,
         });
     }
-    let is_direct = file::try_direct(device.as_fd());
+    let is_direct = cache == Cache::Direct && file::try_direct(device.as_fd());
     let has_volatile_cache = !is_direct || !is_write_through(device.as_fd());
     Ok(OpenedDisk {
         fd: device.into(),

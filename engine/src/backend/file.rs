@@ -12,7 +12,7 @@ use engine_ring::sys::block::direct_limits;
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, fcntl_getfl, fcntl_setfl};
 
 use crate::backend::{DiskKind, OpenedDisk, StoreError};
-use crate::control::Allocation;
+use crate::control::{Allocation, Cache};
 use crate::front_end::BlockExtent;
 
 /// Bytes written at a time when every block is written at create.
@@ -88,7 +88,7 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Opens and locks; the file holds at least `size` bytes.
-pub(crate) fn open(path: &Path, size: u64) -> Result<OpenedDisk, StoreError> {
+pub(crate) fn open(path: &Path, size: u64, cache: Cache) -> Result<OpenedDisk, StoreError> {
     let file = OpenOptions::new().read(true).write(true).open(path);
     let file = file.map_err(StoreError::io("cannot open", path))?;
     lock(&file, path)?;
@@ -104,7 +104,7 @@ pub(crate) fn open(path: &Path, size: u64) -> Result<OpenedDisk, StoreError> {
             expected: size,
         });
     }
-    let is_direct = try_direct(file.as_fd());
+    let is_direct = cache == Cache::Direct && try_direct(file.as_fd());
     Ok(OpenedDisk {
         fd: file.into(),
         kind: DiskKind::File,
@@ -224,10 +224,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         create(&path, MIB, Allocation::Thin).unwrap();
-        let held = open(&path, MIB).unwrap();
-        assert!(matches!(open(&path, MIB), Err(StoreError::InUse { .. })));
+        let held = open(&path, MIB, Cache::Direct).unwrap();
+        assert!(matches!(
+            open(&path, MIB, Cache::Direct),
+            Err(StoreError::InUse { .. })
+        ));
         drop(held);
-        open(&path, MIB).unwrap();
+        open(&path, MIB, Cache::Direct).unwrap();
+    }
+
+    #[test]
+    fn only_a_direct_file_goes_past_the_page_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        create(&path, MIB, Allocation::Thin).unwrap();
+        for (cache, may_be_direct) in [(Cache::Direct, true), (Cache::Buffered, false)] {
+            let disk = open(&path, MIB, cache).unwrap();
+            let flags = fcntl_getfl(&disk.fd).unwrap();
+            assert_eq!(flags.contains(OFlags::DIRECT), disk.is_direct);
+            assert!(may_be_direct || !disk.is_direct);
+            assert!(disk.has_volatile_cache, "a flush is never left out");
+        }
     }
 
     #[test]
@@ -235,7 +252,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         create(&path, MIB, Allocation::Thin).unwrap();
-        let refusal = open(&path, 2 * MIB).unwrap_err();
+        let refusal = open(&path, 2 * MIB, Cache::Direct).unwrap_err();
         assert!(
             matches!(refusal, StoreError::Size { found: MIB, .. }),
             "{refusal}"

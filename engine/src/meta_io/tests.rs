@@ -11,6 +11,7 @@ fn spec(backing: Backing) -> VolumeSpec {
         replicas: vec!["alpha".into(), "beta".into()],
         write_policy: WritePolicy::Written,
         allocation: Allocation::Thin,
+        cache: Cache::Direct,
         min_copies: 1,
         polling: Polling::Cpu,
         nbd: Vec::new(),

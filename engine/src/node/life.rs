@@ -10,7 +10,7 @@ use engine_core::volume::Setup;
 use super::{KEEPER_EVERY, Shared, failed, leave_and_wait, not_found, read_faults};
 use crate::backend::{DiskKind, Opened};
 use crate::control::{
-    Backing, Done, Outcome, Refusal, RefusalKind, Request, VolumeSpec, WritePolicy,
+    Backing, Cache, Done, Outcome, Refusal, RefusalKind, Request, VolumeSpec, WritePolicy,
 };
 use crate::entry::{Entry, Place};
 use crate::front_end::Service;
@@ -98,6 +98,7 @@ impl Shared {
         if let Opened::Disk(disk) = &store
             && disk.kind == DiskKind::File
             && !disk.is_direct
+            && spec.cache == Cache::Direct
         {
             let text = "the backing's file system has no direct I/O";
             self.say(Level::Warn, "W113", &spec.name, text);

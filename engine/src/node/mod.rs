@@ -14,7 +14,7 @@ mod status;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -34,6 +34,7 @@ use crate::layer::faulty::Faults;
 use crate::log::{Level, Line, Log};
 use crate::mailbox::{Leave, Mailbox, Message, PeerNews};
 use crate::peers::{self, Peers, Router};
+use crate::reactor::Turns;
 use reactors::ReactorHandle;
 
 /// How often volumes that wait for a lock are tried again, and a file of faults is looked at.
@@ -89,7 +90,7 @@ struct Shared {
 pub struct NodeHandle {
     shared: Arc<Shared>,
     io_backend: String,
-    turns: Arc<AtomicU64>,
+    turns: Vec<Arc<Turns>>,
     peers: Arc<Mutex<Peers>>,
     reactors: Mutex<Vec<JoinHandle<()>>>,
     keeper: Mutex<Option<JoinHandle<()>>>,
@@ -123,9 +124,10 @@ pub fn start_with(
         ),
         None => None,
     };
-    let turns: Arc<AtomicU64> = Arc::default();
     let bells: Arc<OnceLock<Vec<(String, peers::PeerBell)>>> = Arc::default();
-    let handles = reactors::start(&spec, &log, &bells, &turns)?;
+    let handles = reactors::start(&spec, &log, &bells)?;
+    let turns = handles.iter().map(|handle| Arc::clone(&handle.turns));
+    let turns = turns.collect();
     let io_backend = handles[0].words.clone();
     let mailboxes = handles
         .iter()
@@ -273,7 +275,13 @@ impl NodeHandle {
 
     /// Times any reactor entered its ring since start: one system call each on io_uring.
     pub fn turns(&self) -> u64 {
-        self.turns.load(Ordering::Relaxed)
+        self.turns_of_reactors().iter().sum()
+    }
+
+    /// As [`NodeHandle::turns`], of each reactor. The volume with index i of the specification is
+    /// on reactor i modulo their number.
+    pub fn turns_of_reactors(&self) -> Vec<u64> {
+        self.turns.iter().map(|turns| turns.get()).collect()
     }
 
     /// Where peers are listened for: tells the port where the configuration said 0.

@@ -16,7 +16,7 @@ use crate::control::{NodeSpec, Polling};
 use crate::log::{Level, Line, Log};
 use crate::mailbox::{MESSAGES_MAX, Mailbox, Message};
 use crate::peers::{PeerBell, Peers, When};
-use crate::reactor::{Parts, Reactor, SleepPolicy};
+use crate::reactor::{Parts, Reactor, SleepPolicy, Turns};
 use crate::shell::Shell;
 
 /// Bytes of buffers of one reactor, and what each class is promised of them.
@@ -35,6 +35,7 @@ const CPUS_TO_PIN: usize = 4;
 /// A running reactor.
 pub(super) struct ReactorHandle {
     pub(super) mailbox: Mailbox,
+    pub(super) turns: Arc<Turns>,
     /// What serves I/O, and why.
     pub(super) words: String,
     thread: JoinHandle<()>,
@@ -51,7 +52,6 @@ pub(super) fn start(
     spec: &NodeSpec,
     log: &Arc<dyn Log>,
     bells: &Arc<OnceLock<Vec<(String, PeerBell)>>>,
-    turns: &Arc<AtomicU64>,
 ) -> Result<Vec<ReactorHandle>, StartError> {
     let count = spec.reactors.max(1);
     let cpus = cpu::allowed().unwrap_or_default();
@@ -67,7 +67,7 @@ pub(super) fn start(
             sleep: SleepPolicy::new(Polling::Balanced, may_spin),
             sessions: Arc::clone(&sessions),
             process,
-            turns: Arc::clone(turns),
+            turns: Arc::default(),
             redial: Box::new(move |peer: &str, volume: &str, when: When| {
                 if let Some(bells) = bells.get() {
                     Peers::redial(bells, peer, volume, when);
@@ -88,6 +88,7 @@ fn spawn(
     log: &Arc<dyn Log>,
 ) -> Result<ReactorHandle, StartError> {
     let (ready, is_ready) = sync_channel::<Result<(Waker, String), String>>(1);
+    let turns = Arc::clone(&parts.turns);
     let (log, last_words) = (Arc::clone(log), Arc::clone(log));
     let run = move || match set_up(index, pin, log) {
         Ok((shell, words)) => {
@@ -117,6 +118,7 @@ fn spawn(
     let (waker, words) = first_words(&is_ready).map_err(StartError::Reactor)?;
     Ok(ReactorHandle {
         mailbox: Mailbox::new(sender, waker),
+        turns,
         words,
         thread,
     })

@@ -23,7 +23,8 @@ use super::volumes::Arrival;
 use super::*;
 use crate::backend::{Disk, DiskKind, Store};
 use crate::control::{
-    Allocation, Backing, Done, Outcome as Answer, Polling, Request, State, VolumeSpec, WritePolicy,
+    Allocation, Backing, Cache, Done, Outcome as Answer, Polling, Request, State, VolumeSpec,
+    WritePolicy,
 };
 use crate::driver::to_core;
 use crate::entry::Entry;
@@ -217,6 +218,7 @@ fn spec(names: &[&str], memory: bool) -> VolumeSpec {
         replicas: names.iter().map(|name| (*name).to_owned()).collect(),
         write_policy: WritePolicy::Written,
         allocation: Allocation::Thin,
+        cache: Cache::Direct,
         min_copies: 1,
         polling: Polling::Cpu,
         nbd: Vec::new(),

@@ -17,7 +17,7 @@ use engine_core::volume::{RoleStatus, Setup, Volume as Core};
 use engine_ring::{Backend, FileId, Ring};
 
 use crate::backend::{Disk, Opened, Store};
-use crate::control::{Outcome, Request, VolumeSpec};
+use crate::control::{Cache, Outcome, Request, VolumeSpec};
 use crate::control_store::LocalStore;
 use crate::driver::Driver;
 use crate::entry::Entry;
@@ -237,8 +237,10 @@ impl Reactor {
         let store = match store {
             Opened::Memory(memory) => Store::Memory(memory),
             Opened::Disk(disk) => {
-                if !disk.is_direct {
-                    notes.push(BUFFERED.to_owned());
+                match spec.cache {
+                    Cache::Buffered => notes.push(CACHED.to_owned()),
+                    Cache::Direct if !disk.is_direct => notes.push(BUFFERED.to_owned()),
+                    Cache::Direct => {}
                 }
                 let file = self.shell.ring.register(disk.fd);
                 Store::Disk(Disk::new(file, disk.kind, spec.allocation, spec.size_bytes))
@@ -281,7 +283,10 @@ impl Reactor {
             notes.push(POSIX.to_owned());
         }
         let control_store = Box::new(LocalStore::new(loaded.superblock.record));
-        let intake = Intake::new(spec.size_bytes, setup.requests_max);
+        let is_for_device = setup.names.len() == 1
+            && spec.cache == Cache::Direct
+            && matches!(store, Store::Disk(_));
+        let intake = Intake::new(spec.size_bytes, setup.requests_max, is_for_device);
         let me = setup.node;
         let core = Core::attach(setup, loaded);
         let driver = Driver::new(slot, core, store, meta, intake, faults, control_store);
@@ -413,4 +418,6 @@ const MEMORY: &str =
     "the backing is memory: it is lost with the process and never counts as durable";
 const BUFFERED: &str =
     "the backing's file system has no direct I/O: data goes through the page cache";
+const CACHED: &str =
+    "cache = \"buffered\": data goes through the page cache; a flush reaches the disk";
 const POSIX: &str = "I/O goes through POSIX calls and threads: io_uring is not to be had here";

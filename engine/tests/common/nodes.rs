@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::control::{
-    Allocation, Backing, Done, Node, NodeSpec, Outcome, Polling, Request, VolumeSpec, VolumeStatus,
-    WritePolicy,
+    Allocation, Backing, Cache, Done, Node, NodeSpec, Outcome, Polling, Request, VolumeSpec,
+    VolumeStatus, WritePolicy,
 };
 use engine::front_end::{Attachment, ClientInfo};
 use engine::log::{Line, Log};
@@ -38,6 +38,7 @@ pub fn volume(name: &str, size: u64, backing: Backing, replicas: &[&str]) -> Vol
         replicas: replicas.iter().map(|r| (*r).to_owned()).collect(),
         write_policy: WritePolicy::Written,
         allocation: Allocation::Thin,
+        cache: Cache::Direct,
         min_copies: 1,
         polling: Polling::Cpu,
         nbd: Vec::new(),

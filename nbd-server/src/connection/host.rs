@@ -17,6 +17,8 @@ pub(crate) trait Host {
     fn now(&self) -> Instant;
     /// The reactor's buffers.
     fn arena(&mut self) -> &mut Arena;
+    /// Copies payload to the buffer of its request.
+    fn place(&mut self, from: BufSlice, to: BufSlice);
     /// Receives; `all` waits until the slice is full.
     fn receive(&mut self, into: BufSlice, all: bool);
     /// Ends the receive in flight soon.
@@ -50,6 +52,10 @@ impl Host for Ctx<'_> {
 
     fn arena(&mut self) -> &mut Arena {
         Ctx::arena(self)
+    }
+
+    fn place(&mut self, from: BufSlice, to: BufSlice) {
+        Ctx::place(self, from, to);
     }
 
     fn receive(&mut self, into: BufSlice, all: bool) {

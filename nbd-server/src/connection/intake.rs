@@ -499,8 +499,7 @@ impl NbdConnection {
             .buf
             .expect("a write has a buffer from its header on");
         let have = request.length as u32 - self.transmission.payload_left() - count;
-        host.arena()
-            .copy(from.slice(at, count), request.payload(buf, have, count));
+        host.place(from.slice(at, count), request.payload(buf, have, count));
         self.end_payload(host);
     }
 

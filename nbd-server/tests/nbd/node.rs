@@ -5,8 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use engine::control::{
-    Allocation, Backing, NbdExportSpec, Node, NodeSpec, Outcome, Polling, Request, VolumeSpec,
-    WritePolicy,
+    Allocation, Backing, Cache, NbdExportSpec, Node, NodeSpec, Outcome, Polling, Request,
+    VolumeSpec, WritePolicy,
 };
 use engine::front_end::Service;
 use engine::log::Silent;
@@ -146,6 +146,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
             replicas: vec!["alpha".to_owned()],
             write_policy: WritePolicy::Written,
             allocation: Allocation::Thin,
+            cache: Cache::Direct,
             min_copies: 1,
             polling: Polling::Cpu,
             nbd: vec![export("disk", false), export("sealed", true)],

@@ -257,3 +257,24 @@ fn a_copy_moves_bytes_between_buffers() {
         20
     );
 }
+
+#[test]
+fn a_copy_past_the_cache_copies_and_forgets_checksums() {
+    let mut arena = arena(64 * MIB);
+    let from = arena.alloc(Class::Net, 8192).unwrap();
+    let to = arena.alloc(Class::Client, 8192).unwrap();
+    let bytes: Vec<u8> = (0..8192).map(|i| (i % 253) as u8).collect();
+    arena.bytes_mut(from).copy_from_slice(&bytes);
+    for (at, len) in [(28, 4096), (28, 8164), (0, 1)] {
+        arena.bytes_mut(to).fill(0xEE);
+        arena.set_sums(to, &[1, 2]);
+        arena.copy_past_cache(from.slice(at, len), to.slice(0, len));
+        let len = len as usize;
+        assert_eq!(
+            arena.bytes(to)[..len],
+            bytes[at as usize..at as usize + len]
+        );
+        assert!(arena.bytes(to)[len..].iter().all(|byte| *byte == 0xEE));
+        assert_eq!(arena.sums(to), None);
+    }
+}

@@ -53,6 +53,10 @@ impl Host for Fake {
         &mut self.arena
     }
 
+    fn place(&mut self, from: BufSlice, to: BufSlice) {
+        self.arena.copy(from, to);
+    }
+
     fn receive(&mut self, into: BufSlice, all: bool) {
         assert!(self.receive.is_none(), "one receive is in flight at a time");
         assert!(!self.is_finished, "nothing is pushed after finish");
