@@ -154,6 +154,63 @@ pub fn data_dir_in_use(path: &Path, owner: Option<u32>) -> Failure {
         .hint("each daemon needs its own data_dir; `pollux status` shows the one that runs")
 }
 
+/// The process that runs does not let itself be taken over; it goes on.
+pub fn takeover_refused(code: String, text: &str, hint: String) -> Failure {
+    let text = format!("the process that runs is not taken over: {text}\nit goes on serving");
+    Failure {
+        code: Cow::Owned(code),
+        hint: Some(hint).filter(|hint| !hint.is_empty()),
+        ..Failure::new(Exit::Failed, "", text)
+    }
+}
+
+/// A takeover broke off; the process that ran goes on.
+pub fn takeover_failed(why: &str) -> Failure {
+    let text = format!("the takeover failed: {why}\nthe process that runs goes on serving");
+    Failure::new(Exit::Failed, "E131", text)
+}
+
+/// Two releases have no version of the handover in common.
+pub fn takeover_version(theirs: (u16, u16), ours: (u16, u16)) -> Failure {
+    let show = |(from, to): (u16, u16)| match from == to {
+        true => format!("version {from}"),
+        false => format!("versions {from} to {to}"),
+    };
+    let text = format!(
+        "it speaks {} of the handover, the new process {}",
+        show(ours),
+        show(theirs)
+    );
+    Failure::new(Exit::Failed, "E130", text).hint("stop it and start anew; clients reconnect")
+}
+
+/// The successor was started for another node.
+pub fn takeover_of_another(cluster: &str, node: &str) -> Failure {
+    let text = format!("it runs node {node} of cluster {cluster}");
+    Failure::new(Exit::Failed, "E132", text).hint("name the same node and configuration")
+}
+
+/// Another successor was faster.
+pub fn takeover_under_way() -> Failure {
+    Failure::new(Exit::Failed, "E133", "another takeover is under way")
+}
+
+/// The old process cannot give away what it has; it ends, and the new one starts by itself.
+pub fn cannot_hand_over(why: &str) -> Failure {
+    Failure::new(Exit::Failed, "E135", format!("handing over failed: {why}"))
+}
+
+/// Volumes that a takeover would empty.
+pub fn takeover_loses_memory(volumes: &[&str]) -> Failure {
+    let names = volumes.join(", ");
+    let text = match volumes {
+        [_] => format!("{names} is in use and lives only in its memory"),
+        _ => format!("{names} are in use and live only in its memory"),
+    };
+    Failure::new(Exit::Failed, "E134", text)
+        .hint("stop using it, or add --force: its content is lost and its clients are cut off")
+}
+
 /// A listener could not be opened.
 pub fn cannot_listen(what: &str, address: &str, source: &io::Error) -> Failure {
     let text = match source.kind() {

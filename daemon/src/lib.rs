@@ -17,5 +17,6 @@ pub mod config;
 pub mod demo;
 pub mod exit;
 pub mod explain;
+mod handover;
 pub mod node;
 pub mod serve;

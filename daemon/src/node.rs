@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use engine::control::{Node, NodeSpec};
 use engine::front_end::{AttachError, Attachment, VolumeView};
+use engine::handover::Inherited;
 use engine::log::Log;
 use engine::node::NodeHandle;
 use nbd_server::Volumes;
@@ -38,12 +39,16 @@ pub struct Started {
 
 /// How an engine is started; [`start_node`] everywhere but in tests. Called outside the runtime's
 /// thread; returns once every volume was attached or found offline.
-pub type StartNode = fn(NodeSpec, Arc<dyn Log>) -> Result<Started, StartError>;
+pub type StartNode = fn(NodeSpec, Arc<dyn Log>, Inherited) -> Result<Started, StartError>;
 
 /// Starts the engine on `spec`. Errors: node-wide faults only, such as a port in use; a volume
-/// that cannot attach is `offline` in its status.
-pub fn start_node(spec: NodeSpec, log: Arc<dyn Log>) -> Result<Started, StartError> {
-    let handle = engine::node::start(spec, log).map_err(|why| StartError {
+/// that cannot attach is `offline` in its status. What another engine left behind is used.
+pub fn start_node(
+    spec: NodeSpec,
+    log: Arc<dyn Log>,
+    inherited: Inherited,
+) -> Result<Started, StartError> {
+    let handle = engine::node::start_with(spec, log, inherited).map_err(|why| StartError {
         code: "E126",
         text: explain::with_causes(&why),
         hint: None,

@@ -44,13 +44,15 @@ pub struct NbdServer {
     shared: Arc<Shared>,
 }
 
-/// Listening sockets that another process opened, or opens its server with.
+/// Listening sockets on which nobody accepts yet, or any more; clients wait.
 #[derive(Debug, Default)]
 pub struct Listeners {
     /// The TCP listener.
     pub tcp: Option<std::net::TcpListener>,
     /// The Unix socket; its file is removed with the server that listens on it.
     pub unix: Option<std::os::unix::net::UnixListener>,
+    /// The file of a socket that was opened here.
+    file: Option<SocketFile>,
 }
 
 /// Why no listener was started; none is open.
@@ -156,16 +158,14 @@ impl NbdServer {
             }),
             log,
         });
-        let tcp = config.address.as_deref().map(|address| match open.tcp {
-            Some(listener) => bind::adopt_tcp(listener, address),
-            None => bind::tcp(address),
-        });
+        let mut open = open.complete(config)?;
+        let tcp = config.address.as_deref().zip(open.tcp.take());
+        let tcp = tcp.map(|(address, listener)| bind::tcp_in_runtime(listener, address));
         let tcp = tcp.transpose()?;
-        let unix = config.socket.as_deref().map(|path| match open.unix {
-            Some(listener) => bind::adopt_unix(listener, path),
-            None => bind::unix(path, config.socket_mode),
-        });
+        let unix = config.socket.as_deref().zip(open.unix.take());
+        let unix = unix.map(|(path, listener)| bind::unix_in_runtime(listener, path));
         let unix = unix.transpose()?;
+        open.file.take().into_iter().for_each(SocketFile::keep);
         let address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
         let (stopping, stop) = watch::channel(false);
         let mut loops = Vec::new();

@@ -6,9 +6,11 @@ use std::convert::Infallible;
 use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -30,10 +32,26 @@ const TCP_EXCHANGE_MAX: Duration = Duration::from_secs(30);
 /// Pause after the kernel refused a connection, as when file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The API socket of one `data_dir`; its file goes when this is dropped.
+/// The API socket of one `data_dir`; its file goes when this is dropped, unless it is kept.
 pub struct ApiSocket {
     listener: UnixListener,
     path: PathBuf,
+    is_kept: Arc<AtomicBool>,
+}
+
+/// The socket for another process to go on with.
+#[derive(Debug)]
+pub struct ApiSocketCopy {
+    /// The listening socket.
+    pub socket: OwnedFd,
+    is_kept: Arc<AtomicBool>,
+}
+
+impl ApiSocketCopy {
+    /// The file stays, whoever it belongs to.
+    pub fn keep_file(&self) {
+        self.is_kept.store(true, Ordering::Release);
+    }
 }
 
 impl ApiSocket {
@@ -60,6 +78,34 @@ impl ApiSocket {
         Ok(ApiSocket {
             listener,
             path: path.to_owned(),
+            is_kept: Arc::default(),
+        })
+    }
+
+    /// Goes on with a socket that another process opened at `path`, whose file is its until
+    /// [`ApiSocket::own_file`]. Errors: it is none.
+    pub fn adopt(socket: OwnedFd, path: &Path) -> Result<ApiSocket, Failure> {
+        let shown = path.display().to_string();
+        let refused = |source: io::Error| explain::cannot_listen("the API", &shown, &source);
+        let listener = std::os::unix::net::UnixListener::from(socket);
+        listener.set_nonblocking(true).map_err(refused)?;
+        Ok(ApiSocket {
+            listener: UnixListener::from_std(listener).map_err(refused)?,
+            path: path.to_owned(),
+            is_kept: Arc::new(AtomicBool::new(true)),
+        })
+    }
+
+    /// From now on the file goes with this socket.
+    pub fn own_file(&self) {
+        self.is_kept.store(false, Ordering::Release);
+    }
+
+    /// The same socket, to be passed on. Errors: no descriptor is left.
+    pub fn copy(&self) -> io::Result<ApiSocketCopy> {
+        Ok(ApiSocketCopy {
+            socket: self.listener.as_fd().try_clone_to_owned()?,
+            is_kept: self.is_kept.clone(),
         })
     }
 
@@ -90,13 +136,15 @@ impl ApiSocket {
 
 impl Drop for ApiSocket {
     fn drop(&mut self) {
-        // Already gone is as good.
-        let _ = fs::remove_file(&self.path);
+        if !self.is_kept.load(Ordering::Acquire) {
+            // Already gone is as good.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
 /// Root and the daemon's own user administer it; nobody else.
-fn may_administer(uid: u32, own_uid: u32) -> bool {
+pub(crate) fn may_administer(uid: u32, own_uid: u32) -> bool {
     uid == 0 || uid == own_uid
 }
 

@@ -1,7 +1,7 @@
 //! One daemon per `data_dir`: a lock that the kernel gives back when the process ends.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -16,7 +16,7 @@ const LOCK_FILE: &str = "pollux.lock";
 /// Held as long as this process uses the `data_dir`. Closed on exec, so no child holds it.
 #[derive(Debug)]
 pub(super) struct DataDirLock {
-    _file: File,
+    file: File,
 }
 
 impl DataDirLock {
@@ -47,9 +47,26 @@ impl DataDirLock {
             }
             Err(why) => return Err(unusable(why.into())),
         }
-        file.set_len(0).map_err(unusable)?;
-        writeln!(file, "{}", std::process::id()).map_err(unusable)?;
-        Ok(DataDirLock { _file: file })
+        let mut lock = DataDirLock { file };
+        lock.sign().map_err(unusable)?;
+        Ok(lock)
+    }
+
+    /// Goes on with the lock another process took; held by whoever holds a copy of it.
+    pub(super) fn adopt(file: File) -> DataDirLock {
+        DataDirLock { file }
+    }
+
+    /// The same lock, to be passed on. Errors: no descriptor is left.
+    pub(super) fn copy(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Writes this process's number into the file, for people.
+    pub(super) fn sign(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        writeln!(self.file, "{}", std::process::id())
     }
 }
 

@@ -6,3 +6,4 @@ mod config;
 mod engine_runs;
 mod fake;
 mod serve;
+mod takeover;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use engine::control::{Node, NodeSpec, Outcome, Request, State, VolumeStatus};
-use engine::handover::{HandOverError, Legacy};
+use engine::handover::{HandOverError, Inherited, Legacy};
 use engine::log::Log;
 use pollux_daemon::config::Loaded;
 use pollux_daemon::node::{StartError, Started};
@@ -19,7 +19,7 @@ use crate::fake::{Fake, Place, agree, vm_store};
 const CONFIG: &str = "POLLUX_TEST_CONFIG";
 const STUCK: &str = "POLLUX_TEST_STUCK";
 
-fn start(_: NodeSpec, _: Arc<dyn Log>) -> Result<Started, StartError> {
+fn start(_: NodeSpec, _: Arc<dyn Log>, _: Inherited) -> Result<Started, StartError> {
     let fake = Fake::new(vec![vm_store(State::Healthy)], agree);
     let node: Arc<dyn Node> = match env::var_os(STUCK) {
         Some(_) => Arc::new(Stuck(fake.clone())),
@@ -69,7 +69,7 @@ fn daemon_process() {
         return;
     };
     let loaded = Loaded::read(config.as_ref()).unwrap();
-    let code = match pollux_daemon::serve::run(&loaded, &loaded.config.nodes[0], start) {
+    let code = match pollux_daemon::serve::run(&loaded, &loaded.config.nodes[0], start, None) {
         Ok(exit) => exit,
         Err(failure) => {
             eprintln!("{failure}");

@@ -41,7 +41,7 @@ pub(crate) trait Host {
     fn end(&mut self);
     /// Close and drop.
     fn finish(&mut self);
-    /// Leave open for a successor, and drop.
+    /// Leave open for a successor, and drop. A stream whose state cannot move is finished instead.
     fn hand_over(&mut self, state: Vec<u8>);
 }
 

@@ -7,7 +7,8 @@ use engine::front_end::{AttachError, Attachment, Connection, Ctx};
 use engine::handover::HandedClient;
 use nbd_proto::{ExportName, Exports, Refusal};
 
-use super::{Listener, Listeners, NbdServer};
+use super::{Listener, Listeners, NbdServer, StartError, bind};
+use crate::config::NbdConfig;
 use crate::connection::{NbdConnection, Who};
 use crate::exports::ClientExports;
 use crate::handover::{self, Malformed};
@@ -103,4 +104,19 @@ fn words(name: &ExportName, refusal: Refusal) -> String {
 /// The address of a client that came over TCP, from its words for people.
 fn address_of(text: &str) -> Option<IpAddr> {
     text.parse::<SocketAddr>().ok().map(|address| address.ip())
+}
+
+impl Listeners {
+    /// Opens what `config` asks for and is not open yet. Dropped, a socket opened here is removed.
+    /// Errors: as [`NbdServer::start`]; what was open stays so for its other holders.
+    pub fn complete(mut self, config: &NbdConfig) -> Result<Listeners, StartError> {
+        if let (Some(address), None) = (&config.address, &self.tcp) {
+            self.tcp = Some(bind::tcp(address)?);
+        }
+        if let (Some(path), None) = (&config.socket, &self.unix) {
+            let (listener, file) = bind::unix(path, config.socket_mode)?;
+            (self.unix, self.file) = (Some(listener), Some(file));
+        }
+        Ok(self)
+    }
 }

@@ -17,7 +17,7 @@ use super::StartError;
 const BACKLOG: i32 = 1024;
 
 /// Listens on the first address that `host:port` means and that can be had.
-pub(super) fn tcp(address: &str) -> Result<TcpListener, StartError> {
+pub(super) fn tcp(address: &str) -> Result<std::net::TcpListener, StartError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::AddressInUse {
             address: address.to_owned(),
@@ -30,10 +30,7 @@ pub(super) fn tcp(address: &str) -> Result<TcpListener, StartError> {
     let mut error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for socket in address.to_socket_addrs().map_err(failed)? {
         match std::net::TcpListener::bind(socket) {
-            Ok(listener) => {
-                listener.set_nonblocking(true).map_err(failed)?;
-                return TcpListener::from_std(listener).map_err(failed);
-            }
+            Ok(listener) => return Ok(listener),
             Err(found) => error = found,
         }
     }
@@ -41,7 +38,10 @@ pub(super) fn tcp(address: &str) -> Result<TcpListener, StartError> {
 }
 
 /// Listens on a Unix socket. One that was left behind, on which nobody answers, is replaced.
-pub(super) fn unix(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), StartError> {
+pub(super) fn unix(
+    path: &Path,
+    mode: u32,
+) -> Result<(std::os::unix::net::UnixListener, SocketFile), StartError> {
     let failed = |source: io::Error| StartError::Socket {
         path: path.to_owned(),
         source,
@@ -59,12 +59,11 @@ pub(super) fn unix(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile),
         opened => opened.map_err(failed)?,
     };
     let file = SocketFile::new(path).map_err(failed)?;
-    let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
-    Ok((listener, file))
+    Ok((socket.into(), file))
 }
 
-/// Goes on with a TCP listener that another process opened.
-pub(super) fn adopt_tcp(
+/// Gives the TCP listener at `address` to the runtime.
+pub(super) fn tcp_in_runtime(
     listener: std::net::TcpListener,
     address: &str,
 ) -> Result<TcpListener, StartError> {
@@ -77,8 +76,8 @@ pub(super) fn adopt_tcp(
     })
 }
 
-/// Goes on with a Unix socket that another process opened at `path`.
-pub(super) fn adopt_unix(
+/// Gives the Unix socket at `path`, whoever opened it, to the runtime.
+pub(super) fn unix_in_runtime(
     listener: std::os::unix::net::UnixListener,
     path: &Path,
 ) -> Result<(UnixListener, SocketFile), StartError> {
