@@ -187,6 +187,11 @@ impl Lab {
         daemon
     }
 
+    /// Starts a command of the test's own for a node, and does not wait for anything.
+    pub fn spawn(&self, node: &str, command: Command) -> Daemon {
+        Daemon::spawn(node, command, &self.log(node))
+    }
+
     /// What `status --json` says. Panics: no daemon answers, or not with JSON.
     pub fn status(&self, node: &str) -> Value {
         let ran = self.done(node, &["status", "--json"]);

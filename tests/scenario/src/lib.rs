@@ -4,6 +4,7 @@
 //!  kills ─┬─ Pair      two daemons of one lab: start, kill -9, promote
 //!         └─ Clients   threads that write tagged blocks ─► history::Checker
 //!  Wire ──── the link between them: cut, silenced, damaged
+//!  restarts ─ a node taken over by its next process, and nobody notices
 //!  guest ─── a Linux kernel in QEMU as the client (guest.py)
 //!  tests/ ── one test for each promise of faults and refusals
 //! ```
@@ -17,6 +18,7 @@ pub mod guest;
 pub mod kills;
 mod pair;
 mod random;
+pub mod restarts;
 mod tagged;
 mod wire;
 

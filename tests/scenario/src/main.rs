@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
-use scenario::{guest, kills};
+use scenario::{guest, kills, restarts};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -32,6 +32,12 @@ enum Run {
         #[arg(long, default_value_t = 3)]
         clients: u64,
     },
+    /// Nodes taken over by new processes (`serve --takeover`) under clients that see no error
+    Restarts {
+        /// How many times
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+    },
     /// A Linux kernel in QEMU as the client of a failover; fetches the kernel once
     Guest,
     /// ext4 and XFS of a Linux kernel in QEMU under fsx and stress-ng; builds fsx once
@@ -56,6 +62,10 @@ fn main() {
             let tally = kills::run(&plan);
             println!("{tally:#?}");
             println!("{rounds} kills: 0 violations, the copies are equal");
+        }
+        Run::Restarts { rounds } => {
+            println!("{:#?}", restarts::run(rounds));
+            println!("{rounds} takeovers: 0 errors, the copies are equal");
         }
         Run::Guest if guest::run() => println!("the file system survived its primary"),
         Run::Stress if guest::stress() => println!("both file systems are clean"),

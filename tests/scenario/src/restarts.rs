@@ -1,0 +1,299 @@
+//! A node is taken over again and again (`serve --takeover`) under clients that never notice.
+//!
+//! ```text
+//!  a mirrored volume: clients whose history is judged     a single replica: fio that verifies,
+//!                                                         one qemu-io session over all rounds
+//!  each round: a successor of the primary, or of the secondary; some do not come up:
+//!              a port is in use, or it is killed before it is ready ─► the old process goes on
+//! ```
+//! At the end: no error, no lost connection, no violation, and two copies that are equal.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use conformance::{Daemon, Lab, eventually, tools};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::pair::{HEALTHY_MAX, NODES};
+use crate::{Clients, Pair};
+
+/// Longest time a takeover may take on a busy machine.
+const TAKEOVER_MAX: Duration = Duration::from_secs(30);
+/// What the programs of others are made of: (program, Debian package).
+const FIO: (&str, &str) = ("fio", "fio");
+const QEMU_IO: (&str, &str) = ("qemu-io", "qemu-utils");
+/// Bytes that qemu-io writes and reads in each round, beyond what fio uses.
+const QEMU_AT: u64 = 24 << 20;
+
+/// What a run did.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Takeovers of the node that serves the clients.
+    pub primaries: u32,
+    /// Takeovers of the other.
+    pub secondaries: u32,
+    /// Successors that did not come up.
+    pub broken: u32,
+    /// Answers that clients received.
+    pub answers: u64,
+    /// Longest time between a request and its answer.
+    pub slowest: Duration,
+    /// What the daemons said of the time they took.
+    pub said: Vec<String>,
+}
+
+struct Run {
+    pair: Pair,
+    tally: Tally,
+}
+
+/// Takes nodes over `rounds` times. Panics: a client saw an error, a law was violated, a process
+/// did not end as it should, or the copies differ.
+pub fn run(rounds: u32) -> Tally {
+    const MEBIBYTES: u64 = 32;
+    let solo = "[volume.solo]\nsize = \"32MiB\"\nbacking = \"solo.img\"\nreplicas = [\"alpha\"]\n\
+                nbd = [{ name = \"solo\" }]\n";
+    let lab = Lab::new(&NODES, &(Pair::volume_text(MEBIBYTES) + solo));
+    let daemons = NODES.map(|node| Some(lab.serve(node)));
+    let mut run = Run {
+        pair: Pair { daemons, lab },
+        tally: Tally::default(),
+    };
+    run.pair.found();
+    run.pair.lab.done("alpha", &["volume", "create", "solo"]);
+    run.pair.lab.until_serving("alpha", "solo", HEALTHY_MAX);
+    let clients = Clients::start(3, MEBIBYTES << 20, 7);
+    clients.point_at(&run.pair.uri(0));
+    let uri = run.pair.lab.node("alpha").unix_uri("solo");
+    let mut fio = Fio::start(&uri);
+    let mut qemu = Qemu::start(&uri);
+    for round in 1..=rounds {
+        thread::sleep(Duration::from_millis(200));
+        qemu.each(|qemu| qemu.write(round));
+        match round % 6 {
+            2 => run.take_over(1),
+            3 => run.port_in_use(),
+            5 => run.killed(),
+            _ => run.take_over(0),
+        }
+        qemu.each(|qemu| qemu.read(round));
+        let violations = clients.violations();
+        assert!(violations.is_empty(), "round {round}: {violations:#?}");
+        fio.each(Fio::assert_running);
+    }
+    fio.into_iter().for_each(Fio::finish);
+    qemu.into_iter().for_each(|qemu| qemu.finish(rounds));
+    run.pair.until_healthy(0);
+    let seen = clients.finish(&run.pair.uri(0));
+    assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+    let violations = &seen.report.violations;
+    assert!(violations.is_empty(), "{violations:#?}");
+    let logs = [0, 1].map(|index| run.pair.daemon(index).log());
+    let said = logs.iter().flat_map(|log| log.lines());
+    let said = said.filter(|line| line.contains("taken over from"));
+    run.tally.said = said.map(str::to_owned).collect();
+    run.pair.stop_and_compare(0, MEBIBYTES);
+    Tally {
+        answers: seen.answers,
+        slowest: seen.slowest,
+        ..run.tally
+    }
+}
+
+impl Run {
+    fn successor(&self, index: usize, config: Option<&str>) -> Daemon {
+        let lab = &self.pair.lab;
+        let words = ["serve", "--takeover"];
+        let command = match config {
+            Some(config) => lab.command_with(&lab.path(config), NODES[index], &words),
+            None => lab.command(NODES[index], &words),
+        };
+        lab.spawn(NODES[index], command)
+    }
+
+    fn take_over(&mut self, index: usize) {
+        let new = self.successor(index, None);
+        self.replace(index, new);
+        match index {
+            0 => self.tally.primaries += 1,
+            _ => self.tally.secondaries += 1,
+        }
+    }
+
+    /// The old process ends in order, the new one serves.
+    fn replace(&mut self, index: usize, mut new: Daemon) {
+        let mut old = self.pair.daemons[index].take().expect("both nodes run");
+        let status = eventually(TAKEOVER_MAX, "the old process ends", || {
+            let failed = new.ended();
+            assert!(
+                failed.is_none(),
+                "the new process ended: {failed:?}\n{}",
+                new.log()
+            );
+            old.ended()
+        });
+        assert_eq!(status.code(), Some(0), "{}", old.log());
+        self.pair.daemons[index] = Some(new);
+        self.pair.lab.done(NODES[index], &["status"]);
+    }
+
+    /// The new configuration asks for a port that another process has.
+    fn port_in_use(&mut self) {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
+        let port = taken.local_addr().expect("it is bound").port();
+        let text = fs::read_to_string(self.pair.lab.config()).expect("the lab has one");
+        let api = format!("[node.alpha]\napi = \"127.0.0.1:{port}\"");
+        let text = text.replace("[node.alpha]", &api);
+        fs::write(self.pair.lab.path("taken.toml"), text).expect("the folder is writable");
+        let mut new = self.successor(0, Some("taken.toml"));
+        let status = eventually(TAKEOVER_MAX, "the new process gives up", || new.ended());
+        assert_eq!(status.code(), Some(1));
+        assert!(new.log().contains("E131") && new.log().contains("already in use"));
+        self.goes_on();
+    }
+
+    /// The new process dies once everything was accepted, and before it is ready.
+    fn killed(&mut self) {
+        let before = self.asked();
+        let new = self.successor(0, None);
+        eventually(TAKEOVER_MAX, "the old process accepts", || {
+            (self.asked() > before).then_some(())
+        });
+        new.pause();
+        thread::sleep(Duration::from_millis(100));
+        let old = self.pair.daemons[0].as_mut().expect("it runs");
+        if old.ended().is_some() {
+            // It was faster.
+            new.resume();
+            self.pair.daemons[0] = Some(new);
+            self.tally.primaries += 1;
+            return;
+        }
+        new.kill();
+        self.goes_on();
+    }
+
+    fn asked(&self) -> usize {
+        self.pair.daemon(0).log().matches("I127").count()
+    }
+
+    fn goes_on(&mut self) {
+        self.tally.broken += 1;
+        self.pair.until_healthy(0);
+        let old = self.pair.daemons[0].as_mut().expect("it runs");
+        assert_eq!(old.ended(), None);
+    }
+}
+
+/// fio, until the end of the run.
+struct Fio(Child);
+
+impl Fio {
+    /// `None`, with a line that says what to install, if there is none.
+    fn start(uri: &str) -> Option<Fio> {
+        if !tools::have(&[FIO]) {
+            return None;
+        }
+        let mut command = Command::new("fio");
+        command.args([
+            "--name=restarts",
+            "--ioengine=nbd",
+            "--rw=randrw",
+            "--bs=4k",
+        ]);
+        command.args([
+            "--iodepth=8",
+            "--size=16m",
+            "--time_based",
+            "--runtime=3600",
+        ]);
+        command.args(["--verify=crc32c", "--verify_backlog=64", "--verify_fatal=1"]);
+        command.arg(format!("--uri={uri}"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Some(Fio(command.spawn().expect("fio can be run")))
+    }
+
+    fn assert_running(&mut self) {
+        let ended = self.0.try_wait().expect("a child can be waited for");
+        assert!(ended.is_none(), "fio ended: {ended:?}");
+    }
+
+    /// Ends it as an operator would; it verifies and reports.
+    fn finish(self) {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, Signal::INT).expect("it runs");
+        let output = self.0.wait_with_output();
+        let output = output.expect("a child can be waited for");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("err= 0"), "{said}\n{complaints}");
+    }
+}
+
+/// One qemu-io session over all rounds.
+struct Qemu {
+    child: Child,
+    words: ChildStdin,
+}
+
+impl Qemu {
+    /// `None`, with a line that says what to install, if there is none.
+    fn start(uri: &str) -> Option<Qemu> {
+        if !tools::have(&[QEMU_IO]) {
+            return None;
+        }
+        let mut command = Command::new("qemu-io");
+        command.args(["-f", "raw", uri]);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("qemu-io can be run");
+        let words = child.stdin.take().expect("it was piped");
+        Some(Qemu { child, words })
+    }
+
+    fn write(&mut self, round: u32) {
+        let pattern = round % 255 + 1;
+        writeln!(self.words, "write -P {pattern} {QEMU_AT} 1m").expect("qemu-io runs");
+    }
+
+    fn read(&mut self, round: u32) {
+        let pattern = round % 255 + 1;
+        writeln!(self.words, "read -P {pattern} {QEMU_AT} 1m").expect("qemu-io runs");
+    }
+
+    fn finish(self, rounds: u32) {
+        drop(self.words);
+        let output = self
+            .child
+            .wait_with_output()
+            .expect("a child can be waited for");
+        let said = String::from_utf8_lossy(&output.stdout);
+        for verb in ["wrote", "read"] {
+            let count = said.matches(&format!("{verb} 1048576/1048576")).count();
+            assert_eq!(count as u32, rounds, "{verb}: {said}");
+        }
+        assert!(!said.contains("failed"), "{said}");
+    }
+}
+
+/// Does something with a program that is there.
+trait Each<T> {
+    fn each(&mut self, work: impl FnOnce(&mut T));
+}
+
+impl<T> Each<T> for Option<T> {
+    fn each(&mut self, work: impl FnOnce(&mut T)) {
+        if let Some(there) = self {
+            work(there);
+        }
+    }
+}
