@@ -399,22 +399,28 @@ impl Raw {
 
     /// Whether the server ends this connection within `limit`; what it sends before is dropped.
     pub fn is_closed_within(&mut self, limit: Duration) -> bool {
+        self.all_until_closed(limit).is_some()
+    }
+
+    /// What the server sends until it ends this connection; `None` if it does not within `limit`.
+    pub fn all_until_closed(&mut self, limit: Duration) -> Option<Vec<u8>> {
         let began = std::time::Instant::now();
+        let mut all = Vec::new();
         let mut bytes = [0; 4096];
         loop {
             let left = limit.saturating_sub(began.elapsed());
             if left.is_zero() || self.set_patience(left).is_err() {
-                return false;
+                return None;
             }
             let read = match &mut self.stream {
                 Stream::Tcp(stream) => stream.read(&mut bytes),
                 Stream::Unix(stream) => stream.read(&mut bytes),
             };
             match read {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(_) => return true,
+                Ok(0) => return Some(all),
+                Ok(count) => all.extend_from_slice(&bytes[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(_) => return Some(all),
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Laws of single messages: what parses, encodes back to the same.
 
+use std::sync::OnceLock;
+
 use super::fixture::{Fixture, SIZE};
 use crate::{
     Command, CommandFlags, CommandKind, ExportName, Exports, ExtendedRequest, Gate, InfoRequest,
@@ -56,14 +58,10 @@ pub fn request(bytes: &[u8]) {
         Err(_) => assert!(!bytes.starts_with(b"\x25\x60\x95\x13")),
         Ok(Some((request, used))) => {
             assert_eq!(request.encode(), bytes[..used]);
-            for name in EXPORTS {
-                for replies in [ReplyStyle::Simple, ReplyStyle::Structured] {
-                    let gate = gate(name, replies);
-                    if let Some((gate, read_only)) = gate
-                        && let Ok(command) = gate.check(&request)
-                    {
-                        lawful(&command, &request.into(), read_only);
-                    }
+            let [simple, structured, _] = gates();
+            for (gate, read_only) in simple.iter().chain(structured) {
+                if let Ok(command) = gate.check(&request) {
+                    lawful(&command, &request.into(), *read_only);
                 }
             }
         }
@@ -77,16 +75,31 @@ pub fn extended_request(bytes: &[u8]) {
         Err(_) => assert!(!bytes.starts_with(b"\x21\xe4\x1c\x71")),
         Ok(Some((request, used))) => {
             assert_eq!(request.encode(), bytes[..used]);
-            for name in EXPORTS {
-                if let Some((gate, read_only)) = gate(name, ReplyStyle::Extended) {
-                    judge(&gate, read_only, &request, &bytes[used..]);
-                }
+            let [.., extended] = gates();
+            for (gate, read_only) in extended {
+                judge(gate, *read_only, &request, &bytes[used..]);
             }
         }
     }
 }
 
 const EXPORTS: [&str; 3] = ["disk", "read-only", "plain"];
+
+/// The gates of all exports in each style, made once: making one costs more than a hundred checks.
+fn gates() -> &'static [Vec<(Gate, bool)>; 3] {
+    static GATES: OnceLock<[Vec<(Gate, bool)>; 3]> = OnceLock::new();
+    GATES.get_or_init(|| {
+        let styles = [
+            ReplyStyle::Simple,
+            ReplyStyle::Structured,
+            ReplyStyle::Extended,
+        ];
+        styles.map(|style| {
+            let gates = EXPORTS.iter().filter_map(|name| gate(name, style));
+            gates.collect()
+        })
+    })
+}
 
 /// The gate of a connection that selected all contexts there are, and whether its export is
 /// read-only.
