@@ -12,7 +12,7 @@ use super::host::Host;
 use super::table::{Kind, Reply, Request, Status};
 
 /// Receive buffer of a connection that is idle or reads only.
-pub(super) const RECEIVE_MIN: u32 = 8 << 10;
+pub(super) const RECEIVE_MIN: u32 = 4 << 10;
 /// Receive buffer of a connection that fills the smaller one.
 pub(super) const RECEIVE_MAX: u32 = 256 << 10;
 /// Payload of which so much is still missing is received straight into its own buffer; less is
@@ -21,7 +21,7 @@ const DIRECT_MIN: u32 = 16 << 10;
 /// Longest single receive into a payload's buffer, so that progress shows.
 const DIRECT_MAX: u32 = 1 << 20;
 /// What is received for headers while a client sends large payloads: little is copied.
-const HEADER_RECEIVE: u32 = 4096;
+const HEADER_RECEIVE: u32 = 2048;
 /// What a connection may hold before its share is looked at.
 const SHARE_MIN: usize = 1 << 20;
 /// What is left free by whoever holds something already or asks for more than [`MODEST`]...

@@ -151,6 +151,9 @@ impl Request {
     }
 }
 
+/// Requests that a connection has room for from its start.
+const FEW: usize = 16;
+
 /// All requests of a connection: a slab of fixed size with a free list.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -167,10 +170,11 @@ enum Slot {
 }
 
 impl Table {
-    /// Room for `max` requests, taken from the heap once and touched only as it is used.
+    /// Room for `max` requests. It grows to the most that were in flight at a time and stays so: an
+    /// idle client costs the room of a few.
     pub(crate) fn new(max: u16) -> Table {
         Table {
-            slots: Vec::with_capacity(max.into()),
+            slots: Vec::with_capacity(usize::from(max).min(FEW)),
             free: None,
             used: 0,
             max: max.into(),

@@ -170,12 +170,12 @@ fn a_large_payload_is_received_straight_into_its_buffer() {
     let (into, all) = world.host.receive.unwrap();
     assert_eq!(
         (into.len, all),
-        (4096, false),
+        (2048, false),
         "little of the next payload is copied"
     );
     world.ask(K::FLUSH, 2, 0, 0);
     world.run();
-    assert!(world.host.receive.unwrap().0.len > 4096);
+    assert!(world.host.receive.unwrap().0.len > 2048);
 }
 
 #[test]
