@@ -8,5 +8,4 @@ mod crowds;
 mod fields;
 mod slow;
 mod stage;
-mod starttls;
 mod unknown;
