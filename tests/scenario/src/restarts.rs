@@ -11,6 +11,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -69,7 +70,7 @@ pub fn run(rounds: u32) -> Tally {
     let clients = Clients::start(3, MEBIBYTES << 20, 7);
     clients.point_at(&run.pair.uri(0));
     let uri = run.pair.lab.node("alpha").unix_uri("solo");
-    let mut fio = Fio::start(&uri);
+    let mut fio = Fio::start(&uri, &run.pair.lab.path(""));
     let mut qemu = Qemu::start(&uri);
     for round in 1..=rounds {
         thread::sleep(Duration::from_millis(200));
@@ -194,11 +195,13 @@ struct Fio(Child);
 
 impl Fio {
     /// `None`, with a line that says what to install, if there is none.
-    fn start(uri: &str) -> Option<Fio> {
+    fn start(uri: &str, folder: &Path) -> Option<Fio> {
         if !tools::have(&[FIO]) {
             return None;
         }
         let mut command = Command::new("fio");
+        // It leaves a file about what it verified.
+        command.current_dir(folder);
         command.args([
             "--name=restarts",
             "--ioengine=nbd",
