@@ -56,6 +56,11 @@ impl<T> Table<T> {
         self.slots.len() as u32
     }
 
+    /// How many are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         let slots = self.slots.iter().enumerate();
         slots.filter_map(|(slot, value)| Some((slot as u32, value.as_ref()?)))

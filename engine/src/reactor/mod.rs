@@ -131,7 +131,7 @@ impl Reactor {
             client_timer: Instant(u64::MAX),
             turn: 0,
             busy: 0,
-            quantum: share::quantum(1),
+            quantum: share::quantum(0, 0),
             is_pressed: false,
             is_exiting: false,
             status: File::open("/proc/thread-self/status").ok(),
@@ -199,7 +199,7 @@ impl Reactor {
     /// Everything between two system calls.
     fn turn(&mut self, woken: bool) {
         self.turn += 1;
-        self.quantum = share::quantum(std::mem::take(&mut self.busy));
+        self.quantum = share::quantum(self.clients.len(), std::mem::take(&mut self.busy));
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             self.dispatch(completion);

@@ -112,7 +112,7 @@ fn a_greedy_client_is_given_no_more_than_its_share_of_a_turn() {
     for (depth, len) in [(256, 4096), (256, 128 << 10), (1024, 512 << 10)] {
         let mut loads = Loads::new(true, &[(depth, len), (1, 4096)]);
         (0..4).for_each(|_| loads.turn());
-        let share = share::quantum(2) as u64 + len;
+        let share = share::quantum(2, 2) as u64 + len;
         let mut slowest = 0;
         for _ in 0..200 {
             let before = (loads.bytes(0), loads.bytes(1));
@@ -133,12 +133,12 @@ fn a_greedy_client_is_given_no_more_than_its_share_of_a_turn() {
 
 #[test]
 fn a_client_alone_is_served_in_every_turn_and_the_reactor_does_not_sleep() {
-    let mut loads = Loads::new(true, &[(256, 4096)]);
+    let mut loads = Loads::new(true, &[(256, 128 << 10)]);
     (0..2).for_each(|_| loads.turn());
     for _ in 0..50 {
         let before = loads.bytes(0);
         loads.turn();
-        assert!(loads.bytes(0) - before >= 64 * 4096);
+        assert!(loads.bytes(0) - before >= 4 << 20);
         assert!(loads.bench.nodes[0].reactor.is_pressed);
     }
     loads.bench.stop();
