@@ -68,6 +68,22 @@ pub enum Request {
     Verify,
     /// State of a running or finished verify.
     VerifyStatus,
+    /// Cut off clients at once: what they asked for and is not answered yet is not answered.
+    Disconnect {
+        /// Which.
+        clients: Clients,
+    },
+}
+
+/// Some of a volume's clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// The one with this [`ClientStatus::id`].
+    Id(u64),
+    /// All from this address.
+    Address(String),
+    /// All that attached to this export.
+    Export(String),
 }
 
 /// How a request ended.
@@ -278,12 +294,27 @@ pub enum LinkState {
 /// One attached client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientStatus {
+    /// Names it on this node until the daemon ends.
+    pub id: u64,
     /// Export it attached to.
     pub export: String,
     /// Its address, or `unix:<pid>`.
     pub address: String,
+    /// TLS of its connection.
+    pub tls: Option<ClientTls>,
     /// Seconds since it attached.
     pub age_seconds: u64,
+    /// What it asked for since then.
+    pub io: IoCounters,
+}
+
+/// How a client's connection is protected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// `TLS 1.3` or `TLS 1.2`.
+    pub version: &'static str,
+    /// Whom its certificate names, if it showed one.
+    pub subject: Option<String>,
 }
 
 /// One configured volume, as a node needs it; made by the daemon from the checked file.
@@ -358,8 +389,20 @@ pub enum Polling {
     Cpu,
 }
 
+/// How many clients an export takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// Any number.
+    #[default]
+    Shared,
+    /// One; a second is refused.
+    Exclusive,
+    /// One; the newest wins, the one before is cut off first.
+    Takeover,
+}
+
 /// One NBD export of a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NbdExportSpec {
     /// Name that clients ask for.
     pub name: String,
@@ -369,6 +412,14 @@ pub struct NbdExportSpec {
     pub description: String,
     /// CIDR networks that may attach over TCP; empty: all.
     pub allow: Vec<String>,
+    /// Whose certificates may attach, as in `CN=hyper1`; empty: all. Not empty needs TLS.
+    pub allow_subjects: Vec<String>,
+    /// Not to be had without TLS.
+    pub needs_tls: bool,
+    /// How many clients it takes.
+    pub attach: Attach,
+    /// Meant by the empty name.
+    pub is_default: bool,
 }
 
 /// The cluster as one node needs it; made by the daemon from the checked file.

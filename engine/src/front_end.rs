@@ -124,6 +124,8 @@ pub struct ClientInfo {
     pub export: String,
     /// Its address, or `unix:<pid>`.
     pub address: String,
+    /// TLS of its connection.
+    pub tls: Option<crate::control::ClientTls>,
 }
 
 /// Makes the connection object on the reactor. It may already push operations and submit; bytes
@@ -262,6 +264,8 @@ pub(crate) struct Seat {
     pub(crate) bequest: Option<Vec<u8>>,
     /// How long the client had been attached elsewhere before.
     pub(crate) age: Duration,
+    /// Requests taken from this client.
+    pub(crate) counters: crate::control::IoCounters,
 }
 
 /// What a connection may use during a callback.
@@ -362,7 +366,8 @@ impl Ctx<'_> {
         self.intake.room -= 1;
         self.seat.outstanding += 1;
         self.seat.share.pay(&op);
-        self.intake.count(&op);
+        count(&mut self.intake.counters, &op);
+        count(&mut self.seat.counters, &op);
         self.intake.events.push(Event::Submit {
             session: self.seat.session,
             req,
@@ -446,20 +451,19 @@ impl Intake {
             counters: crate::control::IoCounters::default(),
         }
     }
+}
 
-    fn count(&mut self, op: &Op) {
-        let counters = &mut self.counters;
-        match op {
-            Op::Read { range, .. } => {
-                counters.reads += 1;
-                counters.read_bytes += range.len;
-            }
-            Op::Write { range, .. } => {
-                counters.writes += 1;
-                counters.written_bytes += range.len;
-            }
-            Op::Zero { .. } => counters.writes += 1,
-            Op::Flush => counters.flushes += 1,
+fn count(counters: &mut crate::control::IoCounters, op: &Op) {
+    match op {
+        Op::Read { range, .. } => {
+            counters.reads += 1;
+            counters.read_bytes += range.len;
         }
+        Op::Write { range, .. } => {
+            counters.writes += 1;
+            counters.written_bytes += range.len;
+        }
+        Op::Zero { .. } => counters.writes += 1,
+        Op::Flush => counters.flushes += 1,
     }
 }

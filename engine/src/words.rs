@@ -209,6 +209,7 @@ fn verb(request: &Request) -> &'static str {
         Request::ResyncResume => "resume the resync of",
         Request::ResyncSetRate { .. } => "set the resync rate of",
         Request::Verify | Request::VerifyStatus => "verify",
+        Request::Disconnect { .. } => "disconnect a client of",
     }
 }
 
@@ -226,6 +227,7 @@ pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
         Request::ResyncResume => format!("resync of {volume} goes on"),
         Request::ResyncSetRate { .. } => format!("resync rate of {volume} is set"),
         Request::Verify | Request::VerifyStatus => format!("{volume} is compared"),
+        Request::Disconnect { .. } => format!("clients of {volume} are cut off"),
         Request::Create { .. } => format!("{volume} is created on {me}"),
         Request::Delete { .. } => format!("{volume} is deleted on {me}"),
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use engine::control::{NbdExportSpec, NodeSpec};
 use nbd_proto::NbdUri;
 
+use crate::tls::NbdTls;
+
 /// Listeners and exports of one node.
 #[derive(Clone, Debug)]
 pub struct NbdConfig {
@@ -19,10 +21,23 @@ pub struct NbdConfig {
     pub socket_mode: u32,
     /// Exports, in the order LIST names them.
     pub exports: Vec<NbdExport>,
-    /// Where other nodes serve NBD, by node name; the export in them is ignored.
-    pub uris: Vec<(String, NbdUri)>,
+    /// Where other nodes serve NBD.
+    pub elsewhere: Vec<Elsewhere>,
+    /// Certificates and where TLS is asked for; `None` where there is no TLS.
+    pub tls: Option<NbdTls>,
     /// Bounds on what clients may use.
     pub limits: Limits,
+}
+
+/// Where another node serves NBD, for clients that come to the wrong one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Name of the node.
+    pub node: String,
+    /// Its address; the export in it is ignored.
+    pub uri: NbdUri,
+    /// It asks for TLS there.
+    pub tls: bool,
 }
 
 /// A volume under a name.
@@ -84,7 +99,8 @@ impl NbdConfig {
             socket: node.nbd_socket.clone(),
             socket_mode: 0o660,
             exports: exports.collect(),
-            uris: Vec::new(),
+            elsewhere: Vec::new(),
+            tls: None,
             limits: Limits::default(),
         }
     }

@@ -6,11 +6,12 @@
 //!                       receive ─► parse ─► submit … complete ─► one send per turn
 //! ```
 //!
-//! Negotiation runs off the reactors and ends within a deadline; what moves to the volume's reactor
-//! is the socket and the bytes that were read too far. The protocol itself is `nbd-proto`.
+//! Negotiation and TLS handshakes run off the reactors and end within a deadline; what moves to the
+//! volume's reactor is the socket, the state of its TLS and the bytes that were read too far. The
+//! protocol itself is `nbd-proto`, TLS is rustls.
 //!
-//! Not here: TLS (a listener on other addresses than loopback must be named insecure in the
-//! configuration, which the daemon checks), volumes, replication.
+//! Not here: which listener must have TLS (the configuration, which the daemon checks), volumes,
+//! replication.
 
 #![forbid(unsafe_code)]
 
@@ -21,12 +22,15 @@ mod exports;
 mod handover;
 mod listener;
 mod network;
+mod tls;
 
-pub use config::{Limits, NbdConfig, NbdExport};
+pub use config::{Elsewhere, Limits, NbdConfig, NbdExport};
 pub use handover::Malformed;
 pub use listener::{AdoptError, Listeners, NbdServer, StartError};
 pub use network::{Network, WrongNetwork};
+pub use tls::{NbdTls, Subject, SubjectRule, TlsError, TlsFiles, TlsIdentity, WrongSubject};
 
+use engine::control::{Clients, Node, Request};
 use engine::front_end::{AttachError, Attachment, VolumeView};
 use engine::node::NodeHandle;
 
@@ -37,6 +41,10 @@ pub trait Volumes: Send + Sync {
 
     /// Hands a negotiated client over. Errors: the socket was closed.
     fn attach(&self, volume: &str, attachment: Attachment) -> Result<(), AttachError>;
+
+    /// Cuts off all clients that attached to a volume as `export`, at once and without a word.
+    /// Returns before they are gone.
+    fn cut_off(&self, volume: &str, export: &str);
 }
 
 impl Volumes for NodeHandle {
@@ -46,5 +54,15 @@ impl Volumes for NodeHandle {
 
     fn attach(&self, volume: &str, attachment: Attachment) -> Result<(), AttachError> {
         NodeHandle::attach(self, volume, attachment)
+    }
+
+    fn cut_off(&self, volume: &str, export: &str) {
+        let clients = Clients::Export(export.to_owned());
+        // How many there were, and whether the volume is there, shows in who is left.
+        self.request(
+            volume,
+            Request::Disconnect { clients },
+            Box::new(|_outcome| {}),
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  bind ─► accept loop ─► Admission: rate, half-open clients, per address ─► handshake task
-//!             │                                                              │ deadline
+//!             │                                                  STARTTLS ─► │ ─┐ deadline
 //!             └─ stop: listener closed, socket file removed      GO ─► Volumes::attach
 //! ```
 //!
@@ -13,12 +13,13 @@ mod admission;
 mod adopt;
 mod bind;
 mod handshake;
+mod stream;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use engine::log::{Level, Log};
@@ -27,13 +28,14 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::Volumes;
-use crate::config::{Limits, NbdConfig};
+use crate::config::{Limits, NbdConfig, NbdExport};
 use crate::exports::Catalogue;
 use crate::network::WrongNetwork;
+use crate::tls::{NbdTls, WrongSubject};
 use admission::{Admission, Complaints, Restrained};
 pub use adopt::AdoptError;
 use bind::SocketFile;
-use handshake::{Origin, Stream};
+use stream::{Origin, Stream};
 
 /// The NBD listeners of a node. Dropped, they close; clients already attached are not touched.
 pub struct NbdServer {
@@ -111,12 +113,24 @@ pub enum StartError {
         #[source]
         source: WrongNetwork,
     },
+    /// An entry of `allow_subjects` is no rule.
+    #[error("nbd: `allow_subjects` of export `{name}` is wrong")]
+    Subject {
+        /// Name of the export.
+        name: String,
+        /// Why.
+        #[source]
+        source: WrongSubject,
+    },
 }
 
 /// What all handshakes of a server share.
 struct Shared {
-    catalogue: Catalogue,
+    /// Replaced as a whole; a client that negotiates sees the new one with its next option.
+    catalogue: RwLock<Arc<Catalogue>>,
+    volumes: Arc<dyn Volumes>,
     limits: Limits,
+    tls: RwLock<Option<NbdTls>>,
     log: Arc<dyn Log>,
     complaints: Complaints,
     /// For clients that are attached.
@@ -149,8 +163,10 @@ impl NbdServer {
         open: Listeners,
     ) -> Result<NbdServer, StartError> {
         let shared = Arc::new(Shared {
-            catalogue: Catalogue::new(config, volumes)?,
+            catalogue: RwLock::new(Arc::new(Catalogue::new(config, volumes.clone())?)),
+            volumes,
             limits: config.limits,
+            tls: RwLock::new(config.tls.clone()),
             complaints: Complaints::default(),
             client_log: Arc::new(Restrained {
                 log: log.clone(),
@@ -194,6 +210,29 @@ impl NbdServer {
     /// Path of the Unix socket.
     pub fn socket(&self) -> Option<&Path> {
         self.socket.as_deref()
+    }
+
+    /// The exports now, in the order LIST names them.
+    pub fn exports(&self) -> Vec<NbdExport> {
+        self.shared.catalogue().exports()
+    }
+
+    /// Serves other exports from now on. Attached clients are not touched, whatever happens to
+    /// their export; a client of `renamed` (old name, new name) still counts as one of it where
+    /// only one may attach. Errors: the first export that is wrong; then nothing changes.
+    pub fn set_exports(
+        &self,
+        exports: &[NbdExport],
+        renamed: Option<(&str, &str)>,
+    ) -> Result<(), StartError> {
+        let mut catalogue = write(&self.shared.catalogue);
+        *catalogue = Arc::new(catalogue.with(exports, renamed)?);
+        Ok(())
+    }
+
+    /// Uses other certificates from now on, for clients that begin TLS later.
+    pub fn set_tls(&self, tls: Option<NbdTls>) {
+        *write(&self.shared.tls) = tls;
     }
 
     /// Closes the listeners and waits until they are closed. Clients that are still negotiating
@@ -318,7 +357,23 @@ fn is_of_the_client(error: &io::Error) -> bool {
     )
 }
 
+fn read<T: Clone>(lock: &RwLock<T>) -> T {
+    lock.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
+    fn catalogue(&self) -> Arc<Catalogue> {
+        read(&self.catalogue)
+    }
+
+    fn tls(&self) -> Option<NbdTls> {
+        read(&self.tls)
+    }
+
     /// One line, unless there was one just now: strangers cannot fill the log.
     fn complain(&self, level: Level, text: &str) {
         self.complaints.line(&*self.log, level, text);

@@ -12,7 +12,7 @@ use engine_core::event::{Event, SessionId};
 use engine_core::time::Instant;
 use engine_ring::{Errno, FileId, Op, Ring, ShutdownHow};
 
-use crate::control::ClientStatus;
+use crate::control::{ClientStatus, Clients};
 use crate::driver::Ended;
 use crate::driver::extents::ExtentsAnswer;
 use crate::front_end::{
@@ -43,10 +43,18 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn status(&self, now: Instant) -> ClientStatus {
         ClientStatus {
+            id: self.id(),
             export: self.info.export.clone(),
             address: self.info.address.clone(),
+            tls: self.info.tls.clone(),
             age_seconds: self.age(now).as_secs(),
+            io: self.seat.counters,
         }
+    }
+
+    /// Counts the sessions of this node, from 1: names it for people.
+    pub(super) fn id(&self) -> u64 {
+        1 + (self.seat.session.0 >> SEAT_BITS & ((1 << COUNTER_BITS) - 1))
     }
 
     pub(super) fn address(&self) -> &str {
@@ -98,6 +106,7 @@ impl Reactor {
             asks_finish: false,
             bequest: None,
             age: Duration::ZERO,
+            counters: Default::default(),
         };
         let client = Client {
             seat,
@@ -421,16 +430,37 @@ impl Reactor {
 
     /// Asks all clients of a volume to go.
     pub(super) fn drain_clients(&mut self, volume: u32, why: DrainReason) {
+        self.drain_those(volume, why, |_| true);
+    }
+
+    /// Cuts off the clients an operator named, and tells their addresses.
+    pub(super) fn cut_off(&mut self, volume: u32, clients: &Clients) -> Vec<String> {
+        self.drain_those(volume, DrainReason::Operator, |client| match clients {
+            Clients::Id(id) => client.id() == *id,
+            Clients::Address(address) => client.info.address == *address,
+            Clients::Export(export) => client.info.export == *export,
+        })
+    }
+
+    fn drain_those(
+        &mut self,
+        volume: u32,
+        why: DrainReason,
+        is_meant: impl Fn(&Client) -> bool,
+    ) -> Vec<String> {
+        let mut drained = Vec::new();
         let until = self.shell.now.after(DRAIN_MAX);
         self.client_timer = self.client_timer.min(until);
         for slot in 0..self.clients.slots() {
             let Some(client) = self.clients.get_mut(slot) else {
                 continue;
             };
-            if client.volume == volume && client.seat.ending == Ending::Open {
+            if client.volume == volume && client.seat.ending == Ending::Open && is_meant(client) {
+                drained.push(client.info.address.clone());
                 client.seat.ending = Ending::Draining(until);
                 self.touch(slot, |connection, ctx| connection.drain(ctx, why));
             }
         }
+        drained
     }
 }

@@ -8,7 +8,7 @@ use engine_core::units::{NodeIdx, NodeSet};
 
 use super::Reactor;
 use super::volumes::{Asking, Leaving, Pending, Volume};
-use crate::control::{Done, Outcome, Refusal, RefusalKind, Request};
+use crate::control::{Clients, Done, Outcome, Refusal, RefusalKind, Request};
 use crate::front_end::DrainReason;
 use crate::log::Level;
 use crate::mailbox::Reply;
@@ -37,6 +37,9 @@ impl Reactor {
                 format!("{name} is being demoted or stopped"),
             )));
         }
+        if let Request::Disconnect { clients } = &request {
+            return reply(self.disconnect(slot, clients));
+        }
         let command = match volume.translate(&request) {
             Ok(command) => command,
             Err(refusal) => return reply(Err(refusal)),
@@ -60,6 +63,29 @@ impl Reactor {
             (Some(command), _) => {
                 volume.command(command, Pending::Request(request, reply));
             }
+        }
+    }
+
+    fn disconnect(&mut self, slot: u32, clients: &Clients) -> Outcome {
+        let gone = self.cut_off(slot, clients);
+        let name = &self
+            .volumes
+            .get(slot)
+            .expect("the caller found it")
+            .spec
+            .name;
+        match &gone[..] {
+            [] => Err(Refusal {
+                kind: RefusalKind::NotFound,
+                code: "E218",
+                text: match clients {
+                    Clients::Id(id) => format!("{name} has no client {id}"),
+                    Clients::Address(address) => format!("{name} has no client at {address}"),
+                    Clients::Export(export) => format!("{name} has no client of export {export}"),
+                },
+                hint: Some(format!("pollux export nbd show {name}")),
+            }),
+            gone => Ok(Done::Ok(format!("{name}: cut off {}", gone.join(", ")))),
         }
     }
 
@@ -268,6 +294,7 @@ impl Volume {
             }
             Request::Verify => Command::Verify,
             Request::VerifyStatus => return Ok(None),
+            Request::Disconnect { .. } => unreachable!("the core has no part in it"),
             Request::Create { .. } | Request::Delete { .. } => {
                 return Err(refuse("E215", format!("{} is attached", self.spec.name)));
             }

@@ -406,6 +406,7 @@ impl Bench {
         let client = ClientInfo {
             export: "v".into(),
             address: "test".into(),
+            tls: None,
         };
         let make = Box::new(move |ctx: &mut Ctx<'_>| {
             let mut scripted = Scripted {
@@ -551,6 +552,7 @@ fn a_client_that_is_handed_over_keeps_its_stream_and_the_volume_stops_cleanly() 
     let client = ClientInfo {
         export: "v".into(),
         address: "unix:7".into(),
+        tls: None,
     };
     let make = Box::new(move |ctx: &mut Ctx<'_>| {
         ctx.set_age(Duration::from_secs(100));

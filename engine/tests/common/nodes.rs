@@ -130,6 +130,7 @@ pub fn attach(node: &NodeHandle, volume: &str) -> Client {
     let client = ClientInfo {
         export: volume.into(),
         address: "unix:1".into(),
+        tls: None,
     };
     let attachment = Attachment {
         socket: theirs.into(),

@@ -26,6 +26,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,12 +42,14 @@ use nbd_proto::{NbdError, Negotiated, Transmission};
 
 use crate::config::Limits;
 use crate::contexts;
+use crate::exports::Seat;
 use ending::Life;
 use host::Host;
 pub(crate) use intake::Early;
 use intake::Intake;
 use replies::{Replies, Sent};
 use table::{Kind, Reply, Table};
+pub(crate) use tls::TlsConnection;
 
 /// How soon a connection without a buffer looks again, should nothing else wake it.
 const RETRY: Duration = Duration::from_millis(5);
@@ -58,6 +61,8 @@ pub(crate) struct Who {
     pub(crate) export: String,
     pub(crate) address: String,
     pub(crate) log: Arc<dyn Log>,
+    /// Its place at the export.
+    pub(crate) _seat: Arc<Seat>,
 }
 
 /// The transmission phase of one client.
@@ -252,6 +257,19 @@ impl NbdConnection {
         self.set_timer(host);
     }
 
+    /// The node wants the client gone.
+    fn drained(&mut self, host: &mut impl Host, why: DrainReason) {
+        match why {
+            // At once: somebody else may be waiting for its place.
+            DrainReason::Operator => self.cut_off(host),
+            DrainReason::VolumeLeaves => {
+                self.is_gone = true;
+                self.leave(host);
+            }
+            DrainReason::NodeStops | DrainReason::HandOver => self.leave(host),
+        }
+    }
+
     /// One line about this client.
     fn log(&self, text: std::fmt::Arguments<'_>) {
         let Who {
@@ -259,6 +277,7 @@ impl NbdConnection {
             export,
             address,
             log,
+            ..
         } = &self.who;
         let text = format!("nbd: client {address} of export `{export}` is cut off: {text}");
         log.line(Line {
@@ -302,8 +321,7 @@ impl Connection for NbdConnection {
         if why == DrainReason::HandOver {
             return self.move_out(ctx);
         }
-        self.is_gone |= why == DrainReason::VolumeLeaves;
-        self.leave(ctx);
+        self.drained(ctx, why);
     }
 
     fn on_quiet(&mut self, ctx: &mut Ctx<'_>) {

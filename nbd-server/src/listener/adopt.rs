@@ -60,9 +60,12 @@ impl NbdServer {
             ..
         } = client;
         let (agreed, early) = handover::decode(&client.export, &state)?;
+        let catalogue = shared.catalogue();
         let exports = ClientExports {
-            catalogue: &shared.catalogue,
+            catalogue: &catalogue,
             address: address_of(&client.address),
+            // Clients under TLS are not handed over.
+            subject: None,
         };
         let name = &agreed.export.name;
         let now = exports
@@ -71,15 +74,17 @@ impl NbdServer {
         if let Some(why) = handover::misfit(&agreed, &now) {
             return Err(AdoptError::Changed(why));
         }
-        let Some(volume) = shared.catalogue.volume(name).map(str::to_owned) else {
+        let Some(claim) = catalogue.claim(name, &client.address) else {
             return Err(AdoptError::Refused(words(name, Refusal::Unknown)));
         };
+        let volume = claim.volume.clone();
         let limits = shared.limits;
         let who = Who {
             volume: volume.clone(),
             export: client.export.clone(),
             address: client.address.clone(),
             log: shared.client_log.clone(),
+            _seat: claim.seat,
         };
         let make = move |ctx: &mut Ctx<'_>| {
             ctx.set_age(age);
@@ -90,7 +95,7 @@ impl NbdServer {
             client,
             make: Box::new(make),
         };
-        Ok(shared.catalogue.volumes().attach(&volume, attachment)?)
+        Ok(shared.volumes.attach(&volume, attachment)?)
     }
 }
 

@@ -1,24 +1,29 @@
 //! One client from its first byte to its volume's reactor.
+//!
+//! ```text
+//!  greeting ─► options ⇄ answers ─┬─ GO ──────────────────────────► claim ─► attach
+//!                  ▲              └─ STARTTLS ─► handshake, certificate ─┐     └ takeover: the one
+//!                  └─────────────────────────────────────────────────────┘       before ends first
+//! ```
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use engine::control::ClientTls;
 use engine::front_end::{Attachment, ClientInfo, Connection, Ctx};
 use engine::log::Level;
-use nbd_proto::{CloseReason, Negotiated, Negotiation, Policy, Step};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use nbd_proto::{CloseReason, Negotiated, Negotiation, Policy, Step, Tls};
+use rustls::ServerConnection;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use super::Shared;
-use crate::connection::{NbdConnection, Who};
-use crate::exports::ClientExports;
+use super::stream::{Origin, Stream, Wire};
+use crate::connection::{NbdConnection, TlsConnection, Who};
+use crate::exports::{Claim, ClientExports};
+use crate::tls::{NbdTls, Subject};
 
 /// Bytes read at a time. With the longest option this is all a negotiating client can occupy.
 const READ: usize = 2048;
@@ -27,46 +32,12 @@ const READ: usize = 2048;
 const OPTION_MAX: u32 = 12 << 10;
 /// Most options: a client that lists and asks about each of a hundred exports stays below.
 const OPTIONS_MAX: u32 = 1000;
-/// Idle time, period and number of probes after which a silent TCP peer is found dead.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 6);
-/// Send buffer of a Unix socket, bytes. A reply of 1 MiB takes 2 wake-ups of the reactor, not 5, at
-/// the same CPU time (depth 8; the default is 208 KiB).
-const UNIX_SEND_BUFFER: usize = 512 << 10;
 /// What half-open clients are told while the server stops.
 const STOPPING: &str = "the server is shutting down";
-
-/// A client's stream.
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-/// Where a client comes from.
-pub(super) struct Origin {
-    /// Its address, if it came over TCP.
-    pub(super) ip: Option<IpAddr>,
-    /// For people.
-    pub(super) address: String,
-}
-
-impl Origin {
-    pub(super) fn tcp(address: SocketAddr) -> Origin {
-        let ip = address.ip().to_canonical();
-        let address = SocketAddr::new(ip, address.port()).to_string();
-        Origin {
-            ip: Some(ip),
-            address,
-        }
-    }
-
-    pub(super) fn unix(pid: Option<i32>) -> Origin {
-        let address = match pid {
-            Some(pid) => format!("unix:{pid}"),
-            None => "unix".to_owned(),
-        };
-        Origin { ip: None, address }
-    }
-}
+/// How often a client that is to be replaced is told to go: it may itself be on its way in.
+const REPLACE_EVERY: Duration = Duration::from_millis(100);
+/// Longest time until it has gone; more than the engine allows it.
+const REPLACE_MAX: Duration = Duration::from_secs(15);
 
 /// How a handshake ended without transmission.
 enum Ended {
@@ -76,55 +47,74 @@ enum Ended {
     Late,
     /// It broke the protocol.
     Closed(CloseReason),
+    /// TLS did not come up.
+    Tls(io::Error),
+    /// Another client was faster to take an export that has room for one.
+    Taken,
+}
+
+/// A client that has chosen.
+struct Chosen {
+    negotiated: Box<Negotiated>,
+    claim: Claim,
+    /// Bytes that came after its last option.
+    early: Vec<u8>,
+    wire: Wire,
+    tls: Option<ClientTls>,
 }
 
 /// Negotiates and attaches. The stream is closed if that fails.
 pub(super) async fn run(
-    mut stream: Stream,
+    stream: Stream,
     origin: Origin,
     shared: &Arc<Shared>,
     stopping: watch::Receiver<bool>,
 ) {
     stream.prepare(&origin, shared.limits.stalled_max);
-    let talk = negotiate(&mut stream, &origin, shared, stopping);
+    let talk = negotiate(stream, &origin, shared, stopping);
     let ended = match tokio::time::timeout(shared.limits.handshake_max, talk).await {
-        Ok(Ok((negotiated, early))) => return attach(stream, origin, shared, negotiated, early),
+        Ok(Ok(chosen)) => return attach(chosen, &origin, shared).await,
         Ok(Err(ended)) => ended,
         Err(_) => Ended::Late,
     };
-    let address = &origin.address;
-    match ended {
-        Ended::Left | Ended::Closed(CloseReason::Aborted) => {}
-        Ended::Closed(reason) => {
-            shared.complain(
-                Level::Info,
-                &format!("client {address} is closed: {reason}"),
-            );
-        }
-        Ended::Late => {
-            let text = format!("client {address} is closed: it did not choose an export in time");
-            shared.complain(Level::Info, &text);
-        }
+    let why = match ended {
+        Ended::Left | Ended::Closed(CloseReason::Aborted) => return,
+        Ended::Closed(reason) => reason.to_string(),
+        Ended::Tls(error) => format!("TLS did not come up: {error}"),
+        Ended::Taken => "another client was faster".to_owned(),
+        Ended::Late => "it did not choose an export in time".to_owned(),
+    };
+    let text = format!("client {} is closed: {why}", origin.address);
+    shared.complain(Level::Info, &text);
+}
+
+/// What this listener does with TLS.
+fn policy_of(tls: Option<&NbdTls>, origin: &Origin) -> Tls {
+    match tls {
+        None => Tls::Unsupported,
+        Some(tls) if origin.ip.is_some() && tls.tcp_required => Tls::Required,
+        Some(tls) if origin.ip.is_none() && tls.unix_required => Tls::Required,
+        Some(_) => Tls::Offered,
     }
 }
 
-/// Talks until an export is chosen; gives what was agreed and the bytes that came after it.
+/// Talks until an export is chosen.
 async fn negotiate(
-    stream: &mut Stream,
+    stream: Stream,
     origin: &Origin,
     shared: &Shared,
     mut stopping: watch::Receiver<bool>,
-) -> Result<(Box<Negotiated>, Vec<u8>), Ended> {
+) -> Result<Chosen, Ended> {
+    let settings = shared.tls();
     let mut negotiation = Negotiation::new(Policy {
         option_length_max: OPTION_MAX,
         options_max: OPTIONS_MAX,
+        tls: policy_of(settings.as_ref(), origin),
         ..Policy::default()
     });
-    stream.write_all(&negotiation.greeting()).await?;
-    let exports = ClientExports {
-        catalogue: &shared.catalogue,
-        address: origin.ip,
-    };
+    let mut wire = Wire::Plain(stream);
+    wire.write_all(&negotiation.greeting()).await?;
+    let (mut tls, mut subject) = (None, None);
     let mut bytes = vec![0; READ];
     let mut out = Vec::new();
     let mut is_stopping = false;
@@ -136,36 +126,97 @@ async fn negotiate(
                 is_stopping = true;
                 continue;
             }
-            count = stream.read(&mut bytes) => count?,
+            count = wire.read(&mut bytes) => count?,
         };
         if count == 0 {
             return Err(Ended::Left);
         }
         let mut at = 0;
         loop {
+            let catalogue = shared.catalogue();
+            let exports = ClientExports {
+                catalogue: &catalogue,
+                address: origin.ip,
+                subject: subject.as_ref(),
+            };
             let step = negotiation.feed(&bytes[at..count], &exports, &mut out);
-            stream.write_all(&out).await?;
+            if let Step::EnterTransmission {
+                consumed,
+                negotiated,
+            } = step
+            {
+                // Before the client hears of it, and before anybody else can.
+                let claim = catalogue
+                    .claim(&negotiated.export.name, &origin.address)
+                    .ok_or(Ended::Taken)?;
+                send(&mut wire, &out).await?;
+                return Ok(Chosen {
+                    negotiated,
+                    claim,
+                    early: bytes[at + consumed..count].to_vec(),
+                    wire,
+                    tls,
+                });
+            }
+            send(&mut wire, &out).await?;
             // An answer with many exports is not kept for the rest of the negotiation.
             out = Vec::new();
             match step {
                 Step::NeedMore => break,
                 Step::Continue { consumed } => at += consumed,
-                Step::EnterTransmission {
-                    consumed,
-                    negotiated,
-                } => {
-                    return Ok((negotiated, bytes[at + consumed..count].to_vec()));
+                Step::StartTls { consumed } if at + consumed < count => at += consumed,
+                Step::StartTls { .. } => {
+                    (wire, tls) = secure(wire, settings.as_ref()).await?;
+                    subject = Some(subject_of(&wire));
+                    negotiation.secured();
+                    break;
                 }
-                // This listener offers no TLS.
-                Step::StartTls { .. } => return Err(Ended::Left),
                 Step::Close(reason) => {
                     // The last answer should be read: say that nothing follows.
-                    stream.shutdown().await?;
+                    wire.shutdown().await?;
                     return Err(Ended::Closed(reason));
                 }
+                Step::EnterTransmission { .. } => unreachable!("it was handled above"),
             }
         }
     }
+}
+
+async fn send(wire: &mut Wire, out: &[u8]) -> io::Result<()> {
+    wire.write_all(out).await?;
+    wire.flush().await
+}
+
+/// Brings TLS up.
+async fn secure(wire: Wire, tls: Option<&NbdTls>) -> Result<(Wire, Option<ClientTls>), Ended> {
+    let (Wire::Plain(stream), Some(tls)) = (wire, tls) else {
+        unreachable!("TLS begins once, where it is offered");
+    };
+    let acceptor = TlsAcceptor::from(tls.identity.config());
+    let stream = acceptor.accept(stream).await.map_err(Ended::Tls)?;
+    let session = stream.get_ref().1;
+    let version = match session.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
+        _ => "TLS 1.3",
+    };
+    let subject = session.peer_certificates().and_then(|chain| chain.first());
+    let subject = subject.map(|der| Subject::of_certificate(der).to_string());
+    Ok((
+        Wire::Tls(Box::new(stream)),
+        Some(ClientTls { version, subject }),
+    ))
+}
+
+/// Whom the client's certificate names; nobody without one.
+fn subject_of(wire: &Wire) -> Subject {
+    let Wire::Tls(stream) = wire else {
+        return Subject::default();
+    };
+    let chain = stream.get_ref().1.peer_certificates();
+    chain
+        .and_then(|chain| chain.first())
+        .map(|der| Subject::of_certificate(der))
+        .unwrap_or_default()
 }
 
 impl From<io::Error> for Ended {
@@ -175,137 +226,72 @@ impl From<io::Error> for Ended {
 }
 
 /// Moves the client to its volume's reactor.
-fn attach(
-    stream: Stream,
-    origin: Origin,
-    shared: &Arc<Shared>,
-    negotiated: Box<Negotiated>,
-    early: Vec<u8>,
-) {
-    let Some(volume) = shared
-        .catalogue
-        .volume(&negotiated.export.name)
-        .map(str::to_owned)
-    else {
-        return;
+async fn attach(chosen: Chosen, origin: &Origin, shared: &Arc<Shared>) {
+    let Chosen {
+        negotiated,
+        mut claim,
+        early,
+        wire,
+        tls,
+    } = chosen;
+    let export = negotiated.export.name.as_str().to_owned();
+    let address = origin.address.clone();
+    let refused = |level, why: &str| {
+        let text = format!("client {address} of export `{export}` is closed: {why}");
+        shared.complain(level, &text);
     };
-    let (export, address) = (negotiated.export.name.as_str().to_owned(), origin.address);
-    let socket = match stream.into_fd() {
-        Ok(socket) => socket,
-        Err(error) => {
-            let text = format!("client {address} of export `{export}` is closed: {error}");
-            return shared.complain(Level::Error, &text);
+    let volume = claim.volume.clone();
+    let replaced = async {
+        while let Some(before) = claim.predecessor() {
+            shared.volumes.cut_off(&volume, &before.export);
+            // Not gone yet: it is told again.
+            let _ = tokio::time::timeout(REPLACE_EVERY, before.gone()).await;
         }
     };
-    let limits = shared.limits;
+    if tokio::time::timeout(REPLACE_MAX, replaced).await.is_err() {
+        return refused(Level::Warn, "the client before it does not go");
+    }
+    let (socket, session) = match wire.into_parts() {
+        Ok(parts) => parts,
+        Err(error) => return refused(Level::Error, &error.to_string()),
+    };
     let who = Who {
         volume: volume.clone(),
         export: export.clone(),
         address: address.clone(),
         log: shared.client_log.clone(),
-    };
-    let make = move |ctx: &mut Ctx<'_>| {
-        Box::new(NbdConnection::open(
-            &negotiated,
-            early.into(),
-            who,
-            limits,
-            ctx,
-        )) as Box<dyn Connection>
+        _seat: claim.seat,
     };
     let client = ClientInfo {
         export: export.clone(),
         address: address.clone(),
+        tls,
     };
+    let limits = shared.limits;
+    let make = move |ctx: &mut Ctx<'_>| open(&negotiated, early, session, who, limits, ctx);
     let attachment = Attachment {
         socket,
         client,
         make: Box::new(make),
     };
-    if let Err(error) = shared.catalogue.volumes().attach(&volume, attachment) {
-        let text = format!("client {address} of export `{export}` is closed: {error}");
-        shared.complain(Level::Warn, &text);
+    if let Err(error) = shared.volumes.attach(&volume, attachment) {
+        refused(Level::Warn, &error.to_string());
     }
 }
 
-impl Stream {
-    /// Socket options. What a kernel does not know is left as it is.
-    fn prepare(&self, origin: &Origin, stalled_max: Duration) {
-        let stream = match self {
-            Stream::Tcp(stream) => stream,
-            Stream::Unix(stream) => {
-                let _ = SockRef::from(stream).set_send_buffer_size(UNIX_SEND_BUFFER);
-                return;
-            }
-        };
-        let socket = SockRef::from(stream);
-        let (idle, period, probes) = KEEPALIVE;
-        let keepalive = TcpKeepalive::new()
-            .with_time(idle)
-            .with_interval(period)
-            .with_retries(probes);
-        let _ = socket.set_tcp_nodelay(true);
-        let _ = socket.set_tcp_keepalive(&keepalive);
-        let _ = socket.set_tcp_user_timeout(Some(stalled_max));
-        if origin.ip.is_some_and(is_near) {
-            // Pacing by timers costs large transfers half their speed where no path is long.
-            let _ = socket.set_tcp_congestion(b"cubic");
-        }
-    }
-
-    /// The descriptor, no longer watched by this runtime.
-    fn into_fd(self) -> io::Result<OwnedFd> {
-        Ok(match self {
-            Stream::Tcp(stream) => stream.into_std()?.into(),
-            Stream::Unix(stream) => stream.into_std()?.into(),
-        })
-    }
-}
-
-/// On this machine or in a private network.
-fn is_near(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+/// The connection on its reactor.
+fn open(
+    negotiated: &Negotiated,
+    early: Vec<u8>,
+    session: Option<Box<ServerConnection>>,
+    who: Who,
+    limits: crate::config::Limits,
+    ctx: &mut Ctx<'_>,
+) -> Box<dyn Connection> {
+    match session {
+        None => Box::new(NbdConnection::open(negotiated, early.into(), who, limits, ctx)),
+        Some(session) => Box::new(TlsConnection::open(
+            negotiated, early.into(), session, who, limits, ctx,
+        )),
     }
 }

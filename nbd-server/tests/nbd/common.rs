@@ -94,7 +94,8 @@ pub fn config(exports: &[&str]) -> NbdConfig {
         socket: None,
         socket_mode: 0o660,
         exports: exports.iter().map(|name| export(name, &[])).collect(),
-        uris: Vec::new(),
+        elsewhere: Vec::new(),
+        tls: None,
         limits: Limits::default(),
     }
 }
@@ -105,9 +106,9 @@ pub fn export(name: &str, allow: &[&str]) -> NbdExport {
         volume: name.to_owned(),
         spec: NbdExportSpec {
             name: name.to_owned(),
-            read_only: false,
             description: format!("the disk {name}"),
             allow: allow.iter().map(|network| (*network).to_owned()).collect(),
+            ..NbdExportSpec::default()
         },
     }
 }

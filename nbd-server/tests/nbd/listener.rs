@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::common::{Server, config, connect_unix, export, socket_config};
 use engine::front_end::{AttachError, Attachment, Service, VolumeView};
 use nbd_proto::{OptionCode, OptionReplyKind};
-use nbd_server::{Limits, Volumes};
+use nbd_server::{Elsewhere, Limits, Volumes};
 
 /// Volumes that only remember who was attached.
 #[derive(Default)]
@@ -69,6 +69,8 @@ impl Volumes for Table {
             .push((volume.to_owned(), client.address, socket));
         Ok(())
     }
+
+    fn cut_off(&self, _: &str, _: &str) {}
 }
 
 fn secondary() -> Service {
@@ -114,7 +116,11 @@ fn a_unix_client_is_known_by_its_process() {
 #[test]
 fn a_secondary_lists_its_exports_and_says_where_to_go() {
     let mut config = config(&["vm store", "lost", "off"]);
-    config.uris = vec![("alpha".to_owned(), "nbd://10.0.0.1:10810".parse().unwrap())];
+    config.elsewhere = vec![Elsewhere {
+        node: "alpha".to_owned(),
+        uri: "nbd://10.0.0.1:10810".parse().unwrap(),
+        tls: false,
+    }];
     let volumes = Table::of([
         ("vm store", secondary()),
         ("lost", Service::Secondary { primary: None }),

@@ -5,8 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use engine::control::{
-    Allocation, Backing, Cache, NbdExportSpec, Node, NodeSpec, Outcome, Polling, Request,
-    VolumeSpec, WritePolicy,
+    Allocation, Backing, Cache, ClientStatus, NbdExportSpec, Node, NodeSpec, Outcome, Polling,
+    Request, VolumeSpec, WritePolicy,
 };
 use engine::front_end::Service;
 use engine::log::Silent;
@@ -28,6 +28,11 @@ pub struct Served {
 impl Served {
     /// Creates the volume `vm` of `size_bytes` and serves it as `disk`, and read-only as `sealed`.
     pub fn start(size_bytes: u64) -> Served {
+        Served::start_with(size_bytes, |_| {})
+    }
+
+    /// The same with other settings of the server.
+    pub fn start_with(size_bytes: u64, change: impl FnOnce(&mut NbdConfig)) -> Served {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("nbd.sock");
         let spec = spec(dir.path(), socket.clone(), size_bytes);
@@ -44,7 +49,9 @@ impl Served {
         while node.view("vm").unwrap().service != Service::Primary {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let server = Server::start(NbdConfig::of(&spec), node.clone()).unwrap();
+        let mut config = NbdConfig::of(&spec);
+        change(&mut config);
+        let server = Server::start(config, node.clone()).unwrap();
         Served {
             server,
             node,
@@ -77,14 +84,18 @@ impl Served {
         self.node.io_backend()
     }
 
-    /// Clients the engine knows.
+    /// Number of clients the engine knows.
     pub fn clients(&self) -> usize {
+        self.client_list().len()
+    }
+
+    /// Clients the engine knows.
+    pub fn client_list(&self) -> Vec<ClientStatus> {
         let (answer, answered) = mpsc::channel();
         self.node
             .status(None, Box::new(move |status| answer.send(status).unwrap()));
-        answered.recv_timeout(Duration::from_secs(10)).unwrap()[0]
-            .clients
-            .len()
+        let mut status = answered.recv_timeout(Duration::from_secs(10)).unwrap();
+        status.remove(0).clients
     }
 
     /// Waits until so many are left.
@@ -124,8 +135,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
     let export = |name: &str, read_only| NbdExportSpec {
         name: name.to_owned(),
         read_only,
-        description: String::new(),
-        allow: Vec::new(),
+        ..NbdExportSpec::default()
     };
     NodeSpec {
         cluster: "test".to_owned(),

@@ -76,6 +76,7 @@ impl Loads {
             let client = ClientInfo {
                 export: "v".into(),
                 address: "test".into(),
+                tls: None,
             };
             let (depth, len) = (*depth, *len);
             let make = Box::new(move |ctx: &mut Ctx<'_>| {

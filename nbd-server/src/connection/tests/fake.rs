@@ -248,6 +248,7 @@ impl World {
             export: "disk".to_owned(),
             address: "unix:7".to_owned(),
             log: log.clone(),
+            _seat: Default::default(),
         };
         let connection = NbdConnection::open(&negotiated, early.into(), who, limits, &mut host);
         World {
