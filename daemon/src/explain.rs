@@ -11,11 +11,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use engine::control::{Refusal, RefusalKind, Request};
+use engine::control::{Clients, Refusal, RefusalKind, Request};
 
 use crate::api::body::{LinkState, Problem, Replica, State, VolumeEntry};
-use crate::config::Loaded;
 use crate::config::units::show_bytes;
+use crate::config::{Diagnostic, Loaded};
 use crate::exit::Exit;
 
 /// Why a command did not do what was asked.
@@ -108,6 +108,20 @@ pub fn config_invalid(loaded: &Loaded) -> Failure {
     let (errors, path) = (loaded.errors(), loaded.path.display());
     let text = format!("the configuration {path} has {}", counted(errors, "error"));
     Failure::new(Exit::Config, "E014", text).hint("correct the lines shown above")
+}
+
+/// The certificates that the configuration names cannot be used.
+pub fn certificates_unusable(loaded: &Loaded, found: &Diagnostic) -> Failure {
+    let (line, column) = found.position(&loaded.source);
+    let text = format!("{}:{line}:{column}: {}", loaded.path.display(), found.text);
+    Failure::new(Exit::Config, "E015", text)
+        .hint("`pollux tls init DIR` makes an authority and certificates for a start")
+}
+
+/// Certificates were not made.
+pub fn tls_init_failed(dir: &Path, source: &io::Error) -> Failure {
+    let text = format!("no certificates were made in {}: {source}", dir.display());
+    Failure::new(Exit::Failed, "E127", text)
 }
 
 /// `--node` names nobody.
@@ -482,6 +496,11 @@ pub fn asked(request: &Request) -> String {
         } => "resync set --rate max".to_owned(),
         Request::Verify => "verify".to_owned(),
         Request::VerifyStatus => "verify --status".to_owned(),
+        Request::Disconnect { clients } => match clients {
+            Clients::Id(id) => format!("export nbd disconnect {id}"),
+            Clients::Address(address) => format!("export nbd disconnect {address}"),
+            Clients::Export(export) => format!("disconnect clients of export {export}"),
+        },
     }
 }
 

@@ -70,4 +70,8 @@ impl Volumes for EngineVolumes {
     fn attach(&self, volume: &str, attachment: Attachment) -> Result<(), AttachError> {
         self.0.attach(volume, attachment)
     }
+
+    fn cut_off(&self, volume: &str, export: &str) {
+        Volumes::cut_off(&*self.0, volume, export);
+    }
 }

@@ -191,12 +191,27 @@ pub struct Resync {
 /// One attached client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
+    /// Names it on this node until the daemon ends.
+    pub id: u64,
     /// Export it attached to.
     pub export: String,
     /// Its address, or `unix:<pid>`.
     pub address: String,
     /// RFC 3339, UTC.
     pub since: String,
+    /// TLS of its connection; `null` without.
+    pub tls: Option<ClientTls>,
+    /// Operations and bytes since then.
+    pub io: Io,
+}
+
+/// How a client's connection is protected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientTls {
+    /// `TLS 1.3` or `TLS 1.2`.
+    pub version: String,
+    /// Whom its certificate names; `null` if it showed none.
+    pub subject: Option<String>,
 }
 
 /// Operations and bytes since attach.
@@ -219,7 +234,6 @@ pub struct Io {
 impl VolumeEntry {
     /// `status` as seen at `now`.
     pub fn new(status: VolumeStatus, now: Timestamp) -> VolumeEntry {
-        let io = status.io;
         VolumeEntry {
             name: status.name,
             size_bytes: status.size_bytes,
@@ -240,14 +254,20 @@ impl VolumeEntry {
                 .map(|client| Client::new(client, now))
                 .collect(),
             notes: status.notes,
-            io: Io {
-                reads: io.reads,
-                read_bytes: io.read_bytes,
-                writes: io.writes,
-                written_bytes: io.written_bytes,
-                flushes: io.flushes,
-                errors: io.errors,
-            },
+            io: status.io.into(),
+        }
+    }
+}
+
+impl From<control::IoCounters> for Io {
+    fn from(io: control::IoCounters) -> Io {
+        Io {
+            reads: io.reads,
+            read_bytes: io.read_bytes,
+            writes: io.writes,
+            written_bytes: io.written_bytes,
+            flushes: io.flushes,
+            errors: io.errors,
         }
     }
 }
@@ -273,10 +293,17 @@ impl Client {
     fn new(client: control::ClientStatus, now: Timestamp) -> Client {
         let age = i64::try_from(client.age_seconds).unwrap_or(i64::MAX);
         let since = Timestamp::from_second(now.as_second().saturating_sub(age));
+        let tls = |tls: control::ClientTls| ClientTls {
+            version: tls.version.to_owned(),
+            subject: tls.subject,
+        };
         Client {
+            id: client.id,
             export: client.export,
             address: client.address,
             since: since.unwrap_or(Timestamp::UNIX_EPOCH).to_string(),
+            tls: client.tls.map(tls),
+            io: client.io.into(),
         }
     }
 }
@@ -326,8 +353,33 @@ pub struct DeclaredExport {
     pub description: String,
     /// Networks that may attach; empty: all.
     pub allow: Vec<String>,
+    /// Whose certificates may attach; empty: all.
+    #[serde(default)]
+    pub allow_subjects: Vec<String>,
+    /// Not to be had without TLS.
+    #[serde(default)]
+    pub needs_tls: bool,
+    /// `shared`, `exclusive` or `takeover`.
+    #[serde(default = "shared")]
+    pub attach: String,
+    /// Meant by the empty name.
+    #[serde(default)]
+    pub default: bool,
     /// NBD URIs of it on this node.
     pub uris: Vec<String>,
+}
+
+fn shared() -> String {
+    attach_word(control::Attach::Shared).to_owned()
+}
+
+/// The word of the configuration.
+pub(crate) fn attach_word(attach: control::Attach) -> &'static str {
+    match attach {
+        control::Attach::Shared => "shared",
+        control::Attach::Exclusive => "exclusive",
+        control::Attach::Takeover => "takeover",
+    }
 }
 
 /// Body of an answer to a change.

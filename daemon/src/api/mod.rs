@@ -49,8 +49,8 @@ pub struct Facts {
     pub spec: NodeSpec,
     /// Its listeners beyond loopback without TLS.
     pub insecure: Vec<&'static str>,
-    /// Where clients find its NBD server.
-    pub nbd: Vec<Transport>,
+    /// Where clients find its NBD server, and whether it serves nobody there without TLS.
+    pub nbd: Vec<(Transport, bool)>,
 }
 
 impl Facts {

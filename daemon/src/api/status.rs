@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use super::Shared;
 use super::body::{
-    Declared, DeclaredExport, STATUS_SCHEMA, StatusReport, VOLUME_SCHEMA, VolumeEntry, VolumeReport,
+    Declared, DeclaredExport, STATUS_SCHEMA, StatusReport, VOLUME_SCHEMA, VolumeEntry,
+    VolumeReport, attach_word,
 };
 use crate::explain::Failure;
 
@@ -92,13 +93,8 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         Polling::Latency => "latency",
         Polling::Cpu => "cpu",
     };
-    let export = |export: &NbdExportSpec| DeclaredExport {
-        name: export.name.clone(),
-        read_only: export.read_only,
-        description: export.description.clone(),
-        allow: export.allow.clone(),
-        uris: uris(&shared.facts.nbd, &export.name),
-    };
+    let exports = volume.nbd.iter();
+    let exports = exports.map(|export| declared_export(&shared.facts.nbd, export));
     Ok(Declared {
         backing,
         replicas: volume.replicas.clone(),
@@ -107,22 +103,44 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         cache: cache.to_owned(),
         polling: polling.to_owned(),
         min_copies: volume.min_copies,
-        nbd: volume.nbd.iter().map(export).collect(),
+        nbd: exports.collect(),
     })
 }
 
+/// An export as it is declared, with its URIs.
+pub(super) fn declared_export(
+    transports: &[(Transport, bool)],
+    export: &NbdExportSpec,
+) -> DeclaredExport {
+    DeclaredExport {
+        name: export.name.clone(),
+        read_only: export.read_only,
+        description: export.description.clone(),
+        allow: export.allow.clone(),
+        allow_subjects: export.allow_subjects.clone(),
+        needs_tls: export.needs_tls,
+        attach: attach_word(export.attach).to_owned(),
+        default: export.is_default,
+        uris: uris(transports, export),
+    }
+}
+
 /// NBD URIs of an export, ready to paste.
-fn uris(transports: &[Transport], export: &str) -> Vec<String> {
+fn uris(transports: &[(Transport, bool)], export: &NbdExportSpec) -> Vec<String> {
     // The configuration lets no other name through.
-    let Ok(export) = ExportName::new(export) else {
+    let Ok(name) = ExportName::new(&export.name) else {
         return Vec::new();
     };
-    let uri = |transport: &Transport| NbdUri {
-        transport: transport.clone(),
-        export: export.clone(),
+    let asks_tls = export.needs_tls || !export.allow_subjects.is_empty();
+    let uri = |(transport, needs_tls): &(Transport, bool)| {
+        let uri = NbdUri {
+            transport: transport.clone(),
+            export: name.clone(),
+        };
+        match *needs_tls || asks_tls {
+            true => uri.over_tls().to_string(),
+            false => uri.to_string(),
+        }
     };
-    transports
-        .iter()
-        .map(|transport| uri(transport).to_string())
-        .collect()
+    transports.iter().map(uri).collect()
 }

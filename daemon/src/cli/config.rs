@@ -19,6 +19,8 @@ pub(super) enum Config {
 }
 
 /// Find every error and risk in the file; change nothing
+///
+/// Certificates are looked at where they are read: on the machine of the node that names them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXIT CODES
@@ -45,7 +47,8 @@ struct Report {
 impl Config {
     pub(super) fn run(self, place: &Place) -> Result<Exit, Failure> {
         let Config::Check(check) = self;
-        let loaded = place.load()?;
+        let mut loaded = place.load()?;
+        place.look_at_certificates(&mut loaded);
         match check.json {
             true => output::say_json(&report(&loaded)),
             false => output::say(&text(&loaded)),

@@ -10,6 +10,7 @@ mod resync;
 mod serve;
 mod status;
 mod text;
+mod tls;
 mod verify;
 mod version;
 mod volume;
@@ -87,6 +88,8 @@ enum Verb {
     Verify(verify::Verify),
     #[command(subcommand)]
     Config(config::Config),
+    #[command(subcommand)]
+    Tls(tls::Tls),
     Version(version::Version),
 }
 
@@ -140,6 +143,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Some(Verb::Resync(verb)) => verb.run(place),
         Some(Verb::Verify(verb)) => verb.run(place),
         Some(Verb::Config(verb)) => verb.run(place),
+        Some(Verb::Tls(verb)) => verb.run(),
         Some(Verb::Version(verb)) => verb.run(),
     }
 }
@@ -194,6 +198,16 @@ impl Place {
             .into_owned();
         let named = self.node.as_deref().filter(|name| !name.is_empty());
         select_node(&loaded.config, named, &host)
+    }
+
+    /// Adds what is wrong with the certificates of the node that this is, if the file tells which.
+    fn look_at_certificates(&self, loaded: &mut Loaded) {
+        let Ok(node) = self.node(loaded) else {
+            return;
+        };
+        if let Err(found) = node.nbd_identity() {
+            loaded.add(*found);
+        }
     }
 
     /// The file without errors, or its errors on stderr and exit 9.

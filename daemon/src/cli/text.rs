@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::body::{
-    DiskState, LinkState, Replica, Resync, State, StatusReport, VerifyReport, VolumeEntry,
+    Client, DiskState, LinkState, Replica, Resync, State, StatusReport, VerifyReport, VolumeEntry,
     VolumeReport,
 };
 use crate::config::units::{show_bytes, show_seconds};
@@ -138,7 +138,12 @@ fn volume_details(report: &StatusReport, volume: &VolumeEntry, zone: &TimeZone) 
         let since = clock(client.since.parse().ok(), report, zone);
         line(
             "client",
-            &format!("{}  export {}  {since}", client.address, client.export),
+            &format!(
+                "{}  export {}  {since}{}",
+                client.address,
+                client.export,
+                tls_words(client)
+            ),
         );
     }
     if volume.clients.is_empty() {
@@ -423,6 +428,17 @@ fn columns(head: &[&str], rows: &[Vec<String>], indent: &str) -> String {
         let _ = writeln!(text, "{indent}{}", line.trim_end());
     }
     text
+}
+
+/// `  TLS 1.3 CN=hyper1`, or nothing for a client in the clear.
+pub(super) fn tls_words(client: &Client) -> String {
+    match &client.tls {
+        None => String::new(),
+        Some(tls) => match &tls.subject {
+            Some(subject) => format!("  {} {subject}", tls.version),
+            None => format!("  {} without certificate", tls.version),
+        },
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use engine::control::Backing;
 
 use super::section::Findings;
-use super::{At, Config, Diagnostic, Endpoint, Listener, Node, Quorum, Volume, nearest};
+use super::{At, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Quorum, Volume, nearest};
 
 /// Adds what is wrong or risky between values that are each well-formed.
 pub(super) fn check(config: &Config, out: &mut Findings) {
@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config, out: &mut Findings) {
         replicas(config, volume, out);
     }
     exports(config, out);
+    default_exports(config, out);
     backings(config, out);
 }
 
@@ -96,20 +97,35 @@ fn listeners(node: &Node, out: &mut Findings) {
             continue;
         }
         let word = listener.word();
+        let has_tls = listener == Listener::Nbd && node.nbd_tls.is_some();
+        if has_tls && node.nbd_tcp_needs_tls() {
+            continue;
+        }
         if node.insecure.contains(&listener) {
-            let says = format!(
-                "{word} of node {} has neither TLS nor a password",
-                *node.name
-            );
+            let says = match has_tls {
+                true => format!("{word} of node {} also serves without TLS", *node.name),
+                false => format!(
+                    "{word} of node {} has neither TLS nor a password",
+                    *node.name
+                ),
+            };
             let label = "whoever reaches this address gets in";
             out.push(Diagnostic::warning("W002", endpoint.span.clone(), says).label(label));
         } else {
             let says = format!("{word} of node {} would listen beyond loopback", *node.name);
-            let hint = format!(
-                "this version has no TLS: on a network that only trusted machines reach, set \
-                 insecure = [\"{word}\"] in [node.{}]",
+            let trusted = format!(
+                "on a network that only trusted machines reach, set insecure = [\"{word}\"] in \
+                 [node.{}]",
                 *node.name
             );
+            let hint = match listener {
+                Listener::Nbd => format!(
+                    "give it certificates in [node.{}.nbd_tls], as `pollux tls init` makes them; \
+                     or, {trusted}",
+                    *node.name
+                ),
+                _ => format!("this version has no TLS for it: {trusted}"),
+            };
             let found = Diagnostic::error("E010", endpoint.span.clone(), says);
             out.push(found.label("not a loopback address").hint(hint));
         }
@@ -258,6 +274,9 @@ fn exports(config: &Config, out: &mut Findings) {
             }
             seen.push((&export.name, volume));
         }
+        for export in &volume.nbd {
+            certificates(config, volume, export, out);
+        }
         let Some(export) = volume.nbd.first() else {
             continue;
         };
@@ -275,6 +294,71 @@ fn exports(config: &Config, out: &mut Findings) {
                 let found = Diagnostic::warning("W003", export.name.span.clone(), says);
                 out.push(found.label(format!("no client reaches it on {}", *node.name)));
             }
+        }
+    }
+}
+
+/// What an export asks of clients, its nodes must be able to ask for.
+fn certificates(config: &Config, volume: &Volume, export: &NbdExport, out: &mut Findings) {
+    let (key, span) = match (export.allow_subjects.is_empty(), export.needs_tls.value) {
+        (false, _) => ("allow_subjects", &export.allow_subjects.span),
+        (true, true) => ("tls", &export.needs_tls.span),
+        (true, false) => return,
+    };
+    let is_here = |node: &&Node| {
+        volume.is_on(&node.name) && (node.nbd.is_some() || node.nbd_socket.is_some())
+    };
+    for node in config.nodes.iter().filter(is_here) {
+        let (node, name) = (&node.nbd_tls, &*node.name);
+        match node {
+            None => {
+                let says = format!(
+                    "export {} asks for TLS, but node {name} has none",
+                    *export.name
+                );
+                let hint = format!("give it certificates in [node.{name}.nbd_tls]");
+                let found = Diagnostic::error("E013", span.clone(), says);
+                out.push(
+                    found
+                        .label(format!("`{key}` shuts everybody out"))
+                        .hint(hint),
+                );
+            }
+            Some(tls) if tls.client_ca.is_none() && key == "allow_subjects" => {
+                let says = format!(
+                    "export {} asks for certificates, but node {name} does not",
+                    *export.name
+                );
+                let hint = format!(
+                    "give [node.{name}.nbd_tls] a `client_ca` instead of clients = \"anyone\""
+                );
+                let found = Diagnostic::error("E013", span.clone(), says);
+                out.push(
+                    found
+                        .label(format!("`{key}` shuts everybody out"))
+                        .hint(hint),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// The empty name means one export of a node.
+fn default_exports(config: &Config, out: &mut Findings) {
+    let mut seen: Vec<(&NbdExport, &Volume)> = Vec::new();
+    for volume in &config.volumes {
+        for export in volume.nbd.iter().filter(|export| export.is_default.value) {
+            let same = seen
+                .iter()
+                .find(|(_, other)| same_node(volume, other).is_some());
+            if let Some((other, _)) = same {
+                let says = "two exports of one node are its default".to_owned();
+                let label = format!("also {}", *other.name);
+                let span = export.is_default.span.clone();
+                out.push(Diagnostic::error("E009", span, says).label(label));
+            }
+            seen.push((export, volume));
         }
     }
 }

@@ -4,13 +4,14 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::control::{Allocation, Backing, Cache, Polling, WritePolicy};
+use engine::control::{Allocation, Attach, Backing, Cache, Polling, WritePolicy};
 use toml::de::DeTable;
 
 use super::endpoint::parse_network;
 use super::section::{Findings, Section};
 use super::{
     At, Cluster, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Quorum, Volume, check,
+    tls,
 };
 
 /// Where a node keeps its state unless the file says otherwise.
@@ -135,6 +136,8 @@ fn node(name: At<String>, mut section: Section<'_>, out: &mut Findings) -> Node 
         check_socket_path("nbd_socket", &path, text.span.clone(), out);
         At::new(path, text.span)
     });
+    let nbd_tls = section.section("nbd_tls", out);
+    let nbd_tls = nbd_tls.map(|table| tls::nbd_tls(&name, &data_dir, table, out));
     let words = [Listener::Nbd, Listener::Replication, Listener::Api].map(|l| (l.word(), l));
     let insecure = section
         .texts("insecure", out)
@@ -146,6 +149,7 @@ fn node(name: At<String>, mut section: Section<'_>, out: &mut Findings) -> Node 
         address: endpoint(&mut section, "address", out),
         nbd: endpoint(&mut section, "nbd", out),
         nbd_socket,
+        nbd_tls,
         api: endpoint(&mut section, "api", out),
         reactors: section
             .count("reactors", 1..=1024, out)
@@ -302,7 +306,7 @@ fn volume(
             .collect(),
         name,
     };
-    section.finish(&["iscsi", "dr", "attach"], out);
+    section.finish(&["iscsi", "dr"], out);
     volume
 }
 
@@ -364,16 +368,34 @@ fn nbd_export(volume: &At<String>, mut section: Section<'_>, out: &mut Findings)
         .texts("allow", out)
         .map(|texts| texts.value)
         .unwrap_or_default();
+    let attach = [
+        ("shared", Attach::Shared),
+        ("exclusive", Attach::Exclusive),
+        ("takeover", Attach::Takeover),
+    ];
+    let attach = section.word("attach", &attach, &[], out);
+    let needs_tls = [("require", true), ("optional", false)];
+    let needs_tls = section.word("tls", &needs_tls, &[], out);
     let export = NbdExport {
         name,
+        allow_subjects: tls::subjects(&mut section, out),
+        needs_tls: needs_tls.unwrap_or(At::new(false, 0..0)),
+        attach: attach.map_or(Attach::Shared, |attach| attach.value),
+        is_default: is_default(&mut section, out),
         read_only: section.flag("read_only", out).unwrap_or(false),
         description: description
             .map(|text| text.value.to_owned())
             .unwrap_or_default(),
         allow: allow.iter().filter_map(|text| network(text, out)).collect(),
     };
-    section.finish(&["tls"], out);
+    section.finish(&[], out);
     export
+}
+
+fn is_default(section: &mut Section<'_>, out: &mut Findings) -> At<bool> {
+    let span = section.value("default").map(|value| value.span());
+    let value = section.flag("default", out).unwrap_or(false);
+    At::new(value, span.unwrap_or(0..0))
 }
 
 fn network(text: &At<&str>, out: &mut Findings) -> Option<String> {

@@ -17,6 +17,7 @@ mod nearest;
 mod section;
 mod select;
 mod spec;
+mod tls;
 pub mod units;
 
 use std::ops::{Deref, Range};
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use engine::control::{Allocation, Backing, Cache, Polling, WritePolicy};
+use engine::control::{Allocation, Attach, Backing, Cache, Polling, WritePolicy};
 
 pub use diagnostic::{Diagnostic, DiagnosticReport, Severity, render};
 pub use endpoint::Endpoint;
@@ -103,6 +104,8 @@ pub struct Node {
     pub nbd: Option<At<Endpoint>>,
     /// NBD over a Unix socket; absolute.
     pub nbd_socket: Option<At<PathBuf>>,
+    /// `[node.X.nbd_tls]`.
+    pub nbd_tls: Option<NbdTls>,
     /// Status and metrics over TCP, read-only.
     pub api: Option<At<Endpoint>>,
     /// Threads that run volumes; default: one per CPU of the inherited mask.
@@ -111,6 +114,21 @@ pub struct Node {
     pub insecure: Vec<Listener>,
     /// How long NBD clients may keep the server waiting, and how many may.
     pub nbd_limits: nbd_server::Limits,
+}
+
+/// `[node.X.nbd_tls]`: certificates of its NBD listeners. Relative paths count from `data_dir`.
+#[derive(Clone, Debug)]
+pub struct NbdTls {
+    /// The table.
+    pub span: Range<usize>,
+    /// Certificate of the server.
+    pub cert: At<PathBuf>,
+    /// Its key.
+    pub key: At<PathBuf>,
+    /// Whose clients are let in; `None`: clients without certificate too.
+    pub client_ca: Option<At<PathBuf>>,
+    /// Nobody is served without TLS, not even on loopback and the Unix socket.
+    pub is_required: bool,
 }
 
 /// What a node listens with.
@@ -171,6 +189,14 @@ pub struct NbdExport {
     pub description: String,
     /// Networks that may attach over TCP; empty: all.
     pub allow: Vec<String>,
+    /// Whose certificates may attach; empty: all.
+    pub allow_subjects: At<Vec<String>>,
+    /// `tls = "require"`.
+    pub needs_tls: At<bool>,
+    /// How many clients it takes.
+    pub attach: Attach,
+    /// Meant by the empty name.
+    pub is_default: At<bool>,
 }
 
 /// A file that was read, and all that was found in it.
@@ -212,6 +238,14 @@ impl Loaded {
             config,
             diagnostics,
         }
+    }
+
+    /// Adds what was found elsewhere about this file.
+    pub fn add(&mut self, found: Diagnostic) {
+        let at = self
+            .diagnostics
+            .partition_point(|other| other.span.start <= found.span.start);
+        self.diagnostics.insert(at, found);
     }
 
     /// Number of errors.

@@ -50,13 +50,16 @@ impl Node {
         })
     }
 
-    /// Where clients find its NBD server, in the order in which they are shown.
-    pub fn nbd_transports(&self) -> Vec<Transport> {
-        let socket = self.nbd_socket.as_ref().map(|path| Transport::Unix {
+    /// Where clients find its NBD server, in the order in which they are shown, and whether it
+    /// serves nobody there without TLS.
+    pub fn nbd_transports(&self) -> Vec<(Transport, bool)> {
+        let tcp = self.nbd_tcp().map(|tcp| (tcp, self.nbd_tcp_needs_tls()));
+        let socket = self.nbd_socket.as_ref().map(|path| {
             // The file is UTF-8, and so is every path in it.
-            socket: path.display().to_string(),
+            let socket = path.display().to_string();
+            (Transport::Unix { socket }, self.nbd_socket_needs_tls())
         });
-        self.nbd_tcp().into_iter().chain(socket).collect()
+        tcp.into_iter().chain(socket).collect()
     }
 
     /// Listeners that really are open to others, not merely allowed to be.
@@ -71,9 +74,12 @@ impl Node {
                 .as_ref()
                 .is_some_and(|address| !address.is_loopback())
         };
+        let is_bare =
+            |listener: &&Listener| **listener != Listener::Nbd || !self.nbd_tcp_needs_tls();
         self.insecure
             .iter()
             .filter(open)
+            .filter(is_bare)
             .map(|listener| listener.word())
             .collect()
     }
@@ -116,6 +122,10 @@ impl NbdExport {
             read_only: self.read_only,
             description: self.description.clone(),
             allow: self.allow.clone(),
+            allow_subjects: self.allow_subjects.value.clone(),
+            needs_tls: self.needs_tls.value,
+            attach: self.attach,
+            is_default: self.is_default.value,
         }
     }
 }

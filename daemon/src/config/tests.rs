@@ -276,7 +276,7 @@ fn each_slip_is_found_where_it_stands() {
         (
             "read_only = true",
             "tls = \"require\"",
-            "E008 25:1 this version does not implement `tls` in [volume.scratch] nbd",
+            "E013 25:7 export scratch asks for TLS, but node beta has none",
         ),
         (
             "[volume.scratch]",
@@ -435,5 +435,109 @@ fn only_listeners_that_are_open_count_as_insecure() {
     assert_eq!(
         alpha.nbd_tcp(),
         Some(nbd_proto::Transport::Tcp { host, port: 10809 })
+    );
+}
+
+const TLS: &str = r#"
+[cluster]
+name = "lab"
+[node.alpha]
+data_dir = "/var/lib/pollux"
+nbd = "10.0.0.1:10809"
+nbd_socket = "nbd.sock"
+[node.alpha.nbd_tls]
+cert = "tls/server-cert.pem"
+key = "/etc/pollux/tls/server-key.pem"
+client_ca = "tls/ca-cert.pem"
+[volume.v]
+size = "1MiB"
+backing = "v.img"
+[[volume.v.nbd]]
+allow_subjects = ["CN=hyper1", "DNS=hyper2,O=Example"]
+attach = "takeover"
+default = true
+"#;
+
+fn changed_tls(from: &str, to: &str) -> Vec<String> {
+    assert!(TLS.contains(from), "{from}");
+    findings(&TLS.replacen(from, to, 1))
+}
+
+#[test]
+fn beyond_loopback_tls_is_asked_for_and_nearer_only_if_so_said() {
+    assert_eq!(findings(TLS), Vec::<String>::new());
+    let needs = |source: &str| {
+        let node = &read(source).config.nodes[0];
+        (node.nbd_tcp_needs_tls(), node.nbd_socket_needs_tls())
+    };
+    assert_eq!(needs(TLS), (true, false));
+    assert_eq!(
+        needs(&TLS.replace("10.0.0.1:", "127.0.0.1:")),
+        (false, false)
+    );
+    let all = TLS.replace("[volume.v]", "require = true\n[volume.v]");
+    assert_eq!(needs(&all), (true, true));
+    let open = TLS.replace("nbd_socket =", "insecure = [\"nbd\"]\nnbd_socket =");
+    assert_eq!(needs(&open), (false, false));
+    assert_eq!(
+        findings(&open),
+        ["W002 6:7 nbd of node alpha also serves without TLS"]
+    );
+    assert_eq!(read(&open).config.nodes[0].insecure_words(), ["nbd"]);
+    let sealed = open.replace("[volume.v]", "require = true\n[volume.v]");
+    assert!(read(&sealed).config.nodes[0].insecure_words().is_empty());
+}
+
+#[test]
+fn certificates_are_found_below_the_data_dir() {
+    let loaded = read(TLS);
+    let files = loaded.config.nodes[0].nbd_tls.as_ref().unwrap().files();
+    assert_eq!(files.cert, Path::new("/var/lib/pollux/tls/server-cert.pem"));
+    assert_eq!(files.key, Path::new("/etc/pollux/tls/server-key.pem"));
+    let export = &loaded.config.node_spec(&loaded.config.nodes[0]).volumes[0].nbd[0];
+    assert_eq!(export.allow_subjects, ["CN=hyper1", "DNS=hyper2,O=Example"]);
+    assert_eq!(export.attach, Attach::Takeover);
+    assert!(export.is_default && !export.needs_tls);
+    let found = loaded.config.nodes[0].nbd_identity().unwrap_err();
+    let (line, _) = found.position(&loaded.source);
+    assert_eq!((found.code, line), ("E015", 9));
+    assert!(
+        found
+            .text
+            .starts_with("/var/lib/pollux/tls/server-cert.pem cannot be read: "),
+        "{}",
+        found.text
+    );
+}
+
+#[test]
+fn a_table_of_certificates_is_whole() {
+    assert_eq!(
+        changed_tls("client_ca = \"tls/ca-cert.pem\"", ""),
+        [
+            "E004 8:1 `client_ca` is missing in [node.alpha.nbd_tls]",
+            "E013 16:18 export v asks for certificates, but node alpha does not",
+        ]
+    );
+    assert_eq!(
+        changed_tls("[volume.v]", "clients = \"anyone\"\n[volume.v]"),
+        ["E013 11:13 `client_ca` of [node.alpha.nbd_tls] has no effect"]
+    );
+    assert_eq!(
+        changed_tls("cert =", "crt ="),
+        ["E002 9:1 unknown key `crt` in [node.alpha.nbd_tls]"]
+    );
+    assert_eq!(
+        changed_tls("CN=hyper1", "cn=hyper1"),
+        ["E005 16:19 `allow_subjects` cannot hold \"cn=hyper1\""]
+    );
+    assert_eq!(
+        changed_tls("takeover", "single"),
+        ["E005 17:10 `attach` of [volume.v] nbd cannot be \"single\""]
+    );
+    let two = "default = true\n[[volume.v.nbd]]\nname = \"w\"\ndefault = true";
+    assert_eq!(
+        changed_tls("default = true", two),
+        ["E009 21:11 two exports of one node are its default"]
     );
 }

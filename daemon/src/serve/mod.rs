@@ -28,7 +28,7 @@ use engine::control::{Backing, Node, NodeSpec, Role as VolumeRole};
 use engine::handover::{HandOverError, Inherited, Legacy};
 use engine::log::Log;
 use nbd_proto::{ExportName, NbdUri};
-use nbd_server::{NbdConfig, NbdServer};
+use nbd_server::{Elsewhere, NbdConfig, NbdServer, NbdTls};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -73,6 +73,8 @@ pub fn run(
     start_log();
     log_warnings(loaded);
     descriptors::raise_limit();
+    // Before another process is asked to give anything.
+    let tls = nbd_tls(loaded, node)?;
     let (given, predecessor, lock) = match takeover {
         Some(how) => take_over(loaded, node, how)?,
         None => (Given::default(), None, DataDirLock::take(&node.data_dir)?),
@@ -85,6 +87,7 @@ pub fn run(
         loaded,
         node,
         start,
+        tls,
         lock,
         door: None,
     };
@@ -124,6 +127,7 @@ struct Daemon<'a> {
     loaded: &'a Loaded,
     node: &'a NodeConfig,
     start: StartNode,
+    tls: Option<NbdTls>,
     lock: DataDirLock,
     door: Option<Door>,
 }
@@ -193,7 +197,8 @@ impl Daemon<'_> {
     ) -> Result<(Session, Option<&'static str>), Failure> {
         let began = Instant::now();
         let facts = Facts::of(&self.loaded.config, self.node);
-        let nbd_config = nbd_config(self.loaded, self.node, &facts.spec);
+        let mut nbd_config = nbd_config(self.loaded, self.node, &facts.spec);
+        nbd_config.tls = self.tls.clone();
         let prepared = self
             .prepare(&facts.spec, &nbd_config, &mut given, log, signals)
             .await;
@@ -555,6 +560,18 @@ impl Session {
     }
 }
 
+/// The node's certificates and where they are asked for. Errors: exit 9, with the finding.
+fn nbd_tls(loaded: &Loaded, node: &NodeConfig) -> Result<Option<NbdTls>, Failure> {
+    let identity = node
+        .nbd_identity()
+        .map_err(|found| explain::certificates_unusable(loaded, &found))?;
+    Ok(identity.map(|identity| NbdTls {
+        identity,
+        tcp_required: node.nbd_tcp_needs_tls(),
+        unix_required: node.nbd_socket_needs_tls(),
+    }))
+}
+
 fn nbd_config(loaded: &Loaded, node: &NodeConfig, spec: &NodeSpec) -> NbdConfig {
     let others = loaded
         .config
@@ -562,19 +579,19 @@ fn nbd_config(loaded: &Loaded, node: &NodeConfig, spec: &NodeSpec) -> NbdConfig 
         .iter()
         .filter(|other| other.name.value != spec.name);
     let default_export = ExportName::new("").expect("the empty name is one");
-    let uri = |other: &NodeConfig| {
-        let transport = other.nbd_tcp()?;
-        Some((
-            other.name.value.clone(),
-            NbdUri {
-                transport,
+    let elsewhere = |other: &NodeConfig| {
+        Some(Elsewhere {
+            node: other.name.value.clone(),
+            uri: NbdUri {
+                transport: other.nbd_tcp()?,
                 export: default_export.clone(),
             },
-        ))
+            tls: other.nbd_tcp_needs_tls(),
+        })
     };
     let mut config = NbdConfig::of(spec);
     config.limits = node.nbd_limits;
-    config.uris = others.filter_map(uri).collect();
+    config.elsewhere = others.filter_map(elsewhere).collect();
     config
 }
 

@@ -103,7 +103,17 @@ fn the_status_is_the_documented_json() {
                 },
             ],
             "clients": [
-                { "export": "vm-store", "address": "127.0.0.1:50000", "since": null },
+                {
+                    "id": 17,
+                    "export": "vm-store",
+                    "address": "127.0.0.1:50000",
+                    "since": null,
+                    "tls": { "version": "TLS 1.3", "subject": "CN=hyper1" },
+                    "io": {
+                        "reads": 0, "read_bytes": 0, "writes": 0, "written_bytes": 0,
+                        "flushes": 0, "errors": 0,
+                    },
+                },
             ],
             "notes": ["quorum is off"],
             "io": {

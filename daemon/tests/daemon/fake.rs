@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use engine::control::{
-    ClientStatus, DiskState, Done, Generation, IoCounters, LinkState, Node, Outcome, Reason,
-    ReplicaStatus, Request, ResyncStatus, Role, State, VerifyReport, VolumeStatus,
+    ClientStatus, ClientTls, DiskState, Done, Generation, IoCounters, LinkState, Node, Outcome,
+    Reason, ReplicaStatus, Request, ResyncStatus, Role, State, VerifyReport, VolumeStatus,
 };
 use engine::front_end::{AttachError, Attachment, VolumeView};
 use engine::handover::{HandOverError, Legacy};
@@ -91,6 +91,8 @@ impl Volumes for Fake {
     fn attach(&self, volume: &str, _: Attachment) -> Result<(), AttachError> {
         Err(AttachError::NotFound(volume.to_owned()))
     }
+
+    fn cut_off(&self, _: &str, _: &str) {}
 }
 
 /// Says yes to everything.
@@ -147,6 +149,12 @@ pub fn vm_store(state: State) -> VolumeStatus {
             export: "vm-store".to_owned(),
             address: "127.0.0.1:50000".to_owned(),
             age_seconds: 90,
+            id: 17,
+            tls: Some(ClientTls {
+                version: "TLS 1.3",
+                subject: Some("CN=hyper1".to_owned()),
+            }),
+            io: IoCounters::default(),
         }],
         notes: vec!["quorum is off".to_owned()],
         io: IoCounters {

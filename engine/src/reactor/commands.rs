@@ -83,7 +83,7 @@ impl Reactor {
                     Clients::Address(address) => format!("{name} has no client at {address}"),
                     Clients::Export(export) => format!("{name} has no client of export {export}"),
                 },
-                hint: Some(format!("pollux export nbd show {name}")),
+                hint: Some(format!("pollux status {name} --json")),
             }),
             gone => Ok(Done::Ok(format!("{name}: cut off {}", gone.join(", ")))),
         }

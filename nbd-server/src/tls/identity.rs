@@ -101,6 +101,23 @@ pub enum TlsError {
     },
 }
 
+impl TlsError {
+    /// The file it is about; of a pair that does not match, the key.
+    pub fn path(&self) -> &Path {
+        match self {
+            TlsError::Read { path, .. }
+            | TlsError::KeyIsOpen { path, .. }
+            | TlsError::NoCertificate(path)
+            | TlsError::NoKey(path)
+            | TlsError::NotX509(path)
+            | TlsError::Expired { path, .. }
+            | TlsError::NotYet { path, .. }
+            | TlsError::Mismatch { key: path, .. }
+            | TlsError::Unusable { path, .. } => path,
+        }
+    }
+}
+
 impl TlsIdentity {
     /// Reads and checks the files. Errors: the first thing that is wrong with them.
     pub fn load(files: &TlsFiles) -> Result<TlsIdentity, TlsError> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::body::{Client, Generation, Io, Reason, Role, STATUS_SCHEMA};
+use crate::api::body::{Client, ClientTls, Generation, Io, Reason, Role, STATUS_SCHEMA};
 
 fn replica(node: &str, disk_state: DiskState, link_state: LinkState) -> Replica {
     let node = node.to_owned();
@@ -42,6 +42,12 @@ fn resyncing() -> StatusReport {
             export: "vm-store".into(),
             address: "10.0.0.40:51000".into(),
             since: "2026-11-20T14:02:46Z".into(),
+            id: 17,
+            tls: Some(ClientTls {
+                version: "TLS 1.3".into(),
+                subject: Some("CN=hyper1".into()),
+            }),
+            io: Io::default(),
         }],
         notes: vec!["quorum is off: the operator decides who is primary".into()],
         io: Io {
@@ -79,7 +85,7 @@ history  branch 0123456789abcdef0123456789abcdef, term 3
          beta     inconsistent  resync_source  18.2 GiB
 
  resync  alpha → beta  [############..................] 41 %   18.2 GiB left, 410 MiB/s, 45 s to go (14:05:31)
- client  10.0.0.40:51000  export vm-store  since 2026-11-20 14:02:46 (2 min 0 s)
+ client  10.0.0.40:51000  export vm-store  since 2026-11-20 14:02:46 (2 min 0 s)  TLS 1.3 CN=hyper1
      io  1200 reads (38 MiB)   1 write (0 B)   1 flush   0 errors
 ";
     assert_eq!(details_in(&resyncing(), &TimeZone::UTC), expected);

@@ -9,3 +9,4 @@ mod nbdcopy;
 mod nbdinfo;
 mod qemu;
 mod stage;
+mod tls;
