@@ -289,9 +289,20 @@ fn open(
     ctx: &mut Ctx<'_>,
 ) -> Box<dyn Connection> {
     match session {
-        None => Box::new(NbdConnection::open(negotiated, early.into(), who, limits, ctx)),
+        None => Box::new(NbdConnection::open(
+            negotiated,
+            early.into(),
+            who,
+            limits,
+            ctx,
+        )),
         Some(session) => Box::new(TlsConnection::open(
-            negotiated, early.into(), session, who, limits, ctx,
+            negotiated,
+            early.into(),
+            session,
+            who,
+            limits,
+            ctx,
         )),
     }
 }
