@@ -125,7 +125,7 @@ pub struct ClientInfo {
     /// Its address, or `unix:<pid>`.
     pub address: String,
     /// TLS of its connection.
-    pub tls: Option<crate::control::ClientTls>,
+    pub tls: Option<Box<crate::control::ClientTls>>,
 }
 
 /// Makes the connection object on the reactor. It may already push operations and submit; bytes

@@ -46,7 +46,7 @@ impl Client {
             id: self.id(),
             export: self.info.export.clone(),
             address: self.info.address.clone(),
-            tls: self.info.tls.clone(),
+            tls: self.info.tls.as_deref().cloned(),
             age_seconds: self.age(now).as_secs(),
             io: self.seat.counters,
         }

@@ -139,6 +139,10 @@ impl<H: Host> Host for Inside<'_, H> {
         self.host.arena()
     }
 
+    fn place(&mut self, from: BufSlice, to: BufSlice) {
+        self.host.place(from, to);
+    }
+
     fn receive(&mut self, into: BufSlice, all: bool) {
         assert!(
             self.side.wish.is_none(),

@@ -60,7 +60,7 @@ struct Chosen {
     /// Bytes that came after its last option.
     early: Vec<u8>,
     wire: Wire,
-    tls: Option<ClientTls>,
+    tls: Option<Box<ClientTls>>,
 }
 
 /// Negotiates and attaches. The stream is closed if that fails.
@@ -188,7 +188,7 @@ async fn send(wire: &mut Wire, out: &[u8]) -> io::Result<()> {
 }
 
 /// Brings TLS up.
-async fn secure(wire: Wire, tls: Option<&NbdTls>) -> Result<(Wire, Option<ClientTls>), Ended> {
+async fn secure(wire: Wire, tls: Option<&NbdTls>) -> Result<(Wire, Option<Box<ClientTls>>), Ended> {
     let (Wire::Plain(stream), Some(tls)) = (wire, tls) else {
         unreachable!("TLS begins once, where it is offered");
     };
@@ -203,7 +203,7 @@ async fn secure(wire: Wire, tls: Option<&NbdTls>) -> Result<(Wire, Option<Client
     let subject = subject.map(|der| Subject::of_certificate(der).to_string());
     Ok((
         Wire::Tls(Box::new(stream)),
-        Some(ClientTls { version, subject }),
+        Some(Box::new(ClientTls { version, subject })),
     ))
 }
 
