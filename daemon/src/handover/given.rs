@@ -183,6 +183,8 @@ fn handed(client: Client, socket: OwnedFd) -> HandedClient {
         client: ClientInfo {
             export: client.export,
             address: client.address,
+            // A session under TLS is not given.
+            tls: None,
         },
         age: Duration::from_millis(client.age_ms),
         socket,
@@ -216,6 +218,7 @@ mod tests {
                 client: ClientInfo {
                     export: "disk".into(),
                     address: "unix:7".into(),
+                    tls: None,
                 },
                 age: Duration::from_secs(3),
                 socket: file().into(),
