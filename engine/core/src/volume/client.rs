@@ -156,7 +156,8 @@ impl Volume {
 
     /// The log must say that this extent may differ before any disk is given the write (S2).
     pub(super) fn warm(&mut self, slot: u32) {
-        if !self.is_mirrored() {
+        let is_hopeless = self.ops.get(slot).is_client() && self.has_lost_last_copy();
+        if !self.is_mirrored() || is_hopeless {
             return self.dispatch(slot);
         }
         self.ops.get_mut(slot).phase = Phase::Log;

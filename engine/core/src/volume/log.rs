@@ -109,6 +109,12 @@ impl Volume {
     fn open_waiting(&mut self) {
         let mut may_close = true;
         while let Some(slot) = self.wait_log.front().copied() {
+            if self.ops.get(slot).is_client() && self.has_lost_last_copy() {
+                // No disk is given it: it fails at once, where a full log might never open again.
+                self.wait_log.pop_front();
+                self.warmed(slot);
+                continue;
+            }
             let extent = self.ops.get(slot).extent;
             match self.log.acquire(extent) {
                 Ok(held) => {
@@ -153,7 +159,8 @@ impl Volume {
             }
             is_marked
         });
-        if closed == 0 && asked == 0 && log.waits_for_durability(mark) && self.role.is_serving() {
+        let waits = closed == 0 && asked == 0 && log.waits_for_durability(mark);
+        if waits && self.role.is_serving() && !self.has_lost_last_copy() {
             self.flush.wanted = true;
         }
         closed

@@ -351,6 +351,13 @@ impl Volume {
         self.durable.sb.disk != Disk::Failed && !self.durable.has_failed
     }
 
+    /// This node is all of S and its disk has failed: every request fails, and no round of flushes
+    /// can ever be durable (table F, the last member).
+    #[inline]
+    fn has_lost_last_copy(&self) -> bool {
+        !self.is_disk_usable() && self.required() == NodeSet::only(self.me)
+    }
+
     #[cfg(feature = "planted")]
     #[inline]
     fn planted(&self, bug: Bug) -> bool {
