@@ -8,4 +8,5 @@ mod crowds;
 mod fields;
 mod slow;
 mod stage;
+mod starttls;
 mod unknown;
