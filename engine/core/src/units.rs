@@ -174,9 +174,12 @@ pub struct Seq(pub u64);
 pub struct Term(pub u64);
 
 impl Term {
-    /// The lowest term of `author` that is above `seen`.
-    pub fn above(seen: Term, author: NodeIdx) -> Term {
-        Term(((seen.0 >> 8) + 1) << 8 | u64::from(author.0))
+    /// A term of `author` that is above `seen`, `jump` counters further than it must be.
+    ///
+    /// The jump is random: a node whose disks were put back to an older state has forgotten terms
+    /// it gave to other reigns, and must not give one of them again (F21, law T9).
+    pub fn above(seen: Term, author: NodeIdx, jump: u16) -> Term {
+        Term(((seen.0 >> 8) + 1 + u64::from(jump)) << 8 | u64::from(author.0))
     }
 
     /// Who reigns in it.
@@ -226,10 +229,11 @@ mod tests {
     #[test]
     fn a_term_is_unique_to_its_author_and_grows() {
         let (a, b) = (NodeIdx(0), NodeIdx(1));
-        let t1 = Term::above(Term(0), b);
-        let t2 = Term::above(t1, a);
+        let t1 = Term::above(Term(0), b, 0);
+        let t2 = Term::above(t1, a, 0);
         assert!(t2 > t1);
         assert_eq!((t1.author(), t2.author()), (b, a));
-        assert_ne!(Term::above(t1, a), Term::above(t1, b));
+        assert_ne!(Term::above(t1, a, 0), Term::above(t1, b, 0));
+        assert_ne!(Term::above(t1, a, 1), Term::above(t1, a, u16::MAX));
     }
 }

@@ -145,6 +145,7 @@ fn finish(world: &mut World) {
     settle(world, "the last requests are not answered");
     world.close_all();
     settle(world, "the last session does not close");
+    await_idle_disks(world);
     await_health(world);
     world.run_until(world.now + 20 * MS);
     if world.failure.is_some() {
@@ -161,14 +162,21 @@ fn finish(world: &mut World) {
     world.finish_history();
 }
 
+/// What a slow disk was asked long ago ends, or the disk is given up and replaced: who stops with
+/// work under way is not clean.
+fn await_idle_disks(world: &mut World) {
+    let bound = world.now + ANSWER_WITHIN;
+    let is_busy = |w: &World| w.nodes.iter().any(|n| !n.pending.is_empty());
+    while world.now < bound && world.failure.is_none() && is_busy(world) {
+        world.run_until(world.now + 5 * MS);
+    }
+}
+
 /// O4: everybody stops in order, and what is left is clean.
 fn stop_all(world: &mut World) {
     world.operator.is_closing = true;
-    // What a slow disk was asked long ago ends first: who stops with work under way is not clean.
-    let bound = world.now + ANSWER_WITHIN;
-    while world.now < bound && world.nodes.iter().any(|n| !n.pending.is_empty()) {
-        world.run_until(world.now + 5 * MS);
-    }
+    // Rounds that began meanwhile.
+    await_idle_disks(world);
     let primaries = world.primaries();
     let mut order: Vec<usize> = world.all().filter(|n| primaries.contains(n)).collect();
     order.extend(world.all().filter(|n| !primaries.contains(n)));

@@ -189,7 +189,7 @@ impl Volume {
         };
         let extends_chain = shrinks && !planted!(self, NoNewTermOnShrink);
         if extends_chain {
-            record.term = Term::above(self.highest_term(), self.me);
+            record.term = self.next_term();
             record.step = 0;
             record.primary = self.me;
         }

@@ -185,6 +185,12 @@ impl Volume {
         }
     }
 
+    /// A term of this node that nobody has seen, nor it itself before it lost its memory.
+    pub(super) fn next_term(&self) -> Term {
+        let seen = self.highest_term();
+        Term::above(seen, self.me, mix(self.setup.entropy, seen.0) as u16)
+    }
+
     pub(super) fn promote(&mut self, id: CommandId, force: bool, wait: Duration) {
         let refusal = match &self.role {
             Role::Primary => return self.reply(id, Ok(Answer::Already)),
@@ -326,7 +332,7 @@ impl Volume {
             Err(error) => return self.promotion_ended(Err(error)),
         };
         self.drop_unagreed();
-        let term = Term::above(self.highest_term(), self.me);
+        let term = self.next_term();
         self.durable.sb.promised = term;
         let version = self.durable.touch();
         self.set_phase(Phase::Promise {

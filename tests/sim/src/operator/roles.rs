@@ -34,8 +34,13 @@ impl World {
         let all_alive = self
             .all()
             .all(|n| self.is_alive(n) && !self.nodes[n].is_stopping);
+        let is_late = self.now > self.operator.idle_since + 3_000 * MS;
         let Some(record) = self.newest_record() else {
-            if all_alive {
+            let founded = |w: &mut World, n: usize| w.found(n).is_ok_and(|f| f.volume_id != 0);
+            if all_alive && is_late && self.all().any(|n| founded(self, n)) {
+                // It was founded once, and whoever had a record was lost.
+                self.force_something(wait);
+            } else if all_alive {
                 let node = self.operator.rng.below(self.nodes.len() as u64) as usize;
                 self.ask_node(node, promote, Purpose::Promote);
             }
@@ -53,16 +58,20 @@ impl World {
                 able = vec![other];
             }
         }
-        let is_late = self.now > self.operator.idle_since + 3_000 * MS;
+        let is_forced = is_late && self.nodes.iter().any(|n| n.is_gone);
+        if is_forced {
+            // Whoever put an old disk back knows that it does not hold everything.
+            able.retain(|n| !self.nodes[*n].is_rolled_back);
+        }
         if !able.is_empty() {
             let node = *self.operator.rng.pick(&able);
-            if is_late && self.nodes.iter().any(|n| n.is_gone) {
+            if is_forced {
                 // A member is destroyed and cannot be asked; this one holds everything.
                 let force = Command::Promote { force: true, wait };
                 return self.ask_node(node, force, Purpose::PromoteByForce);
             }
             self.ask_node(node, promote, Purpose::Promote);
-        } else if is_late && self.nodes.iter().any(|n| n.is_gone) {
+        } else if is_forced {
             // What was taken away is all there is: bring it back.
             let now = self.now;
             for machine in self.nodes.iter_mut().filter(|n| n.is_gone) {
@@ -114,6 +123,10 @@ impl World {
         // Some clients leave only when they are told that this node serves no more.
         if self.operator.rng.coin() {
             self.close_all();
+        }
+        if !self.is_alive(node) {
+            // It died of that.
+            return;
         }
         self.operator.switching = Switching::Demoting(other);
         self.ask_node(node, Command::Demote, Purpose::Demote);
