@@ -6,8 +6,11 @@ use crate::record::Record;
 use crate::session::Plan;
 use crate::units::NodeIdx;
 
+/// Attributes and marks are kept: offered where the metadata has room for them, required once one
+/// was set.
+pub const FEATURE_ATTRIBUTES: u64 = 1;
 /// Feature bits this build knows.
-pub const FEATURES_KNOWN: u64 = 0;
+pub const FEATURES_KNOWN: u64 = FEATURE_ATTRIBUTES;
 
 /// The newest of two records.
 pub fn newest(a: Option<Record>, b: Option<Record>) -> Option<Record> {

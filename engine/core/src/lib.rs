@@ -17,6 +17,7 @@ pub mod agree;
 pub mod bitmap;
 pub mod event;
 pub mod generation;
+pub mod marks;
 pub mod message;
 pub mod meta;
 pub mod overlap;

@@ -257,6 +257,41 @@ pub enum Message {
         /// As in [`Stamp`]; `seq` is the newest stamped.
         stamp: Stamp,
     },
+    /// Who reigns, or is about to, to a replica: this attribute of the volume has this value.
+    SetAttr {
+        /// Number of the message; dense per session, together with `MarkPage`.
+        number: u64,
+        /// Term of the sender.
+        term: Term,
+        /// Forget every other attribute: the whole table follows.
+        is_first: bool,
+        /// Which; empty where the table is.
+        key: String,
+        /// Its value, at most 64 KiB; empty: there is none.
+        value: Vec<u8>,
+    },
+    /// Everything up to this number is durable here.
+    SetAttrAck {
+        /// Newest of them.
+        number: u64,
+        /// How it ended.
+        status: Status,
+    },
+    /// Source to target: bits of one page of a mark.
+    MarkPage {
+        /// As in `SetAttr`.
+        number: u64,
+        /// Term of the sender.
+        term: Term,
+        /// Identity of the mark.
+        mark: u128,
+        /// Which page.
+        page: u32,
+        /// Granules per bit.
+        grain: u32,
+        /// Its words; zeros follow.
+        words: Vec<u64>,
+    },
     /// Source to target: I will serve your requests for what you lack.
     ResyncOffer {
         /// Granules dirty now.

@@ -35,8 +35,11 @@ pub enum Kind {
     ActivityLog = 2,
     /// What one other node lacks.
     Bitmap = 3,
-    /// Reserved for `SetAttr`.
+    /// What `SetAttr` set.
     Attributes = 4,
+    /// What changed since a mark. Its pages carry another life than the rest, see
+    /// [`super::mark_life`].
+    Mark = 5,
 }
 
 /// What lies in one slot. Every block is exactly one of these.

@@ -70,6 +70,8 @@ pub enum Field {
     ActivityLogSlot,
     /// A bit lies past the volume's end.
     BitmapBit,
+    /// The table of attributes contradicts itself, or a page of it is missing.
+    Attributes,
 }
 
 /// Why metadata cannot be loaded.

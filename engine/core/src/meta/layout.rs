@@ -3,6 +3,7 @@
 use crate::action::{META_BLOCK, MetaBlock};
 use crate::bitmap::{WORDS_PER_PAGE, pages_for};
 use crate::generation::Chain;
+use crate::marks::MARKS_MAX;
 use crate::message::{Disk, Life};
 use crate::meta::block::{Kind, VERSION};
 use crate::meta::error::ParamsError;
@@ -80,10 +81,12 @@ impl Region {
 /// The whole metadata area.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Blocks in total, superblocks included.
+    /// Blocks that are written at format, superblocks included.
     pub blocks: u64,
     /// All regions in order: activity log, one bitmap per other node, attributes.
     pub regions: Vec<Region>,
+    /// Pages of all marks, slot after slot, behind everything else: not written before use.
+    pub marks: Region,
 }
 
 /// Places every region of a fresh replica. Errors name the parameter that is out of range.
@@ -122,12 +125,20 @@ impl Geometry {
         let mut layout = Layout {
             blocks: SUPERBLOCK_BLOCKS,
             regions: Vec::new(),
+            marks: Region {
+                kind: Kind::Mark as u32,
+                version: VERSION,
+                index: 0,
+                offset: 0,
+                length: MARKS_MAX as u64 * bitmap_blocks,
+            },
         };
         layout.place(Kind::ActivityLog, 0, 2 * log_pages);
         for node in (0..self.node_count).filter(|node| *node != self.self_node.0) {
             layout.place(Kind::Bitmap, u32::from(node), bitmap_blocks);
         }
         layout.place(Kind::Attributes, 0, ATTRIBUTES_BLOCKS);
+        layout.marks.offset = layout.blocks;
         Ok(layout)
     }
 
@@ -186,20 +197,26 @@ impl Layout {
         self.regions.iter().find(is_it).copied()
     }
 
-    /// Bytes in total.
+    /// Bytes written at format.
     pub fn bytes(&self) -> u64 {
         self.blocks * META_BLOCK as u64
     }
+
+    /// Bytes in total: the file's length, its end a hole.
+    pub fn total_bytes(&self) -> u64 {
+        (self.marks.offset + self.marks.length) * META_BLOCK as u64
+    }
 }
 
-/// Every block of a fresh, blank replica: superblock slots emptied, then all regions, then the
-/// two superblocks. Make what was written durable before the last [`FORMAT_COMMIT_BLOCKS`], and
+/// Every block of a fresh, blank replica: superblock slots emptied, then all regions but that of
+/// the marks, which must read as zeros or an older replica's pages, then the two superblocks. Make what was written durable before the last [`FORMAT_COMMIT_BLOCKS`], and
 /// again after them: a format that did not end is then never taken for one that did.
 pub fn format(
     params: &Params,
 ) -> Result<impl Iterator<Item = (u64, Box<MetaBlock>)> + use<>, ParamsError> {
-    let Layout { regions, .. } = layout(params)?;
-    let superblock = fresh_superblock(params, regions.clone());
+    let Layout { regions, marks, .. } = layout(params)?;
+    let table = regions.iter().copied().chain([marks]).collect();
+    let superblock = fresh_superblock(params, table);
     let incarnation = params.incarnation;
     let empty = (0..SUPERBLOCK_BLOCKS).map(|block| (block, Box::new([0; META_BLOCK])));
     let pages = regions.into_iter().flat_map(move |region| {

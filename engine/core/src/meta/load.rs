@@ -4,9 +4,11 @@ use std::ops::Range;
 
 use crate::action::{META_BLOCK, MetaBlock};
 use crate::bitmap::Bitmap;
+use crate::meta::attributes::{LoadedAttributes, decode_attributes, decode_directory};
 use crate::meta::block::{Finding, Kind, VERSION, examine, has_magic, incarnation_of};
 use crate::meta::error::{Field, LoadError};
 use crate::meta::layout::{Geometry, Layout, Region, SUPERBLOCK_BLOCKS};
+use crate::meta::marks::{LoadedMark, MarkRegion};
 use crate::meta::pages::{
     LogPage, Newest, PageWriter, Slot, decode_activity_log_page, decode_bitmap_page, slot_block,
 };
@@ -61,6 +63,12 @@ pub struct Loaded {
     pub activity_log_writer: PageWriter,
     /// One bitmap per other node, lowest index first.
     pub bitmaps: Vec<PeerBitmap>,
+    /// What `SetAttr` set.
+    pub attributes: LoadedAttributes,
+    /// Where pages of marks lie; `None` in areas made before there were marks.
+    pub mark_region: Option<MarkRegion>,
+    /// The marks: filled by [`super::load_marks`].
+    pub marks: Vec<LoadedMark>,
 }
 
 /// What two blocks at the place of the superblocks are.
@@ -118,10 +126,15 @@ pub fn load(blocks: &[u8], expect: &Expect) -> Result<Loaded, LoadError> {
     for wanted in &layout.regions {
         if wanted.kind == Kind::Bitmap as u32 {
             bitmaps.push(reader.bitmap(find(wanted), &superblock)?);
-        } else if wanted.kind == Kind::Attributes as u32 {
-            reader.pages(Kind::Attributes, find(wanted), |_, _| Ok(()))?;
         }
     }
+    let attributes =
+        reader.attributes(find(layout.regions.last().expect("attributes come last")))?;
+    let mark_region = superblock
+        .regions
+        .iter()
+        .find(|r| r.kind == Kind::Mark as u32);
+    let mark_region = mark_region.map(|region| MarkRegion::new(region, &superblock));
     let superblock_writer = PageWriter::new(0, vec![newest]);
     Ok(Loaded {
         superblock,
@@ -129,7 +142,20 @@ pub fn load(blocks: &[u8], expect: &Expect) -> Result<Loaded, LoadError> {
         activity_log,
         activity_log_writer,
         bitmaps,
+        attributes,
+        mark_region,
+        marks: Vec::new(),
     })
+}
+
+/// Blocks of an area that [`load`] reads, by its superblocks; `None` if those cannot be read.
+pub fn area_blocks(a: &MetaBlock, b: &MetaBlock) -> Option<u64> {
+    let (superblock, _) = read_superblock(a, b).ok()?;
+    let read = superblock
+        .regions
+        .iter()
+        .filter(|r| r.kind != Kind::Mark as u32);
+    read.map(|r| r.offset.saturating_add(r.length)).max()
 }
 
 /// Blocks as they were read.
@@ -282,7 +308,7 @@ fn check_regions(
     for region in &superblock.regions {
         let end = region.offset.checked_add(region.length);
         let end = end.ok_or_else(|| invalid.clone())?;
-        if end > area_blocks {
+        if end > area_blocks && region.kind != Kind::Mark as u32 {
             return Err(LoadError::Short {
                 found: area_blocks,
                 expected: end,
@@ -293,10 +319,17 @@ fn check_regions(
         }
         taken.push(region.offset..end);
     }
-    for wanted in &needed.regions {
+    for wanted in needed.regions.iter().chain([&needed.marks]) {
         let same = |r: &&Region| (r.kind, r.index) == (wanted.kind, wanted.index);
         let mut found = superblock.regions.iter().filter(same);
-        let (Some(region), None) = (found.next(), found.next()) else {
+        let (region, None) = (found.next(), found.next()) else {
+            return Err(invalid.clone());
+        };
+        let Some(region) = region else {
+            // Areas made before there were marks have no room for them.
+            if wanted.kind == Kind::Mark as u32 {
+                continue;
+            }
             return Err(invalid.clone());
         };
         if region.version != VERSION {
@@ -311,7 +344,12 @@ fn check_regions(
 
 /// Kind of a region this build places itself.
 fn kind_of(region: &Region) -> Kind {
-    let kinds = [Kind::ActivityLog, Kind::Bitmap, Kind::Attributes];
+    let kinds = [
+        Kind::ActivityLog,
+        Kind::Bitmap,
+        Kind::Attributes,
+        Kind::Mark,
+    ];
     let kind = kinds.into_iter().find(|kind| *kind as u32 == region.kind);
     kind.expect("a layout places known kinds only")
 }
@@ -381,6 +419,54 @@ impl Reader<'_> {
             Ok(())
         })?;
         Ok((log, writer))
+    }
+
+    /// The directory decides which slot of each page counts.
+    fn attributes(&self, region: Region) -> Result<LoadedAttributes, LoadError> {
+        let mut directory = None;
+        let mut writer = self.pages(Kind::Attributes, region, |page, bytes| {
+            if page == 0 {
+                directory = Some(decode_directory(bytes)?);
+            }
+            Ok(())
+        })?;
+        let directory = directory.expect("a region of attributes has its first page");
+        let mut table = Vec::new();
+        for (index, counter) in directory.counters.iter().enumerate() {
+            let page = index + 1;
+            let place = |slot| slot_block(region.offset, page, slot);
+            let mut found = None;
+            for slot in [Slot::A, Slot::B] {
+                let bytes = self.area.block(place(slot))?;
+                let finding = examine(bytes, Kind::Attributes, place(slot), Some(self.incarnation));
+                if finding == (Finding::Valid { counter: *counter }) {
+                    found = Some((slot, bytes));
+                }
+            }
+            let Some((slot, bytes)) = found else {
+                return Err(LoadError::Invalid {
+                    block: place(Slot::A),
+                    field: Field::Attributes,
+                });
+            };
+            directory.take_page(&mut table, bytes);
+            writer.set_newest(
+                page,
+                Newest {
+                    slot,
+                    counter: *counter,
+                },
+            );
+        }
+        let attributes = decode_attributes(&table).map_err(|field| LoadError::Invalid {
+            block: region.offset,
+            field,
+        })?;
+        Ok(LoadedAttributes {
+            attributes,
+            version: directory.version,
+            writer,
+        })
     }
 
     fn bitmap(&self, region: Region, superblock: &Superblock) -> Result<PeerBitmap, LoadError> {

@@ -10,11 +10,13 @@
 //! the commit (laws M1, M2). What a pair of slots means after a crash is one table: `recovery`.
 //! What this does not do: read or write files, or decide what the recovered state leads to.
 
+mod attributes;
 mod block;
 mod bytes;
 mod error;
 mod layout;
 mod load;
+mod marks;
 mod pages;
 mod recovery;
 mod superblock;
@@ -22,19 +24,24 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 
+pub use attributes::{
+    ATTRIBUTE_KEY_MAX, ATTRIBUTE_VALUE_MAX, ATTRIBUTES_BYTES_MAX, Attributes, LoadedAttributes,
+    encode_attributes, encode_directory, encode_table_pages,
+};
 pub use block::{COUNTER_MAX, Finding, HEADER_LEN, Kind, MAGIC, VERSION, examine};
 pub use error::{Field, LoadError, ParamsError};
 pub use layout::{
     ATTRIBUTES_BLOCKS, FORMAT_COMMIT_BLOCKS, Layout, Params, Region, SIZE_GRANULES_MAX,
     SUPERBLOCK_BLOCKS, format, layout,
 };
-pub use load::{Expect, Loaded, Peek, PeerBitmap, load, peek};
+pub use load::{Expect, Loaded, Peek, PeerBitmap, area_blocks, load, peek};
+pub use marks::{LoadedMark, MarkRegion, load_marks};
 pub use pages::{
     LOG_SLOTS_PER_PAGE, LogPage, LogSlot, PageWriter, Slot, encode_activity_log_page,
-    encode_bitmap_page,
+    encode_bitmap_page, encode_mark_page, mark_life,
 };
 pub use recovery::{Decision, Why};
 pub use superblock::{
-    Backing, BackingKind, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE, Superblock, VOLUME_NAME_MAX,
-    encode_superblock,
+    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE,
+    Superblock, VOLUME_NAME_MAX, encode_superblock,
 };

@@ -70,6 +70,20 @@ impl PageWriter {
         PageWriter { offset, newest }
     }
 
+    /// For pages of which nothing on disk counts.
+    pub(super) fn unwritten(offset: u64, pages: usize) -> PageWriter {
+        let nothing = Newest {
+            slot: Slot::B,
+            counter: 0,
+        };
+        PageWriter::new(offset, vec![nothing; pages])
+    }
+
+    /// What counts of this page was found elsewhere than its newest version.
+    pub(super) fn set_newest(&mut self, page: usize, newest: Newest) {
+        self.newest[page] = newest;
+    }
+
     /// Pages of the region.
     pub fn page_count(&self) -> usize {
         self.newest.len()
@@ -133,7 +147,29 @@ pub(super) fn decode_bitmap_page(bytes: &MetaBlock) -> [u64; WORDS_PER_PAGE] {
     std::array::from_fn(|index| get_u64(bytes, HEADER_LEN + 8 * index))
 }
 
-/// An empty page of the region reserved for attributes.
+/// The life in the header of a mark's pages: this replica's mixed with the mark's id, so that
+/// pages of an earlier mark in the same slot are foreign.
+pub fn mark_life(incarnation: u128, mark: u128) -> u128 {
+    incarnation ^ mark.rotate_left(1)
+}
+
+/// A page of a mark for `block`, as [`PageWriter::next_block`] named it.
+pub fn encode_mark_page(
+    incarnation: u128,
+    mark: u128,
+    words: &[u64; WORDS_PER_PAGE],
+    block: u64,
+    counter: u64,
+) -> Box<MetaBlock> {
+    let life = mark_life(incarnation, mark);
+    seal(Kind::Mark, life, block, counter, |bytes| {
+        for (index, word) in words.iter().enumerate() {
+            put(bytes, HEADER_LEN + 8 * index, &word.to_le_bytes());
+        }
+    })
+}
+
+/// An empty page of the region of attributes.
 pub(super) fn encode_attributes_page(
     incarnation: u128,
     block: u64,

@@ -30,8 +30,10 @@ use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 
 /// Compatible features this build writes; others are carried along untouched.
 pub const FEATURES_COMPATIBLE: u64 = 0;
+/// Attributes were set: who does not know them would write past their marks.
+pub const FEATURE_ATTRIBUTES: u64 = 1;
 /// Incompatible features this build knows; any other bit refuses the volume (law M4).
-pub const FEATURES_INCOMPATIBLE: u64 = 0;
+pub const FEATURES_INCOMPATIBLE: u64 = FEATURE_ATTRIBUTES;
 /// Most bytes of a volume name.
 pub const VOLUME_NAME_MAX: usize = 255;
 

@@ -32,6 +32,12 @@ pub enum Kind {
     FlushAck = 20,
     /// `Message::Progress`
     Progress = 21,
+    /// `Message::SetAttr`
+    SetAttr = 22,
+    /// `Message::SetAttrAck`
+    SetAttrAck = 23,
+    /// `Message::MarkPage`
+    MarkPage = 24,
     /// `Message::ResyncOffer`
     ResyncOffer = 32,
     /// `Message::MapRequest`
@@ -70,7 +76,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every type, by number.
-    pub const ALL: [Kind; 31] = [
+    pub const ALL: [Kind; 34] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::Runs,
@@ -85,6 +91,9 @@ impl Kind {
         Kind::Flush,
         Kind::FlushAck,
         Kind::Progress,
+        Kind::SetAttr,
+        Kind::SetAttrAck,
+        Kind::MarkPage,
         Kind::ResyncOffer,
         Kind::MapRequest,
         Kind::Map,

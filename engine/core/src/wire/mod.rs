@@ -10,6 +10,7 @@
 //! can only produce a [`WireError`]; every length is bounded before it is used. What this does
 //! not do: sockets, payload bytes and their checksums, or judging what a message means.
 
+mod attribute;
 mod bytes;
 mod codes;
 mod control;
