@@ -195,6 +195,14 @@ pub enum CommandError {
     TimedOut,
     /// The volume has no such peer.
     NoSuchPeer,
+    /// The volume has no such mark.
+    NoSuchMark,
+    /// It has a mark of this name.
+    MarkExists,
+    /// It has as many marks as there can be.
+    TooManyMarks,
+    /// The metadata of this node's replica was made before there were marks, or its program was.
+    NoRoomForMarks(NodeIdx),
 }
 
 /// What a verify found.

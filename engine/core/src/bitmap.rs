@@ -215,6 +215,37 @@ impl Bitmap {
         true
     }
 
+    /// Marks what `words`, the first of a page, mark. Answers `false`, and changes nothing, if the
+    /// page is none or a bit lies past the volume's end.
+    #[must_use]
+    pub fn unite_page(&mut self, page: usize, words: &[u64]) -> bool {
+        if page >= self.page_count() || words.len() > WORDS_PER_PAGE {
+            return false;
+        }
+        let base = page * WORDS_PER_PAGE;
+        let limit = |index: usize| {
+            let first = (base + index) as u64 * WORD_BITS;
+            match self.bits.saturating_sub(first) {
+                0 => 0,
+                left if left < WORD_BITS => !0 >> (WORD_BITS - left),
+                _ => !0,
+            }
+        };
+        if (0..words.len()).any(|index| words[index] & !limit(index) != 0) {
+            return false;
+        }
+        for (index, word) in words.iter().enumerate() {
+            self.replace(base + index, self.words[base + index] | word);
+        }
+        true
+    }
+
+    /// The first page at or after `from` that holds a bit.
+    pub fn next_page(&self, from: usize) -> Option<usize> {
+        let bit = self.next_set(from as u64 * BITS_PER_PAGE)?;
+        Some((bit / BITS_PER_PAGE) as usize)
+    }
+
     fn is_set(&self, bit: u64) -> bool {
         self.words[(bit / WORD_BITS) as usize] >> (bit % WORD_BITS) & 1 == 1
     }

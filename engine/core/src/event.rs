@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::marks::MarkName;
 use crate::message::{Message, Status};
 use crate::record::Choice;
 use crate::units::{BufId, ByteRange, NodeIdx};
@@ -122,6 +123,18 @@ pub enum Command {
     ResyncRate(u64),
     /// Compare the copies.
     Verify,
+    /// From now on keep what changed, under this name.
+    MarkCreate {
+        /// Its name.
+        name: MarkName,
+        /// Milliseconds since 1970.
+        created_ms: u64,
+    },
+    /// Keep it no more.
+    MarkDelete {
+        /// Its name.
+        name: MarkName,
+    },
     /// Drain and mark clean (law O4); nothing is served afterwards.
     Stop,
 }

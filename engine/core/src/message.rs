@@ -263,8 +263,10 @@ pub enum Message {
         number: u64,
         /// Term of the sender.
         term: Term,
-        /// Forget every other attribute: the whole table follows.
+        /// A whole table begins.
         is_first: bool,
+        /// A whole table ends; neither first nor part of one, it is a change of one attribute.
+        is_last: bool,
         /// Which; empty where the table is.
         key: String,
         /// Its value, at most 64 KiB; empty: there is none.

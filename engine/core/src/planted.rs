@@ -27,11 +27,14 @@ pub enum Bug {
     FailedFlushForgotten,
     ClosedSessionDispatches,
     OneSuperblockSlot,
+    LogClosesPastMarks,
+    MarkMissesMemberWrites,
+    MarksNotTold,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 24] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -53,5 +56,8 @@ impl Bug {
         Bug::FailedFlushForgotten,
         Bug::ClosedSessionDispatches,
         Bug::OneSuperblockSlot,
+        Bug::LogClosesPastMarks,
+        Bug::MarkMissesMemberWrites,
+        Bug::MarksNotTold,
     ];
 }

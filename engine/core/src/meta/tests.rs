@@ -1,5 +1,6 @@
 //! Whole metadata areas: what a crash, a flipped bit or a stranger leaves, and what is made of it.
 
+mod attributes;
 mod golden;
 mod refusals;
 mod torn;

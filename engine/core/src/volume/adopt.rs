@@ -70,7 +70,8 @@ impl Volume {
         let Some(adopting) = self.adopting else {
             return;
         };
-        if !self.durable.is_durable(adopting.version) {
+        let is_stored = |n: NodeIdx| self.has_stored_told(n);
+        if !self.durable.is_durable(adopting.version) || !adopting.from.is_none_or(is_stored) {
             return;
         }
         self.adopting = None;

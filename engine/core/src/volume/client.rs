@@ -157,7 +157,7 @@ impl Volume {
     /// The log must say that this extent may differ before any disk is given the write (S2).
     pub(super) fn warm(&mut self, slot: u32) {
         let is_hopeless = self.ops.get(slot).is_client() && self.has_lost_last_copy();
-        if !self.is_mirrored() || is_hopeless {
+        if !self.keeps_log() || is_hopeless {
             return self.dispatch(slot);
         }
         self.ops.get_mut(slot).phase = Phase::Log;
@@ -226,8 +226,11 @@ impl Volume {
             pending = pending.with(self.me);
             self.disk_leg(slot, durable);
         }
-        if self.is_mirrored() {
+        if self.keeps_log() {
             self.flush.note_write();
+            self.marks.set(op.piece);
+        }
+        if self.is_mirrored() {
             pending = self.peer_legs(&op, seq, durable, pending);
         }
         let is_usable = self.is_disk_usable();

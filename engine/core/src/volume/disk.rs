@@ -277,6 +277,7 @@ impl Volume {
         for node in self.peers.nodes() {
             self.drop_link(node);
         }
+        self.fail_marks();
         self.ops.attention = true;
     }
 

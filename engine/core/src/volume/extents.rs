@@ -46,7 +46,7 @@ impl Volume {
 
 /// The run at the start of `within`, out of what `nearest` says: the first set run at or after a
 /// granule.
-fn run_at(within: Extent, nearest: impl Fn(u64) -> Option<Extent>) -> Run {
+pub(super) fn run_at(within: Extent, nearest: impl Fn(u64) -> Option<Extent>) -> Run {
     let Extent { start, end: limit } = within;
     let (mut end, mut is_set) = (start, false);
     while end < limit {

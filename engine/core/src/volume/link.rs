@@ -2,7 +2,7 @@
 
 use crate::action::{Action, Answer, CommandError, Notice};
 use crate::activity_log::NEVER;
-use crate::agree::{FEATURES_KNOWN, agree};
+use crate::agree::agree;
 use crate::event::{CommandId, LinkId, Payload};
 use crate::generation::{Verdict, judge};
 use crate::message::{
@@ -109,6 +109,8 @@ impl Volume {
         (peer.runs_from, peer.runs_received, peer.gate) = (None, false, Gate::Open);
         (peer.said, peer.adoption_owed, peer.wish) = (None, false, Wish::default());
         (peer.source, peer.target) = Default::default();
+        (peer.told, peer.mark_pages) = Default::default();
+        self.marks.forget_told();
         let forget_marks = planted!(self, NoMarkOnLinkLoss);
         let peer = self.peers.get_mut(node);
         for (_, extent) in peer.unstable.drain(..) {
@@ -245,6 +247,9 @@ impl Volume {
             Message::RecordAck { term, step } => self.record_acked(node, term, step),
             Message::Adopt { volume_id } => self.adopt(node, volume_id),
             Message::AdoptAck => self.drop_link(node),
+            message @ Message::SetAttr { .. } => self.attribute_told(node, message),
+            message @ Message::MarkPage { .. } => self.mark_page_told(node, message),
+            Message::SetAttrAck { number, status } => self.attribute_acked(node, number, status),
             Message::ResyncOffer { dirty, by_checksum } => {
                 self.resync_offer(node, dirty, by_checksum);
             }
@@ -327,8 +332,8 @@ impl Volume {
         Hello {
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_MAX,
-            features_required: 0,
-            features_offered: FEATURES_KNOWN,
+            features_required: self.features_required(),
+            features_offered: self.features_offered(),
             cluster: setup.cluster.clone(),
             volume: setup.volume.clone(),
             from: setup.names[usize::from(self.me.0)].clone(),
@@ -556,6 +561,7 @@ impl Volume {
         let clean = peer.dirty.is_empty() || has_failed;
         self.step(node, SessionEvent::Exchanged { clean });
         self.tell_wish(node);
+        self.tell_attributes(node);
         match self.peers.get(node).session {
             Session::InSync(_) => self.durable.sb.whole = true,
             Session::Source(_) => self.offer_resync(node),

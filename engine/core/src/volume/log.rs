@@ -7,7 +7,7 @@ use crate::action::Action;
 use crate::activity_log::{NEVER, Run, granules_of};
 use crate::message::Disk;
 use crate::meta::{PageWriter, encode_activity_log_page, encode_bitmap_page};
-use crate::units::NodeIdx;
+use crate::units::{Extent, NodeIdx};
 
 use super::ops::{Operation, Phase, Purpose, token};
 use super::{Volume, planted};
@@ -54,11 +54,11 @@ impl Volume {
             return;
         }
         let runs: Vec<Run> = self.log.open().collect();
+        let size = self.size;
+        let extents: Vec<Extent> = runs.iter().filter_map(|r| granules_of(*r, size)).collect();
+        self.recover_marks(&extents);
         self.pages.is_recovering = !runs.is_empty();
-        for run in runs {
-            let Some(extent) = granules_of(run, self.size) else {
-                continue;
-            };
+        for extent in extents {
             for peer in self.peers.iter_mut() {
                 peer.dirty.set(extent);
             }
@@ -99,7 +99,8 @@ impl Volume {
             return;
         }
         self.pages.wants_all = true;
-        if self.peers.nodes().all(|node| self.are_bits_durable(node)) {
+        let bits = self.peers.nodes().all(|node| self.are_bits_durable(node));
+        if bits && self.marks.is_swept() {
             self.pages.is_recovering = false;
             while self.log.close(CLOSE_BATCH, 1, |_| true) > 0 {}
             self.log.want_all();
@@ -136,14 +137,16 @@ impl Volume {
     /// Closes a batch of idle slots, or starts what that needs.
     pub(super) fn close_idle(&mut self) -> usize {
         let mark = self.closing_mark();
+        let past_marks = planted!(self, LogClosesPastMarks);
         let (log, peers, pages) = (&mut self.log, &self.peers, &mut self.pages);
-        let size = self.size;
+        let (marks, size) = (&mut self.marks, self.size);
+        let mut mark_room = CLOSE_BATCH;
         let mut asked = 0;
         let closed = log.close(CLOSE_BATCH, mark, |run| {
             let Some(extent) = granules_of(run, size) else {
                 return true;
             };
-            let mut is_marked = true;
+            let mut is_marked = past_marks || marks.is_durable(extent, &mut mark_room);
             for peer in peers.iter() {
                 for page in peer.dirty.pages_of(extent) {
                     let id = (peer.node, page);
@@ -159,6 +162,7 @@ impl Volume {
             }
             is_marked
         });
+        let asked = asked + CLOSE_BATCH - mark_room;
         let waits = closed == 0 && asked == 0 && log.waits_for_durability(mark);
         if waits && self.role.is_serving() && !self.has_lost_last_copy() {
             self.flush.wanted = true;
@@ -182,6 +186,7 @@ impl Volume {
                 bytes,
             });
         }
+        self.write_mark_pages();
         while self.pages.in_flight.len() < BITMAP_WRITES_MAX {
             let Some((node, page)) = self.next_bitmap_page() else {
                 break;
@@ -241,6 +246,8 @@ impl Volume {
         match purpose {
             Purpose::Superblock => self.superblock_done(),
             Purpose::LogPage => self.log_page_done(index as usize),
+            Purpose::AttributePage => self.attribute_page_done(index),
+            Purpose::MarkPage => self.mark_page_done(index),
             Purpose::BitmapPage => {
                 let id = (NodeIdx((index >> 29) as u8), (index & 0x1FFF_FFFF) as usize);
                 self.pages.in_flight.retain(|p| *p != id);

@@ -9,8 +9,8 @@ use crate::message::{Disk, Message, Refusal, Stamp, Status};
 use crate::session::Session;
 use crate::units::{BufId, Extent, NodeIdx};
 
-use super::Volume;
 use super::ops::{Kind, Phase};
+use super::{Volume, planted};
 
 /// What a frame of a primary asks for.
 #[derive(Clone, Copy)]
@@ -88,6 +88,9 @@ impl Volume {
     pub(super) fn write_as_member(&mut self, slot: u32) {
         let durable = self.ops.get(slot).fua;
         self.ops.get_mut(slot).phase = Phase::Out;
+        if !planted!(self, MarkMissesMemberWrites) {
+            self.marks.set(self.ops.get(slot).piece);
+        }
         self.disk_leg(slot, durable);
     }
 

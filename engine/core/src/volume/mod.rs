@@ -6,18 +6,21 @@
 //!  handle ───┼ link.rs      handshake, exchange, loss       (session.rs, agree.rs: pure)
 //!            ├ source.rs / target.rs   pulled resync        ├ flush.rs   rounds, epochs
 //!            ├ role.rs      promote, demote, stop, found    ├ record.rs  S, superblock
-//!            └ log.rs       activity log and bitmap pages   └ disk.rs    completions, failures
+//!            ├ log.rs       activity log and bitmap pages   ├ disk.rs    completions, failures
+//!            └ marks.rs     what changed since a point      └ attributes.rs  SetAttr
 //! ```
 //!
 //! What it does not do: touch bytes, sockets, clocks. See `action.rs` for who owns a buffer.
 
 mod adopt;
+mod attributes;
 mod client;
 mod disk;
 mod extents;
 mod flush;
 mod link;
 mod log;
+mod marks;
 mod member;
 mod ops;
 mod peer;
@@ -46,8 +49,10 @@ use crate::units::{NodeIdx, NodeSet, Seq};
 use crate::verdict::Policy;
 
 use adopt::Adopting;
+use attributes::Store;
 use flush::{Flushing, MemberFlushes};
 use log::PageWrites;
+use marks::Marks;
 use ops::Ops;
 use peer::Peers;
 use record::Durable;
@@ -55,6 +60,7 @@ use role::Role;
 use verify::Verifying;
 
 pub use extents::Run;
+pub use marks::MarkStatus;
 pub use status::{PeerStatus, RoleStatus, Status};
 
 /// What a volume is told when it is attached. Fixed for its life.
@@ -114,6 +120,8 @@ pub struct Volume {
     flushes: MemberFlushes,
     /// A record told by a primary, until it is durable here.
     adopting: Option<Adopting>,
+    attributes: Store,
+    marks: Marks,
     verify: Verifying,
     /// Peers that are about to join S: their confirmation is needed already (law T4).
     joining: NodeSet,
@@ -152,12 +160,13 @@ const INTERNAL_OPS: usize = 256;
 
 impl Volume {
     /// A volume on what was found on disk. Feed `Event::Start` first.
-    pub fn attach(setup: Setup, loaded: Loaded) -> Volume {
+    pub fn attach(setup: Setup, mut loaded: Loaded) -> Volume {
         let slots = setup.requests_max + setup.peer_requests_max + INTERNAL_OPS;
         let recovered: Vec<_> = loaded.activity_log.iter().flatten().copied().collect();
         let log_slots = loaded.superblock.activity_log_slots as usize;
         let size = loaded.superblock.size_granules;
         let me = setup.node;
+        let marks = Marks::new(&mut loaded);
         let pages = PageWrites::new(loaded.activity_log_writer, loaded.bitmaps.len());
         let mut volume = Volume {
             me,
@@ -173,6 +182,8 @@ impl Volume {
             flush: Flushing::default(),
             flushes: MemberFlushes::default(),
             adopting: None,
+            attributes: Store::new(loaded.attributes),
+            marks,
             verify: Verifying::default(),
             joining: NodeSet::EMPTY,
             closing: Vec::new(),
@@ -264,6 +275,8 @@ impl Volume {
                 Command::ResyncResume => self.resync_pause(id, false),
                 Command::ResyncRate(rate) => self.set_resync_rate(id, rate),
                 Command::Verify => self.start_verify(id),
+                Command::MarkCreate { name, created_ms } => self.create_mark(id, name, created_ms),
+                Command::MarkDelete { name } => self.delete_mark(id, name),
             },
         }
     }
@@ -295,13 +308,17 @@ impl Volume {
             self.settle_exchange(node);
             self.settle_waiting(node);
             self.settle_target(node);
+            self.settle_mark_pages(node);
+            self.settle_told(node);
             self.settle_join(node);
         }
         self.settle_role();
         self.settle_verify();
+        self.settle_marks();
         self.begin_round();
         self.dispatch_waiting();
         self.settle_log();
+        self.write_attributes();
         self.write_superblock();
     }
 

@@ -29,9 +29,13 @@ pub(super) enum Purpose {
     LogPage = 8,
     /// Bitmap page.
     BitmapPage = 9,
+    /// Page of the attributes.
+    AttributePage = 10,
+    /// Page of a mark.
+    MarkPage = 11,
 }
 
-const PURPOSES: [Purpose; 9] = [
+const PURPOSES: [Purpose; 11] = [
     Purpose::Disk,
     Purpose::Job,
     Purpose::Round,
@@ -41,6 +45,8 @@ const PURPOSES: [Purpose; 9] = [
     Purpose::Superblock,
     Purpose::LogPage,
     Purpose::BitmapPage,
+    Purpose::AttributePage,
+    Purpose::MarkPage,
 ];
 
 /// `purpose: 8 | generation: 24 | index: 32`

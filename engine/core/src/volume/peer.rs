@@ -59,6 +59,10 @@ pub(super) struct Peer {
     pub wish: Wish,
     /// A record was sent and not yet acknowledged.
     pub record_pending: bool,
+    /// Attributes and marks, as told in this session.
+    pub told: super::attributes::Told,
+    /// Pages of marks that a target is still to be told: the next slot and page.
+    pub mark_pages: Option<(u8, usize)>,
 }
 
 /// What an operator wants of the resync on the other side.
@@ -178,6 +182,8 @@ impl Peer {
             target: Default::default(),
             wish: Wish::default(),
             record_pending: false,
+            told: Default::default(),
+            mark_pages: None,
         }
     }
 

@@ -147,7 +147,7 @@ impl Role {
 }
 
 /// One round of SplitMix64 over both halves: fresh ids from the entropy given at attach.
-fn mix(entropy: u128, salt: u64) -> u128 {
+pub(super) fn mix(entropy: u128, salt: u64) -> u128 {
     let round = |x: u64| {
         let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -237,7 +237,7 @@ impl Volume {
                 term,
                 version,
             } => {
-                if self.durable.is_durable(version) {
+                if self.durable.is_durable(version) && self.attributes.is_settled() {
                     self.offer_record(plan, term);
                 }
             }
@@ -332,6 +332,9 @@ impl Volume {
             Err(error) => return self.promotion_ended(Err(error)),
         };
         self.drop_unagreed();
+        if plan == Plan::Force {
+            self.distrust_marks();
+        }
         let term = self.next_term();
         self.durable.sb.promised = term;
         let version = self.durable.touch();
@@ -372,6 +375,7 @@ impl Volume {
         let mut chain: Chain = self.durable.sb.chain.clone();
         chain.push(Entry { branch, term });
         for node in with.iter() {
+            self.tell_table(node, term);
             self.say(
                 node,
                 Message::Record {
@@ -539,7 +543,8 @@ impl Volume {
                 }
             }
             DrainPhase::Log => {
-                if self.is_mirrored() && !is_due && self.is_disk_usable() {
+                let has_log = self.keeps_log() || !self.log.is_empty();
+                if has_log && !is_due && self.is_disk_usable() {
                     self.pages.wants_all = true;
                     while self.close_idle() > 0 {}
                     self.log.want_all();
@@ -548,7 +553,7 @@ impl Volume {
                 // promotion of another node.
                 let is_settled = self.durable.change.is_none() || is_due;
                 let is_closed =
-                    !self.is_mirrored() || self.is_log_closed() || is_due || !self.is_disk_usable();
+                    !has_log || self.is_log_closed() || is_due || !self.is_disk_usable();
                 if is_settled && is_closed {
                     self.drained();
                 }
@@ -558,6 +563,7 @@ impl Volume {
             DrainPhase::Flush => {}
             DrainPhase::Mark(version) => {
                 let bits = self.peers.nodes().all(|n| self.are_bits_durable(n));
+                let bits = bits && self.marks.is_swept() && self.attributes.is_settled();
                 if (self.durable.is_durable(version) && bits) || is_due {
                     self.stopped();
                 }
@@ -611,6 +617,7 @@ impl Volume {
             self.drop_link(node);
         }
         self.pages.wants_all = true;
+        self.marks.sweep();
         let token = token(Purpose::StopFlush, 0, 0);
         self.actions.push(Action::DiskFlush { token });
     }

@@ -36,6 +36,8 @@ struct Request {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Join {
+    /// The attributes and marks of the volume are not all durable there.
+    Telling,
     /// What was confirmed without it is still on its way there.
     Draining,
     /// Everything sent so far becomes durable there, by this round.
@@ -252,6 +254,10 @@ impl Volume {
         if !self.reigns() {
             return;
         }
+        if !self.knows_marks(node) {
+            self.peers.get_mut(node).source.join = Some(Join::Telling);
+            return;
+        }
         self.joining = self.joining.with(node);
         self.peers.get_mut(node).source.join = Some(match planted!(self, JoinBeforeDurable) {
             true => Join::Flushing(0),
@@ -263,6 +269,16 @@ impl Volume {
     pub(super) fn settle_join(&mut self, node: NodeIdx) {
         let peer = self.peers.get(node);
         match peer.source.join {
+            Some(Join::Telling) if self.knows_marks(node) => {
+                let is_clean = peer.dirty.is_empty() && peer.disk != crate::message::Disk::Failed;
+                self.peers.get_mut(node).source.join = None;
+                if is_clean {
+                    return self.begin_join(node);
+                }
+                // What came up meanwhile is pulled first.
+                let (runs, last) = (Vec::new(), true);
+                self.say(node, Message::Map { runs, last });
+            }
             // Its disk failed on the way in: nothing may wait for it.
             Some(Join::Draining | Join::Flushing(_))
                 if peer.disk == crate::message::Disk::Failed =>

@@ -54,7 +54,7 @@ impl Volume {
 
     /// Arms the tick if something can time out and none is armed.
     pub(super) fn arm_tick(&mut self) {
-        if self.tick_at.is_some() || (!self.is_mirrored() && self.role.is_primary()) {
+        if self.tick_at.is_some() || self.is_bare() {
             return;
         }
         let is_moving = self.ops.each().next().is_some()
@@ -66,12 +66,19 @@ impl Volume {
             })
             || !self.role.is_quiet()
             || self.flush.has_work()
-            || self.durable.retry_at.is_some();
+            || self.durable.retry_at.is_some()
+            || self.marks.is_setting()
+            || self.peers.iter().any(|p| !p.told.is_settled());
         if is_moving {
             self.tick_at = Some(self.now.after(TICK));
         } else if !self.log.is_empty() {
             self.tick_at = Some(self.now.after(SLOW_TICK));
         }
+    }
+
+    /// Nothing of it can time out or age.
+    fn is_bare(&self) -> bool {
+        !self.keeps_log() && self.log.is_empty() && self.role.is_primary() && !self.flush.has_work()
     }
 
     fn time_out_sessions(&mut self) {
@@ -91,6 +98,11 @@ impl Volume {
             let op = self.ops.get_mut(slot);
             op.since = op.since.after(absence).min(self.now);
         }
+        for peer in self.peers.iter_mut() {
+            if let Some(since) = &mut peer.told.since {
+                *since = since.after(absence).min(self.now);
+            }
+        }
         self.flush.forgive(absence, self.now);
     }
 
@@ -106,6 +118,15 @@ impl Volume {
             late = NodeSet(late.0 | op.pending.0);
         }
         late = NodeSet(late.0 | self.flush.late(self.now, limit).0);
+        for peer in self.peers.iter() {
+            if peer
+                .told
+                .since
+                .is_some_and(|at| self.now.since(at) >= limit)
+            {
+                late = late.with(peer.node);
+            }
+        }
         for node in late.without(self.me).iter() {
             self.drop_link(node);
         }
@@ -116,7 +137,7 @@ impl Volume {
 
     /// Slots nobody used for a while close by themselves: a crash then has less to reconcile.
     fn age_log(&mut self) {
-        if self.is_mirrored() && !self.log.is_empty() && self.now >= self.aged_at.after(SLOW_TICK) {
+        if !self.log.is_empty() && self.now >= self.aged_at.after(SLOW_TICK) {
             self.aged_at = self.now;
             if self.close_idle() > 0 {
                 self.log.want_all();

@@ -1,7 +1,7 @@
 //! SetAttr, SetAttrAck, MarkPage: what belongs to the volume beside its data.
 //!
 //! ```text
-//!  SetAttr     0: number u64 | 8: term | 16: is first u8 | 17: key length u8 | 18: zero, 2 bytes
+//!  SetAttr     0: number u64 | 8: term | 16: is first u8 | 17: is last u8 | 18: key length u8 | 19: zero
 //!              20: value length u32, at most 65536;   lists: key, value
 //!  SetAttrAck  an answer
 //!  MarkPage    0: number u64 | 8: term | 16: mark u128 | 32: page u32 | 36: grain u32
@@ -18,7 +18,7 @@ use crate::wire::error::{BadField, WireError};
 pub(super) fn put_set(
     number: u64,
     term: Term,
-    is_first: bool,
+    (is_first, is_last): (bool, bool),
     key: &str,
     value: &[u8],
     w: &mut Writer,
@@ -28,8 +28,9 @@ pub(super) fn put_set(
     w.u64(number);
     w.u64(term.0);
     w.flag(is_first);
+    w.flag(is_last);
     w.text_len(key);
-    w.zeros::<2>();
+    w.zeros::<1>();
     w.u32(len as u32);
     w.lists();
     w.bytes(key.as_bytes());
@@ -38,8 +39,8 @@ pub(super) fn put_set(
 
 pub(super) fn take_set(fields: &mut Reader, lists: &mut Reader) -> Result<Message, WireError> {
     let (number, term, is_first) = (fields.counter()?, fields.term()?, fields.flag()?);
-    let key_len = fields.u8()?;
-    fields.skip::<2>()?;
+    let (is_last, key_len) = (fields.flag()?, fields.u8()?);
+    fields.skip::<1>()?;
     let len = fields.u32()? as usize;
     if len > ATTRIBUTE_VALUE_MAX {
         return Err(fields.bad(BadField::List));
@@ -50,6 +51,7 @@ pub(super) fn take_set(fields: &mut Reader, lists: &mut Reader) -> Result<Messag
         number,
         term,
         is_first,
+        is_last,
         key,
         value,
     })

@@ -43,9 +43,10 @@ pub(super) fn put(message: &Message, w: &mut Writer) {
             number,
             term,
             is_first,
+            is_last,
             key,
             value,
-        } => attribute::put_set(*number, *term, *is_first, key, value, w),
+        } => attribute::put_set(*number, *term, (*is_first, *is_last), key, value, w),
         Message::SetAttrAck { number, status } => data::put_answer(*number, *status, w),
         Message::MarkPage {
             number,

@@ -47,7 +47,7 @@ fn an_unknown_incompatible_feature_is_refused_and_a_compatible_one_is_carried_al
         superblock(72, &[4]),
         LoadError::Feature {
             found: 4,
-            expected: 0
+            expected: 1
         }
     );
     let mut area = Area::formatted(&params());
@@ -317,16 +317,17 @@ fn a_copied_block_claims_a_turn_twice_and_is_refused() {
 #[test]
 fn regions_of_unknown_kinds_are_skipped() {
     let mut area = Area::formatted(&params());
-    let blocks = layout(&params()).unwrap().blocks;
-    area.0.extend([7; 2 * 4096]);
+    let layout = layout(&params()).unwrap();
+    let blocks = layout.marks.offset + layout.marks.length;
+    area.0.resize((blocks as usize + 2) * 4096, 7);
     area.forge(1, |b| {
         b[127] += 1;
-        let at = 624 + 32 * 4;
+        let at = 624 + 32 * 5;
         b[at] = 200;
         b[at + 16..at + 24].copy_from_slice(&blocks.to_le_bytes());
         b[at + 24] = 2;
     });
-    assert_eq!(area.load().unwrap().superblock.regions.len(), 5);
+    assert_eq!(area.load().unwrap().superblock.regions.len(), 6);
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn fields_and_lists_of_the_future_are_skipped() {
 
 #[test]
 fn an_unknown_type_is_skipped_unless_it_must_be_understood() {
-    for number in [0, 9, 22, 64, 259, u16::MAX] {
+    for number in [0, 9, 25, 64, 259, u16::MAX] {
         let mut strange = frame(&Message::AdoptAck, 0);
         strange[4..6].copy_from_slice(&number.to_le_bytes());
         strange.extend([1, 2, 3]);
@@ -270,6 +270,9 @@ fn impossible_values_are_refused_by_field() {
         (Kind::ResyncRequest, 17, &[2], BadField::Extent),
         (Kind::ResyncData, 17, &[2], BadField::Extent),
         (Kind::SumReply, 12, &[1, 1], BadField::List),
+        (Kind::SetAttr, 20, &[1, 0, 1], BadField::List),
+        (Kind::SetAttr, 16, &[2], BadField::Code),
+        (Kind::MarkPage, 40, &[0xf9, 1], BadField::List),
         (Kind::ReadRequest, 18, &[1], BadField::Extent),
         (Kind::ResyncEqual, 0, ff, BadField::Counter),
     ];

@@ -144,6 +144,29 @@ pub(super) fn one_of_each() -> Vec<(Message, u32)> {
         (Message::FlushAck { round: 1, status }, 0),
         (Message::Progress { stamp: stamp() }, 0),
         (
+            Message::SetAttr {
+                number: 3,
+                term: Term(0x201),
+                is_first: true,
+                is_last: false,
+                key: "marks".into(),
+                value: vec![7, 8, 9],
+            },
+            0,
+        ),
+        (Message::SetAttrAck { number: 3, status }, 0),
+        (
+            Message::MarkPage {
+                number: 4,
+                term: Term(0x201),
+                mark: 0xccdd,
+                page: 5,
+                grain: 1,
+                words: vec![0, 6],
+            },
+            0,
+        ),
+        (
             Message::ResyncOffer {
                 dirty: 77,
                 by_checksum: true,
@@ -403,16 +426,56 @@ pub(super) fn messages() -> impl Strategy<Value = (Message, u32)> {
         )
             .prop_map(|(id, status, sums)| Message::SumReply { id, status, sums }),
     ];
-    (prop_oneof![opening, writing, syncing], 1u32..=8193).prop_map(|(message, granules)| {
-        let payload_len = match &message {
-            Message::Data { extent, .. } | Message::ResyncData { extent, .. } => {
-                extent.bytes() as u32
-            }
-            Message::ReadReply {
-                status: Status::Ok, ..
-            } => granules * 4096,
-            _ => 0,
-        };
-        (message, payload_len)
-    })
+    let attributes = prop_oneof![
+        (
+            numbers(),
+            terms(),
+            any::<(bool, bool)>(),
+            "[a-z]{0,30}",
+            prop::collection::vec(any::<u8>(), 0..=300)
+        )
+            .prop_map(|(number, term, (is_first, is_last), key, value)| {
+                Message::SetAttr {
+                    number,
+                    term,
+                    is_first,
+                    is_last,
+                    key,
+                    value,
+                }
+            }),
+        (numbers(), statuses()).prop_map(|(number, status)| Message::SetAttrAck { number, status }),
+        (
+            numbers(),
+            terms(),
+            any::<(u128, u32, u32)>(),
+            prop::collection::vec(any::<u64>(), 0..=504)
+        )
+            .prop_map(|(number, term, (mark, page, grain), words)| {
+                Message::MarkPage {
+                    number,
+                    term,
+                    mark,
+                    page,
+                    grain,
+                    words,
+                }
+            }),
+    ];
+    (
+        prop_oneof![opening, writing, syncing, attributes],
+        1u32..=8193,
+    )
+        .prop_map(|(message, granules)| {
+            let payload_len = match &message {
+                Message::Data { extent, .. } | Message::ResyncData { extent, .. } => {
+                    extent.bytes() as u32
+                }
+                Message::ReadReply {
+                    status: Status::Ok, ..
+                } => granules * 4096,
+                _ => 0,
+            };
+            (message, payload_len)
+        })
 }

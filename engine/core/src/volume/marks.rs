@@ -1,0 +1,647 @@
+//! Marks: what changed since a point, on this copy.
+//!
+//! ```text
+//!  write given out ─► bit in memory ─► page durable ─► its activity-log extent may close
+//!  create: arm here ─► table to all of S ┬► durable on all of S ┐
+//!                                        └► what was in progress at the arming has ended ─► answer
+//!  joining: table and pages from the source ─► durable here ─► S may take us in
+//! ```
+//!
+//! A mark says too much where it cannot know, never too little. `docs/design/0005-marks.md` tells
+//! why each step is enough.
+
+use crate::action::{Action, Answer, CommandError};
+use crate::bitmap::Bitmap;
+use crate::event::CommandId;
+use crate::marks::{MARKS_KEY, MARKS_MAX, MarkEntry, MarkName, decode_marks, encode_marks};
+use crate::message::Message;
+use crate::meta::{Attributes, Loaded, MarkRegion, PageWriter, encode_mark_page};
+use crate::session::Session;
+use crate::units::{Extent, NodeIdx, Term};
+
+use super::attributes::put;
+use super::ops::{Purpose, token};
+use super::role::mix;
+use super::{Volume, planted};
+
+/// Pages written at once.
+const WRITES_MAX: usize = 8;
+/// Pages sent to a target before it says that they are durable.
+const PAGES_OUT: u64 = 16;
+
+/// One mark of this copy.
+struct Mark {
+    entry: MarkEntry,
+    /// Not looked at where all of it counts as changed.
+    bits: Bitmap,
+    /// Not in the table any more: kept until the table that says so, of this version, is durable.
+    dying: Option<u64>,
+}
+
+/// Why a page is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// An activity-log extent wants to close.
+    Log,
+    /// Everything that was stale when the sweep began.
+    Sweep,
+    /// A source told it, and waits.
+    Told,
+}
+
+/// Where a new table comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A change under a session that knows the rest: what is new begins now.
+    Change,
+    /// A whole table, told to a member: a mark it does not know may be older.
+    Table,
+    /// A whole table, told to a sync target: pages follow.
+    Joining,
+}
+
+/// All marks of this copy.
+pub(super) struct Marks {
+    /// Where pages lie; `None`: this metadata has no room for marks.
+    pub region: Option<MarkRegion>,
+    marks: Vec<Mark>,
+    /// Where the pages of each slot go next, once it was used.
+    writers: [Option<PageWriter>; MARKS_MAX],
+    in_flight: Vec<(u8, usize, Why)>,
+    wanted: Vec<(u8, usize)>,
+    told: Vec<(u8, usize)>,
+    /// A pass over all pages: the next slot and page.
+    sweep: Option<(u8, usize)>,
+    setting: Option<Setting>,
+}
+
+/// A create or delete under way.
+struct Setting {
+    command: CommandId,
+    /// The mark that is not shown before it is durable on all of S.
+    created: Option<u128>,
+    /// Table and superblock that carry it.
+    versions: (u64, u64),
+    /// Operations in progress at the arming: entry and generation.
+    before: Vec<(u32, u32)>,
+    /// Without a log what was stored before must be durable: by which round, once it is asked for.
+    round: Option<Option<u64>>,
+}
+
+/// A mark as people and front ends see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkStatus {
+    /// Its name.
+    pub name: MarkName,
+    /// Another for every creation.
+    pub id: u128,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    /// Granules that changed since, or count so.
+    pub dirty_granules: u64,
+    /// What changed is not known: all of it counts.
+    pub is_whole: bool,
+}
+
+impl Mark {
+    fn is_listed(&self) -> bool {
+        self.dying.is_none()
+    }
+}
+
+impl Marks {
+    pub fn new(loaded: &mut Loaded) -> Marks {
+        let mut writers: [Option<PageWriter>; MARKS_MAX] = Default::default();
+        let mut marks = Vec::with_capacity(MARKS_MAX);
+        for mark in std::mem::take(&mut loaded.marks) {
+            writers[usize::from(mark.entry.slot)] = Some(mark.writer);
+            marks.push(Mark {
+                entry: mark.entry,
+                bits: mark.bitmap,
+                dying: None,
+            });
+        }
+        Marks {
+            region: loaded.mark_region,
+            marks,
+            writers,
+            in_flight: Vec::with_capacity(WRITES_MAX),
+            wanted: Vec::new(),
+            told: Vec::new(),
+            sweep: None,
+            setting: None,
+        }
+    }
+
+    /// There is no mark to keep.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// A write is given out.
+    #[inline]
+    pub fn set(&mut self, extent: Extent) {
+        for mark in &mut self.marks {
+            if !mark.entry.is_whole {
+                mark.bits.set(extent);
+            }
+        }
+    }
+
+    fn of_slot(&self, slot: u8) -> Option<&Mark> {
+        self.marks.iter().find(|m| m.entry.slot == slot)
+    }
+
+    fn is_stale(&self, slot: u8, page: usize) -> bool {
+        self.of_slot(slot)
+            .is_some_and(|m| !m.entry.is_whole && m.bits.page_is_dirty(page))
+    }
+
+    fn is_in_flight(&self, slot: u8, page: usize) -> bool {
+        self.in_flight
+            .iter()
+            .any(|(s, p, _)| (*s, *p) == (slot, page))
+    }
+
+    /// Are the bits of this extent on disk? Wants up to `room` pages written if not.
+    pub fn is_durable(&mut self, extent: Extent, room: &mut usize) -> bool {
+        let mut is_durable = true;
+        for index in 0..self.marks.len() {
+            let mark = &self.marks[index];
+            if mark.entry.is_whole {
+                continue;
+            }
+            let slot = mark.entry.slot;
+            for page in mark.bits.pages_of(extent) {
+                if !self.is_stale(slot, page) && !self.is_in_flight(slot, page) {
+                    continue;
+                }
+                is_durable = false;
+                if *room > 0 && !self.wanted.contains(&(slot, page)) {
+                    self.wanted.push((slot, page));
+                    *room -= 1;
+                }
+            }
+        }
+        is_durable
+    }
+
+    /// Begins to write every page that differs from disk.
+    pub fn sweep(&mut self) {
+        if !self.marks.is_empty() {
+            self.sweep = Some((0, 0));
+        }
+    }
+
+    /// What differed from disk when the last sweep began is durable.
+    pub fn is_swept(&self) -> bool {
+        self.sweep.is_none() && self.in_flight.iter().all(|(.., why)| *why != Why::Sweep)
+    }
+
+    /// What a source told is durable.
+    pub fn has_stored_told(&self) -> bool {
+        self.told.is_empty() && self.in_flight.iter().all(|(.., why)| *why != Why::Told)
+    }
+
+    /// Whoever told pages is gone.
+    pub fn forget_told(&mut self) {
+        self.told.clear();
+    }
+
+    /// The next page to write now, and why.
+    fn next_page(&mut self) -> Option<(u8, usize, Why)> {
+        if let Some(at) = self
+            .told
+            .iter()
+            .position(|(s, p)| !self.is_in_flight(*s, *p))
+        {
+            let (slot, page) = self.told.swap_remove(at);
+            // Also where a write since wrote it already: the source waits for this one's end.
+            if self.is_stale(slot, page) {
+                return Some((slot, page, Why::Told));
+            }
+            return self.next_page();
+        }
+        while let Some((slot, page)) = self.wanted.pop() {
+            if self.is_stale(slot, page) && !self.is_in_flight(slot, page) {
+                return Some((slot, page, Why::Log));
+            }
+        }
+        while let Some((slot, from)) = self.sweep {
+            let mark = self.of_slot(slot).filter(|m| !m.entry.is_whole);
+            match mark.and_then(|m| m.bits.next_dirty_page(from)) {
+                // A write of it is under way: what was said since goes with the next one.
+                Some(page) if self.is_in_flight(slot, page) => {
+                    self.sweep = Some((slot, page));
+                    return None;
+                }
+                Some(page) => {
+                    self.sweep = Some((slot, page + 1));
+                    return Some((slot, page, Why::Sweep));
+                }
+                None if usize::from(slot) + 1 < MARKS_MAX => self.sweep = Some((slot + 1, 0)),
+                None => self.sweep = None,
+            }
+        }
+        None
+    }
+
+    /// The table as it stands, for the attribute.
+    fn table(&self) -> Vec<u8> {
+        let listed = self.marks.iter().filter(|m| m.is_listed());
+        let entries: Vec<MarkEntry> = listed.map(|m| m.entry).collect();
+        encode_marks(&entries)
+    }
+
+    fn is_shown(&self, mark: &Mark) -> bool {
+        let created = self.setting.as_ref().and_then(|s| s.created);
+        mark.is_listed() && created != Some(mark.entry.id)
+    }
+
+    fn find(&self, name: MarkName) -> Option<&Mark> {
+        self.marks
+            .iter()
+            .find(|m| m.entry.name == name && m.is_listed())
+    }
+
+    fn arm(&mut self, entry: MarkEntry) {
+        let Some(region) = self.region else { return };
+        self.marks.retain(|m| m.entry.slot != entry.slot);
+        let (bits, fresh) = region.fresh(entry.slot);
+        self.writers[usize::from(entry.slot)].get_or_insert(fresh);
+        let dying = None;
+        self.marks.push(Mark { entry, bits, dying });
+    }
+
+    /// A create or delete is under way.
+    pub fn is_setting(&self) -> bool {
+        self.setting.is_some()
+    }
+}
+
+/// `slot: 3 | page: 29` as index of a token.
+fn page_index(slot: u8, page: usize) -> u32 {
+    u32::from(slot) << 29 | page as u32
+}
+
+impl Volume {
+    /// The marks, as the primary answers for them. Elsewhere: as they stand here.
+    pub fn marks(&self) -> Vec<MarkStatus> {
+        let shown = self.marks.marks.iter().filter(|m| self.marks.is_shown(m));
+        let mut marks: Vec<MarkStatus> = shown
+            .map(|mark| MarkStatus {
+                name: mark.entry.name,
+                id: mark.entry.id,
+                created_ms: mark.entry.created_ms,
+                dirty_granules: match mark.entry.is_whole {
+                    true => self.size,
+                    false => mark.bits.count_granules(),
+                },
+                is_whole: mark.entry.is_whole,
+            })
+            .collect();
+        marks.sort_by_key(|m| (m.created_ms, m.name));
+        marks
+    }
+
+    /// The run of a mark that begins at granule `within.start`, cut at `within.end`: whether all
+    /// of it changed since, or counts so. `None` if there is no such mark, or it is not served here.
+    pub fn mark_run(&self, name: MarkName, within: Extent) -> Option<super::Run> {
+        let mark = self.marks.find(name).filter(|m| self.marks.is_shown(m))?;
+        if !self.role.is_serving() {
+            return None;
+        }
+        if mark.entry.is_whole {
+            let (end, is_set) = (within.end, true);
+            return Some(super::Run { end, is_set });
+        }
+        let nearest = |from: u64| {
+            let max = within.end.saturating_sub(from).max(1);
+            mark.bits.next_run(from, max)
+        };
+        Some(super::extents::run_at(within, nearest))
+    }
+
+    /// Attach: extents that were open may have changed since their page was written.
+    pub(super) fn recover_marks(&mut self, extents: &[Extent]) {
+        extents.iter().for_each(|extent| self.marks.set(*extent));
+        self.marks.sweep();
+    }
+
+    /// A log is kept: other replicas need it, or marks do.
+    #[inline]
+    pub(super) fn keeps_log(&self) -> bool {
+        self.is_mirrored() || !self.marks.is_empty()
+    }
+
+    pub(super) fn create_mark(&mut self, id: CommandId, name: MarkName, created_ms: u64) {
+        if let Err(why) = self.may_set_marks() {
+            return self.reply(id, Err(why));
+        }
+        if self.marks.find(name).is_some() {
+            return self.reply(id, Err(CommandError::MarkExists));
+        }
+        let slot = (0..MARKS_MAX as u8).find(|s| self.marks.of_slot(*s).is_none());
+        let Some(slot) = slot else {
+            return self.reply(id, Err(CommandError::TooManyMarks));
+        };
+        let had_log = self.keeps_log();
+        let mark = mix(self.setup.entropy, id.0 ^ created_ms.rotate_left(32));
+        self.marks.arm(MarkEntry {
+            id: mark,
+            created_ms,
+            slot,
+            is_whole: false,
+            name,
+        });
+        let before = self.ops.each();
+        let before = before
+            .filter(|(_, op)| op.is_mutation() && !op.answered)
+            .map(|(slot, op)| (slot, op.generation))
+            .collect();
+        let versions = self.set_attribute(MARKS_KEY, self.marks.table());
+        self.marks.setting = Some(Setting {
+            command: id,
+            created: Some(mark),
+            versions,
+            before,
+            round: (!had_log).then_some(None),
+        });
+    }
+
+    pub(super) fn delete_mark(&mut self, id: CommandId, name: MarkName) {
+        if let Err(why) = self.may_set_marks() {
+            return self.reply(id, Err(why));
+        }
+        let listed = |m: &&mut Mark| m.entry.name == name && m.is_listed();
+        let Some(mark) = self.marks.marks.iter_mut().find(listed) else {
+            return self.reply(id, Err(CommandError::NoSuchMark));
+        };
+        mark.dying = Some(self.attributes.newest_version() + 1);
+        let versions = self.set_attribute(MARKS_KEY, self.marks.table());
+        self.marks.setting = Some(Setting {
+            command: id,
+            created: None,
+            versions,
+            before: Vec::new(),
+            round: None,
+        });
+    }
+
+    fn may_set_marks(&self) -> Result<(), CommandError> {
+        if !self.role.is_primary() {
+            let primary = self.peers.iter().find(|p| p.is_connected() && p.is_primary);
+            return Err(primary.map_or(CommandError::NotPrimary, |p| {
+                CommandError::PrimaryElsewhere(p.node)
+            }));
+        }
+        if self.durable.has_failed {
+            return Err(CommandError::MetaFailed);
+        }
+        if self.marks.setting.is_some() {
+            return Err(CommandError::InProgress);
+        }
+        let mut members = self.peers.nodes().filter(|n| self.in_sync().has(*n));
+        let takes = |n: &NodeIdx| self.peers.get(*n).session.data_link().is_some();
+        let old = members.find(|n| takes(n) && !self.knows_attributes(*n));
+        match (self.keeps_attributes(), old) {
+            (false, _) => Err(CommandError::NoRoomForMarks(self.me)),
+            (_, Some(node)) => Err(CommandError::NoRoomForMarks(node)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Answers a create or delete once it is durable on all of S, and what was in progress ended.
+    pub(super) fn settle_marks(&mut self) {
+        let Some(mut setting) = self.marks.setting.take() else {
+            return;
+        };
+        if !self.role.is_serving() {
+            // Whether it holds is seen at the next primary.
+            return self.reply(setting.command, Err(CommandError::NotPrimary));
+        }
+        setting.before.retain(|(slot, generation)| {
+            let op = self.ops.find(*generation, *slot);
+            op.is_some_and(|op| !op.answered)
+        });
+        if setting.before.is_empty()
+            && let Some(round @ None) = &mut setting.round
+        {
+            *round = Some(self.flush.started + 1);
+            self.flush.wanted = true;
+        }
+        let is_flushed = match setting.round {
+            None => true,
+            Some(round) => round.is_some_and(|round| self.flush.completed >= round),
+        };
+        let (table, superblock) = setting.versions;
+        let mut others = self.required().without(self.me).iter();
+        let is_everywhere = others.all(|n| {
+            let peer = self.peers.find(n);
+            peer.is_some_and(|p| p.session.data_link().is_some() && p.told.is_settled())
+        });
+        let is_done = setting.before.is_empty()
+            && is_flushed
+            && is_everywhere
+            && self.attributes.is_durable(table)
+            && self.durable.is_durable(superblock);
+        match is_done {
+            true => self.reply(setting.command, Ok(Answer::Ok)),
+            false => self.marks.setting = Some(setting),
+        }
+    }
+
+    /// Metadata cannot be written: a create or delete under way ends.
+    pub(super) fn fail_marks(&mut self) {
+        if let Some(setting) = self.marks.setting.take() {
+            self.reply(setting.command, Err(CommandError::MetaFailed));
+        }
+    }
+
+    /// Takes the marks a table lists; answers it as it holds here. `None`: it lists no marks of a
+    /// kind we know, or speaks of more room than there is.
+    pub(super) fn adopt_marks(
+        &mut self,
+        mut table: Attributes,
+        source: Source,
+    ) -> Option<Attributes> {
+        let entries = decode_marks(table.get(MARKS_KEY).map_or(&[][..], |v| v))?;
+        let next_version = self.attributes.newest_version() + 1;
+        for mark in &mut self.marks.marks {
+            if !entries.iter().any(|e| e.id == mark.entry.id) && mark.dying.is_none() {
+                mark.dying = Some(next_version);
+            }
+        }
+        for entry in entries {
+            let known = self.marks.marks.iter_mut().find(|m| m.entry.id == entry.id);
+            let keeps = |m: &Mark| m.entry.slot == entry.slot;
+            match known.filter(|m| keeps(m)) {
+                // The source knows better than we do what we lack.
+                Some(mark) if source == Source::Joining && mark.entry.is_whole => {
+                    self.marks.arm(entry);
+                }
+                Some(mark) => {
+                    mark.entry.is_whole |= entry.is_whole;
+                    mark.dying = None;
+                }
+                None => {
+                    self.marks.marks.retain(|m| m.entry.id != entry.id);
+                    let is_whole = entry.is_whole || source == Source::Table;
+                    self.marks.arm(MarkEntry { is_whole, ..entry });
+                }
+            }
+        }
+        put(&mut table, MARKS_KEY, self.marks.table());
+        Some(table)
+    }
+
+    /// The table on disk lists no mark that died before: nothing is kept for it any more.
+    pub(super) fn marks_table_durable(&mut self) {
+        let attributes = &self.attributes;
+        self.marks.marks.retain(|m| {
+            m.dying
+                .is_none_or(|version| !attributes.is_durable(version))
+        });
+    }
+
+    /// Content may go back to what it was: no mark knows what changed.
+    pub(super) fn distrust_marks(&mut self) {
+        if self.marks.is_empty() {
+            return;
+        }
+        for mark in &mut self.marks.marks {
+            mark.entry.is_whole = true;
+        }
+        put(&mut self.attributes.table, MARKS_KEY, self.marks.table());
+        self.attributes_changed();
+    }
+
+    /// A target's session begins: it is told what the volume's marks say.
+    pub(super) fn begin_mark_pages(&mut self, node: NodeIdx) {
+        let pages = (!planted!(self, MarksNotTold)).then_some((0, 0));
+        self.peers.get_mut(node).mark_pages = pages;
+    }
+
+    /// Everything a joining target must know was sent, and is durable there.
+    pub(super) fn knows_marks(&self, node: NodeIdx) -> bool {
+        let peer = self.peers.get(node);
+        peer.mark_pages.is_none() && peer.told.is_settled()
+    }
+
+    pub(super) fn settle_mark_pages(&mut self, node: NodeIdx) {
+        let term = self.record().map_or(Term(0), |r| r.term);
+        while let Some((slot, from)) = self.peers.get(node).mark_pages {
+            let peer = self.peers.get(node);
+            if !matches!(peer.session, Session::Source(_)) || !self.knows_attributes(node) {
+                self.peers.get_mut(node).mark_pages = None;
+                return;
+            }
+            if peer.told.sent - peer.told.acked >= PAGES_OUT {
+                return;
+            }
+            let mark = self.marks.of_slot(slot);
+            let mark = mark.filter(|m| m.is_listed() && !m.entry.is_whole);
+            let found = mark.and_then(|m| Some((m, m.bits.next_page(from)?)));
+            let Some((mark, page)) = found else {
+                let next = (usize::from(slot) + 1 < MARKS_MAX).then_some((slot + 1, 0));
+                self.peers.get_mut(node).mark_pages = next;
+                continue;
+            };
+            let words = mark.bits.page_words(page);
+            let len = words
+                .iter()
+                .rposition(|w| *w != 0)
+                .map_or(0, |last| last + 1);
+            let (id, grain) = (mark.entry.id, mark.bits.grain() as u32);
+            let words = words[..len].to_vec();
+            let peer = self.peers.get_mut(node);
+            peer.mark_pages = Some((slot, page + 1));
+            let number = peer.told.number(self.now);
+            self.say(
+                node,
+                Message::MarkPage {
+                    number,
+                    term,
+                    mark: id,
+                    page: page as u32,
+                    grain,
+                    words,
+                },
+            );
+        }
+    }
+
+    /// A source tells bits of a mark.
+    pub(super) fn mark_page_told(&mut self, node: NodeIdx, message: Message) {
+        let Message::MarkPage {
+            number,
+            term,
+            mark: id,
+            page,
+            grain,
+            words,
+        } = message
+        else {
+            unreachable!("only pages are told so");
+        };
+        if !self.hears(node, number, term) {
+            return;
+        }
+        self.ops.attention = true;
+        let found = self.marks.marks.iter_mut().find(|m| m.entry.id == id);
+        // Deleted meanwhile, or all of it counts anyway.
+        let Some(mark) = found.filter(|m| !m.entry.is_whole) else {
+            return;
+        };
+        let (slot, page) = (mark.entry.slot, page as usize);
+        let is_sound = u64::from(grain) == mark.bits.grain() && mark.bits.unite_page(page, &words);
+        if !is_sound {
+            return self.breach(node);
+        }
+        if !self.marks.told.contains(&(slot, page)) {
+            self.marks.told.push((slot, page));
+        }
+    }
+
+    pub(super) fn write_mark_pages(&mut self) {
+        while self.marks.in_flight.len() < WRITES_MAX {
+            let Some((slot, page, why)) = self.marks.next_page() else {
+                return;
+            };
+            let marks = &mut self.marks;
+            let mark = marks.marks.iter_mut().find(|m| m.entry.slot == slot);
+            let writer = marks.writers[usize::from(slot)].as_mut();
+            let (Some(mark), Some(writer)) = (mark, writer) else {
+                continue;
+            };
+            marks.in_flight.push((slot, page, why));
+            let (block, counter) = writer.next_block(page);
+            let words = mark.bits.page_words(page);
+            let incarnation = self.durable.sb.incarnation;
+            let bytes = encode_mark_page(incarnation, mark.entry.id, words, block, counter);
+            mark.bits.mark_page_clean(page);
+            let token = token(Purpose::MarkPage, 0, page_index(slot, page));
+            self.actions.push(Action::MetaWrite {
+                token,
+                block,
+                bytes,
+            });
+        }
+    }
+
+    pub(super) fn mark_page_done(&mut self, index: u32) {
+        let (slot, page) = ((index >> 29) as u8, (index & 0x1FFF_FFFF) as usize);
+        self.marks
+            .in_flight
+            .retain(|(s, p, _)| (*s, *p) != (slot, page));
+    }
+
+    /// All bits of this mark, for checkers: granules of `extent` that count as changed.
+    #[cfg(feature = "inspect")]
+    pub fn mark_has(&self, name: MarkName, granule: u64) -> Option<bool> {
+        let mark = self.marks.find(name).filter(|m| self.marks.is_shown(m))?;
+        let at = Extent::new(granule, granule + 1);
+        Some(mark.entry.is_whole || mark.bits.any(at))
+    }
+}
