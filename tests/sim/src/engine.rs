@@ -1,11 +1,13 @@
 //! The one place that knows the core's own interface.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use engine_core::action::{Action, META_BLOCK, MetaBlock};
 use engine_core::bitmap::{Bitmap, grain_for};
 use engine_core::event::Event;
 use engine_core::generation::Chain;
+use engine_core::marks::MarkName;
 use engine_core::message::Disk;
 use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params};
 use engine_core::record::Record;
@@ -107,7 +109,18 @@ fn load(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Loade
         let at = *block as usize * META_BLOCK;
         area[at..at + META_BLOCK].copy_from_slice(&bytes[..]);
     }
-    meta::load(&area, &spec.expect()).map_err(|e| format!("{e}: {e:?}"))
+    let mut loaded = meta::load(&area, &spec.expect()).map_err(|e| format!("{e}: {e:?}"))?;
+    let read = |block: u64, bytes: &mut [u8]| -> Result<(), Infallible> {
+        for (index, chunk) in bytes.chunks_exact_mut(META_BLOCK).enumerate() {
+            match blocks.get(&(block + index as u64)) {
+                Some(found) => chunk.copy_from_slice(&found[..]),
+                None => chunk.fill(0),
+            }
+        }
+        Ok(())
+    };
+    let Ok(()) = meta::load_marks(&mut loaded, read);
+    Ok(loaded)
 }
 
 /// What an attach would find on a metadata area.
@@ -130,6 +143,7 @@ pub struct Found {
     /// Lives of the others it marked for; who comes with another lacks everything.
     pub known: [u128; NODES_MAX],
     dirty: Vec<(usize, Bitmap)>,
+    marks: Vec<(MarkName, bool, Bitmap)>,
     open: Vec<(u64, u64)>,
 }
 
@@ -148,6 +162,14 @@ impl Found {
         self.open
             .iter()
             .any(|(start, count)| (*start..start + count).contains(&extent))
+    }
+
+    /// The granule counts as changed since this mark, or will after the recovery; `None`: no such
+    /// mark.
+    pub fn mark_has(&self, name: MarkName, granule: u64) -> Option<bool> {
+        let at = Extent::new(granule, granule + 1);
+        let (_, is_whole, bits) = self.marks.iter().find(|(n, ..)| *n == name)?;
+        Some(*is_whole || bits.any(at) || self.is_open(granule))
     }
 
     /// Nothing is marked and nothing is open.
@@ -180,6 +202,11 @@ pub fn recover(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Resul
             .bitmaps
             .into_iter()
             .map(|b| (usize::from(b.peer.0), b.bitmap))
+            .collect(),
+        marks: loaded
+            .marks
+            .into_iter()
+            .map(|m| (m.entry.name, m.entry.is_whole, m.bitmap))
             .collect(),
         open,
     })
@@ -279,6 +306,11 @@ impl Engine {
             .open_extents()
             .iter()
             .any(|open| (open.start..open.end).contains(&granule))
+    }
+
+    /// The granule counts as changed since this mark; `None`: no such mark.
+    pub fn mark_has(&self, name: MarkName, granule: u64) -> Option<bool> {
+        self.0.mark_has(name, granule)
     }
 
     fn session(&self, peer: usize) -> Option<Session> {

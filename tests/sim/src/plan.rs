@@ -198,6 +198,10 @@ steps! {
     BringBack "bring_back" (node);
     /// Limit resync to bytes per second.
     ResyncRate "resync_rate" (node, rate);
+    /// Begin to keep what changed, as one of a few marks.
+    MarkCreate "mark_create" (name);
+    /// Keep it no more.
+    MarkDelete "mark_delete" (name);
     /// SIGTERM, started again later.
     Stop "stop" (node, down);
 }

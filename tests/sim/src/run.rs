@@ -158,7 +158,9 @@ fn finish(world: &mut World) {
             return world.fail("R8", text);
         }
     }
+    world.law_marks_say_enough();
     stop_all(world);
+    world.law_marks_say_enough();
     world.finish_history();
 }
 

@@ -232,6 +232,24 @@ fn client_step(rng: &mut Rng, spots: &[u64], settings: &Settings, mix: &[u64; 6]
     }
 }
 
+/// Marks that come and go. Drawn apart, so that the rest of a seed's plan stays what it was.
+fn mark_steps(seed: u64, begin: u64, span: u64) -> Vec<(u64, Step)> {
+    let mut rng = Rng::fork(seed, "marks", 0);
+    if rng.one_in(3) {
+        return Vec::new();
+    }
+    let names = rng.between(1, 4);
+    let mut steps = Vec::new();
+    for _ in 0..rng.between(1, 8) {
+        let (at, name) = (begin + rng.below(span), rng.below(names));
+        steps.push(match rng.one_in(4) {
+            true => (at, Step::MarkDelete { name }),
+            false => (at, Step::MarkCreate { name }),
+        });
+    }
+    steps
+}
+
 /// The plan of a seed.
 pub fn plan(seed: u64) -> Plan {
     let mut rng = Rng::fork(seed, "plan", 0);
@@ -296,6 +314,7 @@ pub fn plan(seed: u64) -> Plan {
             steps.push((at + rng.below(span), Step::PromoteBoldly { node }));
         }
     }
+    steps.extend(mark_steps(seed, begin, span));
     steps.sort_by_key(|(at, _)| *at);
     Plan {
         seed,

@@ -84,6 +84,8 @@ struct Setting {
     versions: (u64, u64),
     /// Operations in progress at the arming: entry and generation.
     before: Vec<(u32, u32)>,
+    /// The turn in which the last of them ended: their answers leave before ours.
+    ended: u64,
     /// Without a log what was stored before must be durable: by which round, once it is asked for.
     round: Option<Option<u64>>,
 }
@@ -366,6 +368,7 @@ impl Volume {
             created: Some(mark),
             versions,
             before,
+            ended: self.turn,
             round: (!had_log).then_some(None),
         });
     }
@@ -385,6 +388,7 @@ impl Volume {
             created: None,
             versions,
             before: Vec::new(),
+            ended: 0,
             round: None,
         });
     }
@@ -421,6 +425,9 @@ impl Volume {
             // Whether it holds is seen at the next primary.
             return self.reply(setting.command, Err(CommandError::NotPrimary));
         }
+        if !setting.before.is_empty() {
+            setting.ended = self.turn;
+        }
         setting.before.retain(|(slot, generation)| {
             let op = self.ops.find(*generation, *slot);
             op.is_some_and(|op| !op.answered)
@@ -442,6 +449,7 @@ impl Volume {
             peer.is_some_and(|p| p.session.data_link().is_some() && p.told.is_settled())
         });
         let is_done = setting.before.is_empty()
+            && self.turn > setting.ended
             && is_flushed
             && is_everywhere
             && self.attributes.is_durable(table)

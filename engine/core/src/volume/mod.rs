@@ -148,6 +148,8 @@ pub struct Volume {
     resync_flushes: u32,
     /// The last copy said it is full; cleared by the next write that succeeds.
     is_full: bool,
+    /// Events handled.
+    turn: u64,
     tick_at: Option<Instant>,
     aged_at: Instant,
 }
@@ -199,6 +201,7 @@ impl Volume {
             resync_rate: 0,
             resync_flushes: 0,
             is_full: false,
+            turn: 0,
             tick_at: None,
             aged_at: Instant::default(),
             setup,
@@ -210,6 +213,7 @@ impl Volume {
     /// Takes one event and says what follows.
     pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
         self.now = self.now.max(now);
+        self.turn += 1;
         self.actions = std::mem::take(out);
         let first = self.actions.len();
         self.take(event);

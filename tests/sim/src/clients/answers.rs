@@ -99,6 +99,7 @@ impl World {
                     _ => self.hot_blocks(&request.blocks),
                 };
                 self.law_write_answered(node, request, &blocks);
+                self.change_answered(&blocks);
                 for block in blocks {
                     let newest = self.clients.acked.entry(block).or_default();
                     *newest = (*newest).max(request.number);

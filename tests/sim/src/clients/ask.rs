@@ -125,6 +125,10 @@ impl World {
                 self.clients.zeroed.insert(block, number);
             }
         }
+        if matches!(kind, Kind::Write | Kind::Zero) {
+            let blocks = self.hot_blocks(&blocks);
+            self.change_asked(&blocks);
+        }
         let req = ReqId(self.clients.next_request);
         self.clients.next_request += 1;
         let request = Request {
@@ -191,7 +195,8 @@ impl World {
         runs
     }
 
-    pub(super) fn hot_blocks(&self, blocks: &Range<u64>) -> Vec<u64> {
+    /// The blocks of a range that clients ever look at.
+    pub fn hot_blocks(&self, blocks: &Range<u64>) -> Vec<u64> {
         self.hot_runs(blocks).into_iter().flatten().collect()
     }
 

@@ -123,6 +123,10 @@ impl World {
         // saw the kernel's complaint, and does not count on this copy.
         self.nodes[node].is_condemned |= self.nodes[node].has_failed_flush;
         self.sessions_end(node);
+        self.marks_get_vague();
+        if was_primary {
+            self.marks_asked_in_vain();
+        }
         self.operator_forgets(node);
         self.laws.sent.retain(|(n, _), _| *n != node);
         self.laws.dropped.retain(|(n, _)| *n != node);
@@ -188,7 +192,8 @@ impl World {
             Notice::ReadError { .. } => self.count("read errors"),
             Notice::Difference { .. } => self.count("differences found"),
             Notice::PeerRefused { .. } => self.count("refusals"),
-            Notice::Demoted | Notice::PeerConnected(_) | Notice::PeerLost(_) => {}
+            Notice::Demoted | Notice::PeerConnected(_) => {}
+            Notice::PeerLost(_) => self.marks_get_vague(),
         }
     }
 
@@ -197,6 +202,7 @@ impl World {
         self.refresh(node);
         self.law_promotion_was_allowed(node);
         self.judge_crash();
+        self.law_marks_say_enough();
         if self.nodes[node].lost_power {
             // Nobody whole was left, or it was the last member: what it lost is lost (law B6).
             self.all().for_each(|n| self.laws.forget_holdings(n));

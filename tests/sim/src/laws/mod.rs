@@ -7,10 +7,12 @@
 //!  world ─► hooks.rs ─► what is remembered here ─► check_laws, after every event
 //!            │            ├ marks.rs       S1-S5       ├ histories.rs  T5, T9, M2
 //!            │            ├ membership.rs  S6, R8, T4  └ here          O1
+//!            │            └ changes.rs     K1-K3
 //!            └► answers.rs  R2, R3, R7    writes.rs  S2, S8, B10: where something happens
 //! ```
 
 mod answers;
+mod changes;
 mod histories;
 mod hooks;
 mod marks;
@@ -21,6 +23,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine_core::record::Record;
 use engine_core::units::{AL_EXTENT, Extent, GRANULE, GRANULES_PER_AL_EXTENT};
+
+use changes::Changes;
+pub use changes::mark_name;
 
 use crate::engine::{Found, PEER_REQUESTS_MAX, recover};
 use crate::world::World;
@@ -54,6 +59,7 @@ pub struct Laws {
     /// Connections a core dropped, and may still hear late words of.
     dropped: BTreeSet<(usize, u64)>,
     samples: u64,
+    changes: Changes,
 }
 
 impl Laws {
@@ -71,6 +77,7 @@ impl Laws {
             lost: Vec::new(),
             dropped: BTreeSet::new(),
             samples: 0,
+            changes: Changes::default(),
         }
     }
 
@@ -187,6 +194,7 @@ impl World {
             .is_multiple_of(self.plan.settings.sample_every.max(1))
         {
             self.law_differences_are_covered(true);
+            self.law_marks_say_enough();
             self.law_histories_tell(node);
         }
         self.law_members_are_equal_at_rest();
@@ -206,6 +214,7 @@ impl World {
             );
         }
         self.law_differences_are_covered(true);
+        self.law_marks_say_enough();
     }
 
     /// O1: every table has a bound.

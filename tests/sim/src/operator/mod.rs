@@ -27,6 +27,8 @@ enum Purpose {
     Demote,
     Stop,
     Verify,
+    MarkCreate(u64),
+    MarkDelete,
     Other,
 }
 
@@ -196,6 +198,8 @@ impl World {
                     self.fail("S10", text);
                 }
             }
+            (Purpose::MarkCreate(name), result) => self.mark_created(name, result.is_ok()),
+            (Purpose::MarkDelete, Ok(_)) => self.count("marks deleted"),
             _ => {}
         }
     }

@@ -4,6 +4,7 @@ use engine_core::event::Command;
 use engine_core::units::NodeIdx;
 
 use super::Purpose;
+use crate::laws::mark_name;
 use crate::plan::Step;
 use crate::swarm::MS;
 use crate::world::{DiskImage, Happening, Mend, World};
@@ -137,6 +138,24 @@ impl World {
                     // Taken away now, made anew once S knows.
                     self.kill(node, None);
                     self.nodes[node].is_gone = true;
+                }
+            }
+            Step::MarkCreate { name } => {
+                if let [node] = self.primaries()[..] {
+                    self.mark_asked(name);
+                    let (name, created_ms) = (mark_name(name), self.now / MS);
+                    let command = Command::MarkCreate { name, created_ms };
+                    let Step::MarkCreate { name } = step else {
+                        return;
+                    };
+                    self.ask_node(node, command, Purpose::MarkCreate(name));
+                }
+            }
+            Step::MarkDelete { name } => {
+                if let [node] = self.primaries()[..] {
+                    self.mark_ends(name);
+                    let name = mark_name(name);
+                    self.ask_node(node, Command::MarkDelete { name }, Purpose::MarkDelete);
                 }
             }
             Step::Stop { node, down } => self.stop(node_of(node), down),
