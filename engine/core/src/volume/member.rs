@@ -62,6 +62,10 @@ impl Volume {
         let peer = self.peers.get_mut(node);
         peer.unstable.push_back((frame.stamp.seq, frame.extent));
         self.note_progress(node, &frame.stamp);
+        // By its place in the stream: what was stamped before a mark is not in it.
+        if !planted!(self, MarkMissesMemberWrites) {
+            self.marks.set(frame.extent);
+        }
         self.order(slot, true);
     }
 
@@ -88,9 +92,6 @@ impl Volume {
     pub(super) fn write_as_member(&mut self, slot: u32) {
         let durable = self.ops.get(slot).fua;
         self.ops.get_mut(slot).phase = Phase::Out;
-        if !planted!(self, MarkMissesMemberWrites) {
-            self.marks.set(self.ops.get(slot).piece);
-        }
         self.disk_leg(slot, durable);
     }
 

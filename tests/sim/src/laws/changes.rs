@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine_core::marks::MarkName;
+use engine_core::message::Disk;
+use engine_core::units::NodeIdx;
 
 use crate::disk::BLOCKS_PER_GRANULE;
 use crate::world::World;
@@ -11,6 +13,8 @@ use crate::world::World;
 /// What is known of a mark.
 #[derive(Clone, Debug, Default)]
 struct Known {
+    /// Which asking made it.
+    asked: u64,
     /// Its creation was answered.
     is_made: bool,
     /// Hot granules of writes that were answered since.
@@ -25,6 +29,7 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     marks: BTreeMap<u64, Known>,
+    askings: u64,
 }
 
 impl Changes {
@@ -45,35 +50,41 @@ fn granules(blocks: &[u64]) -> impl Iterator<Item = u64> + '_ {
 }
 
 impl World {
-    /// A mark is about to be asked for.
-    pub fn mark_asked(&mut self, name: u64) {
+    /// A mark is about to be asked for: answers how often one was.
+    pub fn mark_asked(&mut self, name: u64) -> u64 {
+        self.laws.changes.askings += 1;
+        let asked = self.laws.changes.askings;
         if self.laws.changes.marks.contains_key(&name) {
-            return;
+            return asked;
         }
         let waiting: Vec<_> = self
             .clients
             .waiting()
             .map(|(_, r)| r.blocks.clone())
             .collect();
-        let mut known = Known::default();
+        let mut known = Known {
+            asked,
+            ..Known::default()
+        };
         for blocks in waiting {
             known.may.extend(granules(&self.hot_blocks(&blocks)));
         }
         self.laws.changes.marks.insert(name, known);
+        asked
     }
 
     /// The core answered.
-    pub fn mark_created(&mut self, name: u64, is_ok: bool) {
+    pub fn mark_created(&mut self, name: u64, asked: u64, is_ok: bool) {
         self.count(match is_ok {
             true => "marks created",
             false => "marks refused",
         });
         let known = self.laws.changes.marks.get_mut(&name);
-        match known {
+        match known.filter(|k| k.asked == asked) {
             Some(known) if is_ok => known.is_made = true,
             // It may or may not be there.
-            Some(known) if !known.is_made => self.mark_ends(name),
-            _ => {}
+            Some(_) => self.mark_ends(name),
+            None => {}
         }
     }
 
@@ -123,6 +134,13 @@ impl World {
             .filter(|n| !self.nodes[*n].is_condemned && !self.nodes[*n].is_rolled_back)
             .filter(|n| !self.nodes[*n].is_gone)
             .collect();
+        let knows = |n: &usize| {
+            self.peek(*n).is_some_and(|f| {
+                let itself = NodeIdx(*n as u8);
+                f.disk == Disk::UpToDate && f.record.is_some_and(|r| r.in_sync.has(itself))
+            })
+        };
+        let members: Vec<usize> = members.into_iter().filter(knows).collect();
         let hot = self.hot();
         let mut broken = None;
         for node in members {

@@ -27,7 +27,7 @@ enum Purpose {
     Demote,
     Stop,
     Verify,
-    MarkCreate(u64),
+    MarkCreate(u64, u64),
     MarkDelete,
     Other,
 }
@@ -198,7 +198,9 @@ impl World {
                     self.fail("S10", text);
                 }
             }
-            (Purpose::MarkCreate(name), result) => self.mark_created(name, result.is_ok()),
+            (Purpose::MarkCreate(name, asked), result) => {
+                self.mark_created(name, asked, result.is_ok());
+            }
             (Purpose::MarkDelete, Ok(_)) => self.count("marks deleted"),
             _ => {}
         }

@@ -142,13 +142,9 @@ impl World {
             }
             Step::MarkCreate { name } => {
                 if let [node] = self.primaries()[..] {
-                    self.mark_asked(name);
+                    let purpose = Purpose::MarkCreate(name, self.mark_asked(name));
                     let (name, created_ms) = (mark_name(name), self.now / MS);
-                    let command = Command::MarkCreate { name, created_ms };
-                    let Step::MarkCreate { name } = step else {
-                        return;
-                    };
-                    self.ask_node(node, command, Purpose::MarkCreate(name));
+                    self.ask_node(node, Command::MarkCreate { name, created_ms }, purpose);
                 }
             }
             Step::MarkDelete { name } => {
