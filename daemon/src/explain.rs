@@ -484,6 +484,14 @@ pub fn asked(request: &Request) -> String {
         Request::PeerConnect { node } => format!("peer connect {node}"),
         Request::PeerDisconnect { node } => format!("peer disconnect {node}"),
         Request::ResyncStart { from } => format!("resync start --from {from}"),
+        Request::MarkCreate { name, if_absent } => {
+            format!(
+                "volume mark create {name}{}",
+                flag(if_absent, "--if-absent")
+            )
+        }
+        Request::MarkDelete { name } => format!("volume mark delete {name}"),
+        Request::MarkList => "volume mark list".to_owned(),
         Request::ResyncPause => "resync pause".to_owned(),
         Request::ResyncResume => "resync resume".to_owned(),
         Request::ResyncSetRate {

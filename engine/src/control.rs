@@ -9,7 +9,9 @@
 //! `docs/operations.md`; what a refusal costs (exit code) is decided by its [`RefusalKind`].
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+pub use engine_core::marks::{MARKS_MAX, MarkName, MarkNameError};
 
 use crate::handover::{HandOverError, Legacy};
 
@@ -68,6 +70,20 @@ pub enum Request {
     Verify,
     /// State of a running or finished verify.
     VerifyStatus,
+    /// From now on keep what changed, on every replica in sync.
+    MarkCreate {
+        /// Its name.
+        name: MarkName,
+        /// A mark of this name is success, not an error.
+        if_absent: bool,
+    },
+    /// Keep it no more.
+    MarkDelete {
+        /// Its name.
+        name: MarkName,
+    },
+    /// The marks, oldest first. Only the primary answers.
+    MarkList,
     /// Cut off clients at once: what they asked for and is not answered yet is not answered.
     Disconnect {
         /// Which.
@@ -98,6 +114,23 @@ pub enum Done {
     Already(String),
     /// Figures of a verify.
     Verify(VerifyReport),
+    /// Marks, oldest first.
+    Marks(Vec<MarkReport>),
+}
+
+/// One mark of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkReport {
+    /// Its name.
+    pub name: MarkName,
+    /// Identity: another for each creation, also under the same name.
+    pub id: u128,
+    /// When it was created, by the primary's clock.
+    pub created: SystemTime,
+    /// Bytes that changed since, in whole granules.
+    pub dirty_bytes: u64,
+    /// What changed is not known any more: all of the volume counts.
+    pub is_whole: bool,
 }
 
 /// Figures of the latest verify of a volume.

@@ -230,8 +230,8 @@ impl Replica<'_> {
             backing,
         };
         let path = self.meta_path();
-        let blocks = meta::layout(&params)?.blocks;
-        let written = write_area(&path, blocks, meta::format(&params)?);
+        let layout = meta::layout(&params)?;
+        let written = write_area(&path, &layout, meta::format(&params)?);
         written.map_err(|e| {
             // The failure is what counts; without superblocks the file counts as nothing.
             let _ = fs::remove_file(&path);
@@ -261,7 +261,7 @@ impl Replica<'_> {
                 (Opened::Disk(disk), identity)
             }
         };
-        let (meta, bytes) = open_area(&path)?;
+        let (meta, bytes, file) = open_area(&path)?;
         let expect = Expect {
             volume: self.spec.name.clone(),
             slice: 0,
@@ -272,10 +272,12 @@ impl Replica<'_> {
             granule_bytes: GRANULE as u32,
             backing: identity,
         };
-        let loaded = meta::load(&bytes, &expect).map_err(|source| ReplicaError::Load {
+        let mut loaded = meta::load(&bytes, &expect).map_err(|source| ReplicaError::Load {
             path: path.display().to_string(),
             source: Box::new(source),
         })?;
+        let read = |block, buffer: &mut [u8]| read_padded(&file, block, buffer);
+        meta::load_marks(&mut loaded, read).map_err(meta_error("cannot read", &path))?;
         Ok(Attached {
             store,
             meta,
@@ -375,10 +377,11 @@ fn meta_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Replica
     }
 }
 
-/// Writes a metadata area, preallocated, its commit blocks last.
+/// Writes a metadata area, its commit blocks last: preallocated but for the marks at its end,
+/// which are a hole until they are used.
 fn write_area(
     path: &Path,
-    blocks: u64,
+    layout: &meta::Layout,
     content: impl Iterator<Item = (u64, Box<MetaBlock>)>,
 ) -> io::Result<()> {
     if let Some(dir) = path.parent() {
@@ -390,10 +393,13 @@ fn write_area(
         .truncate(true)
         .mode(0o600)
         .open(path)?;
-    let len = blocks * META_BLOCK as u64;
-    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(len)?,
+    match rustix::fs::fallocate(
+        &file,
+        rustix::fs::FallocateFlags::empty(),
+        0,
+        layout.bytes(),
+    ) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(layout.total_bytes())?,
         Err(e) => return Err(e.into()),
     }
     // The superblocks stand at 0 and 1, twice in `content`: first zeros, at last themselves.
@@ -413,14 +419,47 @@ fn write_area(
     file::sync_parent(path)
 }
 
-/// Opens and locks the metadata file and reads all of it.
-fn open_area(path: &Path) -> Result<(OwnedFd, Vec<u8>), ReplicaError> {
+/// Opens and locks the metadata file and reads all of it but the marks; these are read from the
+/// second file, which is not opened for direct I/O.
+fn open_area(path: &Path) -> Result<(OwnedFd, Vec<u8>, File), ReplicaError> {
     let file = OpenOptions::new().read(true).write(true).open(path);
     let file = file.map_err(meta_error("cannot open", path))?;
     file::lock(&file, path)?;
-    let bytes = fs::read(path).map_err(meta_error("cannot read", path))?;
+    let plain = File::open(path).map_err(meta_error("cannot open", path))?;
+    let bytes = read_area(&plain).map_err(meta_error("cannot read", path))?;
     file::try_direct(file.as_fd());
-    Ok((file.into(), bytes))
+    Ok((file.into(), bytes, plain))
+}
+
+/// What `meta::load` looks at: all that lies before the marks, or what there is.
+fn read_area(file: &File) -> io::Result<Vec<u8>> {
+    let mut heads = [[0; META_BLOCK]; 2];
+    for (block, head) in heads.iter_mut().enumerate() {
+        read_padded(file, block as u64, head)?;
+    }
+    let len = file.metadata()?.len();
+    let needed = meta::area_blocks(&heads[0], &heads[1]);
+    let needed = needed.map_or(len, |blocks| blocks.saturating_mul(META_BLOCK as u64));
+    let mut bytes = vec![0; usize::try_from(needed.min(len)).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Reads from a block on, with zeros where the file ends.
+fn read_padded(file: &File, block: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], block * META_BLOCK as u64 + done as u64) {
+            Ok(0) => {
+                buffer[done..].fill(0);
+                return Ok(());
+            }
+            Ok(count) => done += count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

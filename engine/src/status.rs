@@ -1,16 +1,16 @@
 //! Status of a volume in the control plane's words.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use engine_core::message::{Disk, Refusal as Why};
 use engine_core::session::Session;
 use engine_core::time::Instant;
 use engine_core::units::{GRANULE, NODES_MAX, NodeIdx, NodeSet};
-use engine_core::volume::{PeerStatus, RoleStatus, Status};
+use engine_core::volume::{MarkStatus, PeerStatus, RoleStatus, Status};
 
 use crate::control::{
-    DiskState, Generation, IoCounters, LinkState, Reason, ReplicaStatus, ResyncStatus, Role, State,
-    VerifyReport, VolumeSpec, VolumeStatus,
+    DiskState, Generation, IoCounters, LinkState, MarkReport, Reason, ReplicaStatus, ResyncStatus,
+    Role, State, VerifyReport, VolumeSpec, VolumeStatus,
 };
 use crate::words;
 
@@ -326,6 +326,17 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
 }
 
 /// Figures of a verify.
+/// A mark as people see it.
+pub(crate) fn mark_report(mark: &MarkStatus) -> MarkReport {
+    MarkReport {
+        name: mark.name,
+        id: mark.id,
+        created: SystemTime::UNIX_EPOCH + Duration::from_millis(mark.created_ms),
+        dirty_bytes: mark.dirty_granules * GRANULE,
+        is_whole: mark.is_whole,
+    }
+}
+
 pub(crate) fn verify_report(core: &Status, size: u64, failure: Option<String>) -> VerifyReport {
     VerifyReport {
         running: core.is_verifying,

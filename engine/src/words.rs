@@ -13,9 +13,12 @@
 //! | W109, W110 | connection refused | | E211 | clients attached, or still primary |
 //! | W111 | read error | | E212 | another node may have gone on (law T9) |
 //! | W112 | verify found differences | | E213 | cannot found |
-//! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E218 | see `refusal` |
+//! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E226 | see `refusal` |
+
+use std::time::SystemTime;
 
 use engine_core::action::{CommandError, Notice};
+use engine_core::marks::MARKS_MAX;
 use engine_core::message::Refusal as Why;
 use engine_core::meta::LoadError;
 use engine_core::units::{Extent, GRANULE, NodeIdx, NodeSet};
@@ -55,6 +58,16 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
     let me = names.own();
     let verb = verb(request);
     let (kind, code, why, hint) = match error {
+        CommandError::PrimaryElsewhere(node) if is_about_marks(request) => {
+            let primary = names.of(*node);
+            let hint = format!("on {primary}: {}", mark_command(volume, request));
+            (
+                RefusalKind::Failed,
+                "E210",
+                format!("{primary} is primary, and answers for its marks"),
+                Some(hint),
+            )
+        }
         CommandError::PrimaryElsewhere(node) => {
             let primary = names.of(*node);
             let hint = format!("demote {primary} first: on {primary}, pollux demote {volume}");
@@ -187,6 +200,46 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
             "it has no such peer".into(),
             None,
         ),
+        CommandError::NoSuchMark => {
+            let mark = mark_of(request);
+            (
+                RefusalKind::NotFound,
+                "E223",
+                format!("it has no mark {mark}"),
+                Some(format!(
+                    "the marks there are: pollux volume mark list {volume}"
+                )),
+            )
+        }
+        CommandError::MarkExists => {
+            let mark = mark_of(request);
+            (
+                RefusalKind::Failed,
+                "E224",
+                format!("it has a mark {mark} already"),
+                Some(format!(
+                    "choose another name, or: pollux volume mark delete {volume} {mark}"
+                )),
+            )
+        }
+        CommandError::TooManyMarks => (
+            RefusalKind::Failed,
+            "E225",
+            format!("it has {MARKS_MAX} marks, and can have no more"),
+            Some(format!("pollux volume mark list {volume}; delete one")),
+        ),
+        CommandError::NoRoomForMarks(node) => {
+            let node = names.of(*node);
+            (
+                RefusalKind::Failed,
+                "E226",
+                format!("the metadata of the replica on {node} was made before there were marks"),
+                Some(format!(
+                    "make that replica anew: on {node}, pollux volume delete {volume}, then \
+                     pollux volume create {volume} --adopt; it is synced whole"
+                )),
+            )
+        }
     };
     Refusal {
         kind,
@@ -210,7 +263,41 @@ fn verb(request: &Request) -> &'static str {
         Request::ResyncSetRate { .. } => "set the resync rate of",
         Request::Verify | Request::VerifyStatus => "verify",
         Request::Disconnect { .. } => "disconnect a client of",
+        Request::MarkCreate { .. } => "make a mark of",
+        Request::MarkDelete { .. } => "delete a mark of",
+        Request::MarkList => "list the marks of",
     }
+}
+
+fn is_about_marks(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::MarkCreate { .. } | Request::MarkDelete { .. } | Request::MarkList
+    )
+}
+
+fn mark_of(request: &Request) -> String {
+    match request {
+        Request::MarkCreate { name, .. } | Request::MarkDelete { name } => name.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// The command line of a request about marks.
+fn mark_command(volume: &str, request: &Request) -> String {
+    match request {
+        Request::MarkCreate { name, .. } => format!("pollux volume mark create {volume} {name}"),
+        Request::MarkDelete { name } => format!("pollux volume mark delete {volume} {name}"),
+        _ => format!("pollux volume mark list {volume}"),
+    }
+}
+
+/// Milliseconds since 1970; 0 before.
+pub(crate) fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 /// What was done, for the last line of a success.
@@ -230,6 +317,9 @@ pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
         Request::Disconnect { .. } => format!("clients of {volume} are cut off"),
         Request::Create { .. } => format!("{volume} is created on {me}"),
         Request::Delete { .. } => format!("{volume} is deleted on {me}"),
+        Request::MarkCreate { name, .. } => format!("{volume} has the mark {name}"),
+        Request::MarkDelete { name } => format!("{volume} has the mark {name} no more"),
+        Request::MarkList => format!("the marks of {volume}"),
     }
 }
 

@@ -11,6 +11,8 @@ use crate::explain::Failure;
 pub const STATUS_SCHEMA: &str = "pollux.status/1";
 /// Schema of [`VerifyReport`].
 pub const VERIFY_SCHEMA: &str = "pollux.verify/1";
+/// Schema of [`MarksReport`].
+pub const MARKS_SCHEMA: &str = "pollux.marks/1";
 /// Schema of [`VolumeReport`].
 pub const VOLUME_SCHEMA: &str = "pollux.volume/1";
 
@@ -441,6 +443,58 @@ impl VerifyReport {
     }
 }
 
+/// `GET /api/v1/volumes/{name}/marks` and `volume mark list --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarksReport {
+    /// `pollux.marks/1`.
+    pub schema: String,
+    /// The volume.
+    pub volume: String,
+    /// Oldest first.
+    pub marks: Vec<Mark>,
+}
+
+/// One mark of changed blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Its name.
+    pub name: String,
+    /// 32 hex digits: another for each creation, also under the same name.
+    pub id: String,
+    /// RFC 3339, UTC, by the clock of the node that was primary.
+    pub created_at: String,
+    /// Bytes that count as changed since, in whole granules of 4096 bytes.
+    pub dirty_bytes: u64,
+    /// What changed is not known any more: all of the volume counts.
+    pub everything: bool,
+    /// Names of the NBD metadata context it is read as.
+    pub contexts: Vec<String>,
+}
+
+impl MarksReport {
+    /// `marks` of `volume`.
+    pub fn new(volume: &str, marks: &[control::MarkReport]) -> MarksReport {
+        let mark = |mark: &control::MarkReport| Mark {
+            name: mark.name.to_string(),
+            id: format!("{:032x}", mark.id),
+            created_at: Timestamp::try_from(mark.created)
+                .unwrap_or(Timestamp::UNIX_EPOCH)
+                .to_string(),
+            dirty_bytes: mark.dirty_bytes,
+            everything: mark.is_whole,
+            contexts: vec![
+                format!("x-pollux:dirty/{}", mark.name),
+                format!("qemu:dirty-bitmap:{}", mark.name),
+            ],
+        };
+        MarksReport {
+            schema: MARKS_SCHEMA.to_owned(),
+            volume: volume.to_owned(),
+            marks: marks.iter().map(mark).collect(),
+        }
+    }
+}
+
 /// Body of every refusal, `application/problem+json`. Source: RFC 9457, with members of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -495,6 +549,14 @@ pub mod ask {
     pub struct Delete {
         /// Also remove the backing.
         pub wipe: bool,
+    }
+
+    /// `POST …/marks/{mark}/create`.
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct MarkCreate {
+        /// A mark of this name is success.
+        pub if_absent: bool,
     }
 
     /// `POST …/promote`.

@@ -10,6 +10,7 @@
 
 pub mod body;
 pub mod listen;
+mod marks;
 mod metrics;
 mod problem;
 mod resync;
@@ -122,6 +123,7 @@ impl Shared {
             Ok(Done::Ok(text) | Done::Already(text)) => {
                 tracing::info!(code = "I123", volume = name, "{asked}: {text}");
             }
+            Ok(Done::Marks(_)) => {}
             Ok(Done::Verify(_)) => tracing::info!(code = "I123", volume = name, "{asked}: begun"),
             Err(refused) => {
                 let code = &*refused.code;
@@ -203,6 +205,15 @@ fn changing() -> Router<Arc<Shared>> {
         .route("/api/v1/volumes/{name}/resync/pause", post(resync::pause))
         .route("/api/v1/volumes/{name}/resync/resume", post(resync::resume))
         .route("/api/v1/volumes/{name}/resync/rate", post(resync::rate))
+        .route("/api/v1/volumes/{name}/marks", get(marks::list))
+        .route(
+            "/api/v1/volumes/{name}/marks/{mark}/create",
+            post(marks::create),
+        )
+        .route(
+            "/api/v1/volumes/{name}/marks/{mark}/delete",
+            post(marks::delete),
+        )
         .route(
             "/api/v1/volumes/{name}/verify",
             get(verify::latest).post(verify::start),

@@ -29,6 +29,10 @@ impl From<Done> for Changed {
                 changed: false,
                 text,
             },
+            Done::Marks(marks) => Changed {
+                changed: false,
+                text: format!("{} marks", marks.len()),
+            },
             Done::Verify(_) => Changed {
                 changed: true,
                 text: "verify has started".to_owned(),

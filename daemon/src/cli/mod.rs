@@ -3,6 +3,7 @@
 mod config;
 mod confirm;
 mod demote;
+mod mark;
 mod output;
 mod peer;
 mod promote;

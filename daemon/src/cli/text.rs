@@ -6,8 +6,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::body::{
-    Client, DiskState, LinkState, Replica, Resync, State, StatusReport, VerifyReport, VolumeEntry,
-    VolumeReport,
+    Client, DiskState, LinkState, MarksReport, Replica, Resync, State, StatusReport, VerifyReport,
+    VolumeEntry, VolumeReport,
 };
 use crate::config::units::{show_bytes, show_seconds};
 use crate::explain::{counted, next_step};
@@ -39,6 +39,26 @@ pub(super) fn overview(report: &StatusReport) -> String {
         }
     }
     text
+}
+
+/// One line per mark.
+pub(super) fn marks(report: &MarksReport) -> String {
+    let volume = &report.volume;
+    if report.marks.is_empty() {
+        return format!("{volume} has no marks\nnext: pollux volume mark create {volume} NAME\n");
+    }
+    let rows = report.marks.iter().map(|mark| {
+        let changed = match mark.everything {
+            true => format!("{} (all of it: not known)", show_bytes(mark.dirty_bytes)),
+            false => show_bytes(mark.dirty_bytes),
+        };
+        vec![mark.name.clone(), mark.created_at.clone(), changed]
+    });
+    columns(
+        &["MARK", "CREATED", "CHANGED"],
+        &rows.collect::<Vec<_>>(),
+        "",
+    )
 }
 
 /// One line per volume.

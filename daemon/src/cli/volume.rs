@@ -1,4 +1,4 @@
-//! `pollux volume create|list|show|delete`.
+//! `pollux volume create|list|show|delete|mark`.
 
 use clap::{Args, Subcommand};
 
@@ -21,6 +21,8 @@ pub(super) enum Volume {
     List(List),
     Show(Show),
     Delete(Delete),
+    #[command(subcommand)]
+    Mark(super::mark::Mark),
 }
 
 /// Format this node's replica of a volume that the file declares
@@ -97,6 +99,7 @@ impl Volume {
             Volume::List(list) => list.run(place),
             Volume::Show(show) => show.run(place),
             Volume::Delete(delete) => delete.run(place),
+            Volume::Mark(mark) => mark.run(place),
         }
     }
 }

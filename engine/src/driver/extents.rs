@@ -12,6 +12,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use engine_core::marks::MarkName;
 use engine_core::units::{ByteRange, Extent, GRANULE};
 use engine_core::volume::Run;
 use engine_ring::{Errno, Op};
@@ -66,10 +67,20 @@ impl Driver {
             ExtentKind::Replicated => Ok(granule_runs(range, BlockExtent::LACKING, |within| {
                 self.core.lacking_run(within)
             })),
-            // No mark has been made.
-            ExtentKind::Mark(_) => Err(Errno::NOENT),
+            ExtentKind::Mark(name) => self.dirty(&name, range),
         };
         self.extents.push(ExtentsAnswer { seat, tag, result });
+    }
+
+    /// What changed since a mark; `NOENT` without such a mark.
+    fn dirty(&self, name: &str, range: ByteRange) -> Result<Vec<BlockExtent>, Errno> {
+        let name: MarkName = name.parse().map_err(|_| Errno::NOENT)?;
+        let first = range.cover().ok_or(Errno::INVAL)?;
+        self.core.mark_run(name, first).ok_or(Errno::NOENT)?;
+        Ok(granule_runs(range, BlockExtent::DIRTY, |within| {
+            let run = self.core.mark_run(name, within);
+            run.expect("a mark does not go while one question is answered")
+        }))
     }
 
     /// `None` while a worker looks.

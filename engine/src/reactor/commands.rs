@@ -1,10 +1,11 @@
 //! Operators' words on their way to the cores, and the answers on their way back.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use engine_core::action::{Answer, CommandError};
 use engine_core::event::{Command, CommandId};
 use engine_core::units::{NodeIdx, NodeSet};
+use engine_core::volume::RoleStatus;
 
 use super::Reactor;
 use super::volumes::{Asking, Leaving, Pending, Volume};
@@ -45,6 +46,7 @@ impl Reactor {
             Err(refusal) => return reply(Err(refusal)),
         };
         match (command, &request) {
+            (None, Request::MarkList) => reply(volume.marks()),
             (None, _) => reply(Ok(Done::Verify(volume.verify_report()))),
             (Some(command), Request::Demote { disconnect }) if volume.clients > 0 => {
                 if !disconnect {
@@ -191,9 +193,10 @@ impl Reactor {
                 continue;
             };
             match (volume.pending.swap_remove(index).1, result) {
-                (Pending::Request(request, reply), Err(CommandError::PrimaryElsewhere(_)))
-                    if now.since(volume.promoting_since) < ELSEWHERE_GRACE =>
-                {
+                (
+                    Pending::Request(request @ Request::Promote { .. }, reply),
+                    Err(CommandError::PrimaryElsewhere(_)),
+                ) if now.since(volume.promoting_since) < ELSEWHERE_GRACE => {
                     // Never found out: it is asked again at `until`.
                     let (waiting, began) = (NodeSet::only(volume.me), volume.promoting_since);
                     let until = now.after(ELSEWHERE_PAUSE);
@@ -293,7 +296,12 @@ impl Volume {
                 Command::ResyncRate(bytes_per_second.unwrap_or(0))
             }
             Request::Verify => Command::Verify,
-            Request::VerifyStatus => return Ok(None),
+            Request::MarkCreate { name, .. } => Command::MarkCreate {
+                name: *name,
+                created_ms: words::milliseconds(SystemTime::now()),
+            },
+            Request::MarkDelete { name } => Command::MarkDelete { name: *name },
+            Request::VerifyStatus | Request::MarkList => return Ok(None),
             Request::Disconnect { .. } => unreachable!("the core has no part in it"),
             Request::Create { .. } | Request::Delete { .. } => {
                 return Err(refuse("E215", format!("{} is attached", self.spec.name)));
@@ -307,8 +315,33 @@ impl Volume {
             Ok(Answer::Ok) => Ok(Done::Ok(text)),
             Ok(Answer::Already) => Ok(Done::Already(format!("{text} already"))),
             Ok(Answer::Verify(_)) => Ok(Done::Verify(self.verify_report())),
+            Err(CommandError::MarkExists)
+                if matches!(
+                    request,
+                    Request::MarkCreate {
+                        if_absent: true,
+                        ..
+                    }
+                ) =>
+            {
+                Ok(Done::Already(format!("{text} already")))
+            }
             Err(error) => Err(words::refusal(self.names(), request, &error)),
         }
+    }
+
+    /// The marks, if they are served here.
+    fn marks(&self) -> Outcome {
+        let core = self.driver.core.status();
+        if core.role != RoleStatus::Primary {
+            let primary = core.peers.iter().find(|peer| peer.is_primary);
+            let error = primary.map_or(CommandError::NotPrimary, |peer| {
+                CommandError::PrimaryElsewhere(peer.node)
+            });
+            return Err(words::refusal(self.names(), &Request::MarkList, &error));
+        }
+        let marks = self.driver.core.marks();
+        Ok(Done::Marks(marks.iter().map(status::mark_report).collect()))
     }
 
     fn verify_report(&self) -> crate::control::VerifyReport {

@@ -13,7 +13,7 @@ use engine_core::message::Refusal;
 use engine_core::meta::Loaded;
 use engine_core::time::Instant;
 use engine_core::units::{NODES_MAX, NodeIdx, NodeSet};
-use engine_core::volume::{RoleStatus, Setup, Volume as Core};
+use engine_core::volume::{MarkStatus, RoleStatus, Setup, Volume as Core};
 use engine_ring::{Backend, FileId, Ring};
 
 use crate::backend::{Disk, Opened, Store};
@@ -21,7 +21,7 @@ use crate::control::{Cache, Outcome, Request, VolumeSpec};
 use crate::control_store::LocalStore;
 use crate::driver::Driver;
 use crate::entry::Entry;
-use crate::front_end::{Intake, Service};
+use crate::front_end::{ExtentKind, Intake, Service, VolumeView};
 use crate::layer::faulty::Faults;
 use crate::log::Level;
 use crate::mailbox::{Message, NewVolume, PeerNews, Reply};
@@ -155,7 +155,16 @@ impl Volume {
                 Service::Secondary { primary }
             }
         };
-        self.entry.change_view(|view| view.service = service);
+        let mut contexts = VolumeView::usual_contexts(self.spec.replicas.len());
+        if service == Service::Primary {
+            let marks = self.driver.core.marks();
+            let name = |mark: &MarkStatus| Arc::from(mark.name.as_str());
+            contexts.extend(marks.iter().map(|mark| ExtentKind::Mark(name(mark))));
+        }
+        self.entry.change_view(|view| {
+            view.service = service;
+            view.contexts = contexts;
+        });
     }
 }
 
