@@ -84,13 +84,23 @@ pub(super) fn decode_attributes(mut rest: &[u8]) -> Result<Attributes, Field> {
     Ok(attributes)
 }
 
-/// The pages of `table`, each with its place among the region's pages and where it goes; then
-/// the counters for the directory.
+/// A page of a table on its way to disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablePage {
+    /// Which of the region's pages.
+    pub page: usize,
+    /// Where it goes.
+    pub block: u64,
+    /// What stands there then.
+    pub bytes: Box<MetaBlock>,
+}
+
+/// The pages of `table`, and their counters for the directory.
 pub fn encode_table_pages(
     incarnation: u128,
     table: &[u8],
     writer: &mut PageWriter,
-) -> (Vec<(usize, u64, Box<MetaBlock>)>, Vec<u64>) {
+) -> (Vec<TablePage>, Vec<u64>) {
     let mut pages = Vec::new();
     let mut counters = Vec::new();
     for (index, chunk) in table.chunks(PAGE_BYTES).enumerate() {
@@ -99,7 +109,7 @@ pub fn encode_table_pages(
         let bytes = seal(Kind::Attributes, incarnation, block, counter, |bytes| {
             put(bytes, HEADER_LEN, chunk);
         });
-        pages.push((page, block, bytes));
+        pages.push(TablePage { page, block, bytes });
         counters.push(counter);
     }
     (pages, counters)

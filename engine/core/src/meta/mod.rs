@@ -26,7 +26,7 @@ mod tests;
 
 pub use attributes::{
     ATTRIBUTE_KEY_MAX, ATTRIBUTE_VALUE_MAX, ATTRIBUTES_BYTES_MAX, Attributes, LoadedAttributes,
-    encode_attributes, encode_directory, encode_table_pages,
+    TablePage, encode_attributes, encode_directory, encode_table_pages,
 };
 pub use block::{COUNTER_MAX, Finding, HEADER_LEN, Kind, MAGIC, VERSION, examine};
 pub use error::{Field, LoadError, ParamsError};

@@ -14,7 +14,7 @@ use crate::action::Action;
 use crate::agree::FEATURE_ATTRIBUTES;
 use crate::message::{Message, Status};
 use crate::meta::{
-    self, Attributes, LoadedAttributes, PageWriter, encode_attributes, encode_directory,
+    self, Attributes, LoadedAttributes, PageWriter, TablePage, encode_attributes, encode_directory,
     encode_table_pages,
 };
 use crate::session::Session;
@@ -154,14 +154,14 @@ impl Volume {
     }
 
     /// Changes one attribute here and at every peer that takes data.
-    pub(super) fn set_attribute(&mut self, key: &str, value: Vec<u8>) -> (u64, u64) {
-        put(&mut self.attributes.table, key, value.clone());
+    pub(super) fn set_attribute(&mut self, key: &str, value: &[u8]) -> (u64, u64) {
+        put(&mut self.attributes.table, key, value.to_vec());
         let versions = self.attributes_changed();
         let term = self.record().map_or(Term(0), |r| r.term);
         for node in self.peers.nodes() {
             let is_told = self.peers.get(node).session.data_link().is_some();
             if is_told && self.knows_attributes(node) {
-                self.say_attribute(node, term, (false, true), key, value.clone());
+                self.say_attribute(node, term, (false, true), key, value.to_vec());
             }
         }
         versions
@@ -349,7 +349,7 @@ impl Volume {
         if pages.is_empty() {
             return self.write_directory();
         }
-        for (page, block, bytes) in pages {
+        for TablePage { page, block, bytes } in pages {
             let token = token(Purpose::AttributePage, 0, page as u32);
             self.actions.push(Action::MetaWrite {
                 token,

@@ -362,7 +362,7 @@ impl Volume {
             .filter(|(_, op)| op.is_mutation() && !op.answered)
             .map(|(slot, op)| (slot, op.generation))
             .collect();
-        let versions = self.set_attribute(MARKS_KEY, self.marks.table());
+        let versions = self.set_attribute(MARKS_KEY, &self.marks.table());
         self.marks.setting = Some(Setting {
             command: id,
             created: Some(mark),
@@ -382,7 +382,7 @@ impl Volume {
             return self.reply(id, Err(CommandError::NoSuchMark));
         };
         mark.dying = Some(self.attributes.newest_version() + 1);
-        let versions = self.set_attribute(MARKS_KEY, self.marks.table());
+        let versions = self.set_attribute(MARKS_KEY, &self.marks.table());
         self.marks.setting = Some(Setting {
             command: id,
             created: None,

@@ -11,7 +11,7 @@ use crate::units::Extent;
 fn replace(loaded: &mut LoadedAttributes, table: &Attributes) -> Vec<(u64, Box<MetaBlock>)> {
     let bytes = encode_attributes(table).unwrap();
     let (pages, counters) = encode_table_pages(LIFE, &bytes, &mut loaded.writer);
-    let mut writes: Vec<_> = pages.into_iter().map(|(_, b, bytes)| (b, bytes)).collect();
+    let mut writes: Vec<_> = pages.into_iter().map(|p| (p.block, p.bytes)).collect();
     loaded.version += 1;
     let (block, counter) = loaded.writer.next_block(0);
     let version = loaded.version;
