@@ -21,6 +21,9 @@ pub const WORDS_PER_PAGE: usize = 504;
 pub const BITS_PER_PAGE: u64 = WORDS_PER_PAGE as u64 * 64;
 
 const WORD_BITS: u64 = 64;
+/// Words of one unit: half an activity-log extent where a bit covers a granule.
+const WORDS_PER_UNIT: usize = 8;
+const UNITS_PER_PAGE: usize = WORDS_PER_PAGE / WORDS_PER_UNIT;
 /// 4 TiB and 16 TiB in granules.
 const SMALL_GRANULES: u64 = 1 << 30;
 const SMALL_ABOVE: u64 = SMALL_GRANULES + 1;
@@ -59,6 +62,8 @@ pub struct Bitmap {
     occupied: IndexSet,
     /// Pages that differ from what was last encoded for the disk.
     stale: IndexSet,
+    /// Units of a page that do.
+    fresh: IndexSet,
 }
 
 impl Bitmap {
@@ -79,6 +84,7 @@ impl Bitmap {
             words: vec![0; pages * WORDS_PER_PAGE],
             occupied: IndexSet::new(pages * WORDS_PER_PAGE),
             stale: IndexSet::new(pages),
+            fresh: IndexSet::new(pages * UNITS_PER_PAGE),
         }
     }
 
@@ -190,6 +196,21 @@ impl Bitmap {
     /// The page's bytes were just encoded for the disk. A later change makes it dirty again.
     pub fn mark_page_clean(&mut self, page: usize) {
         self.stale.remove(page);
+        let end = (page + 1) * UNITS_PER_PAGE;
+        while let Some(unit) = self.fresh.next(page * UNITS_PER_PAGE).filter(|u| *u < end) {
+            self.fresh.remove(unit);
+        }
+    }
+
+    /// Did a bit of this extent, or near it, change since its page was last encoded? Finer than
+    /// [`Bitmap::page_is_dirty`]: what changes elsewhere in a busy page does not count.
+    pub fn is_fresh(&self, extent: Extent) -> bool {
+        let bits = self.bits_touched(extent);
+        let unit = |bit: u64| (bit / WORD_BITS) as usize / WORDS_PER_UNIT;
+        let last = bits.end.saturating_sub(1);
+        self.fresh
+            .next(unit(bits.start))
+            .is_some_and(|found| found <= unit(last))
     }
 
     /// The page's words, to be encoded. Panics past [`Bitmap::page_count`].
@@ -211,7 +232,7 @@ impl Bitmap {
         for (offset, word) in words.iter().enumerate() {
             self.replace(page * WORDS_PER_PAGE + offset, *word);
         }
-        self.stale.remove(page);
+        self.mark_page_clean(page);
         true
     }
 
@@ -263,6 +284,7 @@ impl Bitmap {
             _ => {}
         }
         self.stale.insert(index / WORDS_PER_PAGE);
+        self.fresh.insert(index / WORDS_PER_UNIT);
     }
 
     /// Bits of the grains `extent` touches, inside the volume.

@@ -175,12 +175,12 @@ impl Marks {
                 continue;
             }
             let slot = mark.entry.slot;
+            let is_fresh = mark.bits.is_fresh(extent);
             for page in mark.bits.pages_of(extent) {
-                if !self.is_stale(slot, page) && !self.is_in_flight(slot, page) {
-                    continue;
-                }
-                is_durable = false;
-                if *room > 0 && !self.wanted.contains(&(slot, page)) {
+                let is_under_way = self.is_in_flight(slot, page);
+                is_durable &= !is_fresh && !is_under_way;
+                let is_wanted = is_fresh && !is_under_way && self.is_stale(slot, page);
+                if is_wanted && *room > 0 && !self.wanted.contains(&(slot, page)) {
                     self.wanted.push((slot, page));
                     *room -= 1;
                 }
