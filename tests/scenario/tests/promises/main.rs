@@ -3,6 +3,7 @@
 
 mod disks;
 mod identity;
+mod marks;
 mod replicas;
 mod roles;
 mod split_brain;
