@@ -12,7 +12,7 @@
 
 use crate::action::Action;
 use crate::agree::FEATURE_ATTRIBUTES;
-use crate::message::{Message, Status};
+use crate::message::{Message, Refusal, Status};
 use crate::meta::{
     self, Attributes, LoadedAttributes, PageWriter, TablePage, encode_attributes, encode_directory,
     encode_table_pages,
@@ -183,6 +183,10 @@ impl Volume {
     /// Says the whole table, as the one that counts.
     pub(super) fn tell_table(&mut self, node: NodeIdx, term: Term) {
         if !self.knows_attributes(node) {
+            // They were set after its hello: it may not join without them.
+            if !self.attributes.table.is_empty() {
+                self.refuse(node, Refusal::Feature);
+            }
             return;
         }
         let table: Vec<(String, Vec<u8>)> = self

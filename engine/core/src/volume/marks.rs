@@ -406,9 +406,9 @@ impl Volume {
         if self.marks.setting.is_some() {
             return Err(CommandError::InProgress);
         }
-        let mut members = self.peers.nodes().filter(|n| self.in_sync().has(*n));
         let takes = |n: &NodeIdx| self.peers.get(*n).session.data_link().is_some();
-        let old = members.find(|n| takes(n) && !self.knows_attributes(*n));
+        let mut takers = self.peers.nodes().filter(takes);
+        let old = takers.find(|n| !self.knows_attributes(*n));
         match (self.keeps_attributes(), old) {
             (false, _) => Err(CommandError::NoRoomForMarks(self.me)),
             (_, Some(node)) => Err(CommandError::NoRoomForMarks(node)),

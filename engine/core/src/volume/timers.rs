@@ -78,7 +78,7 @@ impl Volume {
 
     /// Nothing of it can time out or age.
     fn is_bare(&self) -> bool {
-        !self.keeps_log() && self.log.is_empty() && self.role.is_primary() && !self.flush.has_work()
+        !self.keeps_log() && self.log.is_empty() && self.role.is_primary()
     }
 
     fn time_out_sessions(&mut self) {
