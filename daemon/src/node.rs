@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::control::{Node, NodeSpec};
-use engine::front_end::{AttachError, Attachment, VolumeView};
+use engine::front_end::{AttachError, Attachment, ExportLabel, VolumeView};
 use engine::handover::Inherited;
 use engine::log::Log;
 use engine::node::NodeHandle;
@@ -71,7 +71,7 @@ impl Volumes for EngineVolumes {
         self.0.attach(volume, attachment)
     }
 
-    fn cut_off(&self, volume: &str, export: &str) {
+    fn cut_off(&self, volume: &str, export: &ExportLabel) {
         Volumes::cut_off(&*self.0, volume, export);
     }
 }

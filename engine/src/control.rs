@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 pub use engine_core::marks::{MARKS_MAX, MarkName, MarkNameError};
 
+use crate::front_end::ExportLabel;
 use crate::handover::{HandOverError, Legacy};
 
 /// What to do to one volume. Every request is answered exactly once.
@@ -98,8 +99,8 @@ pub enum Clients {
     Id(u64),
     /// All from this address.
     Address(String),
-    /// All that attached to this export.
-    Export(String),
+    /// All that attached to this export, whatever it is called now.
+    Export(ExportLabel),
 }
 
 /// How a request ended.
@@ -329,7 +330,7 @@ pub enum LinkState {
 pub struct ClientStatus {
     /// Names it on this node until the daemon ends.
     pub id: u64,
-    /// Export it attached to.
+    /// Export it attached to, by its name now.
     pub export: String,
     /// Its address, or `unix:<pid>`.
     pub address: String,

@@ -30,6 +30,7 @@ use engine_core::volume::Volume;
 use engine_ring::{Arena, BufSlice, Errno, FileId, Op as RingOp, Ring};
 
 use crate::backend::Store;
+pub use crate::label::ExportLabel;
 use crate::share::Share;
 use crate::token::{SHUTDOWN_TAG, Token};
 
@@ -121,7 +122,7 @@ impl BlockExtent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientInfo {
     /// Export or target it attached to.
-    pub export: String,
+    pub export: ExportLabel,
     /// Its address, or `unix:<pid>`.
     pub address: String,
     /// TLS of its connection.

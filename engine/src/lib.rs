@@ -22,6 +22,7 @@ mod driver;
 mod entry;
 pub mod front_end;
 pub mod handover;
+mod label;
 mod layer;
 mod link;
 pub mod log;

@@ -25,13 +25,14 @@ mod network;
 mod tls;
 
 pub use config::{Elsewhere, Limits, NbdConfig, NbdExport};
+pub use exports::check_exports;
 pub use handover::Malformed;
 pub use listener::{AdoptError, Listeners, NbdServer, StartError};
 pub use network::{Network, WrongNetwork};
 pub use tls::{NbdTls, Subject, SubjectRule, TlsError, TlsFiles, TlsIdentity, WrongSubject};
 
 use engine::control::{Clients, Node, Request};
-use engine::front_end::{AttachError, Attachment, VolumeView};
+use engine::front_end::{AttachError, Attachment, ExportLabel, VolumeView};
 use engine::node::NodeHandle;
 
 /// The volumes of this node, as a listener sees them.
@@ -42,9 +43,9 @@ pub trait Volumes: Send + Sync {
     /// Hands a negotiated client over. Errors: the socket was closed.
     fn attach(&self, volume: &str, attachment: Attachment) -> Result<(), AttachError>;
 
-    /// Cuts off all clients that attached to a volume as `export`, at once and without a word.
+    /// Cuts off all clients that attached to this export of a volume, at once and without a word.
     /// Returns before they are gone.
-    fn cut_off(&self, volume: &str, export: &str);
+    fn cut_off(&self, volume: &str, export: &ExportLabel);
 }
 
 impl Volumes for NodeHandle {
@@ -56,8 +57,8 @@ impl Volumes for NodeHandle {
         NodeHandle::attach(self, volume, attachment)
     }
 
-    fn cut_off(&self, volume: &str, export: &str) {
-        let clients = Clients::Export(export.to_owned());
+    fn cut_off(&self, volume: &str, export: &ExportLabel) {
+        let clients = Clients::Export(export.clone());
         // How many there were, and whether the volume is there, shows in who is left.
         self.request(
             volume,

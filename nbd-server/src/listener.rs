@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
+use engine::front_end::ExportLabel;
 use engine::log::{Level, Log};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, watch};
@@ -215,6 +216,11 @@ impl NbdServer {
     /// The exports now, in the order LIST names them.
     pub fn exports(&self) -> Vec<NbdExport> {
         self.shared.catalogue().exports()
+    }
+
+    /// The export of this name, to tell its clients from others; `None` if there is none.
+    pub fn label(&self, name: &str) -> Option<ExportLabel> {
+        self.shared.catalogue().label(name)
     }
 
     /// Serves other exports from now on. Attached clients are not touched, whatever happens to

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use engine::front_end::ClientInfo;
+use engine::front_end::{ClientInfo, ExportLabel};
 use engine::handover::{HandedClient, HandedVolume};
 
 use super::message::{Client, Lock, Message, PART_MAX, Role};
@@ -170,7 +170,7 @@ impl Given {
 fn announced(client: &HandedClient) -> Message {
     Message::Client(Client {
         volume: client.volume.clone(),
-        export: client.client.export.clone(),
+        export: client.client.export.name(),
         address: client.client.address.clone(),
         age_ms: client.age.as_millis() as u64,
         state_length: client.state.len() as u64,
@@ -181,7 +181,7 @@ fn handed(client: Client, socket: OwnedFd) -> HandedClient {
     HandedClient {
         volume: client.volume,
         client: ClientInfo {
-            export: client.export,
+            export: ExportLabel::new(&client.export),
             address: client.address,
             // A session under TLS is not given.
             tls: None,
@@ -216,7 +216,7 @@ mod tests {
             clients: vec![HandedClient {
                 volume: "vm".into(),
                 client: ClientInfo {
-                    export: "disk".into(),
+                    export: ExportLabel::new("disk"),
                     address: "unix:7".into(),
                     tls: None,
                 },
@@ -256,7 +256,9 @@ mod tests {
         let (sent, client) = (sample(), given.clients.pop().unwrap());
         assert_eq!(given.volumes, sent.volumes);
         assert!(client.state == sent.clients[0].state);
-        assert_eq!(client.client, sent.clients[0].client);
+        let who =
+            |client: &HandedClient| (client.client.export.name(), client.client.address.clone());
+        assert_eq!(who(&client), who(&sent.clients[0]));
         assert_eq!(client.age, sent.clients[0].age);
         assert!(given.daemon_lock.is_some() && given.engine_lock.is_some());
         assert!(given.take(Role::Nbd, "127.0.0.1:1").is_none());

@@ -11,7 +11,7 @@ use engine::control::{
     ClientStatus, ClientTls, DiskState, Done, Generation, IoCounters, LinkState, Node, Outcome,
     Reason, ReplicaStatus, Request, ResyncStatus, Role, State, VerifyReport, VolumeStatus,
 };
-use engine::front_end::{AttachError, Attachment, VolumeView};
+use engine::front_end::{AttachError, Attachment, ExportLabel, VolumeView};
 use engine::handover::{HandOverError, Legacy};
 use nbd_server::Volumes;
 use pollux_daemon::api::listen::{ApiSocket, serve_tcp};
@@ -92,7 +92,7 @@ impl Volumes for Fake {
         Err(AttachError::NotFound(volume.to_owned()))
     }
 
-    fn cut_off(&self, _: &str, _: &str) {}
+    fn cut_off(&self, _: &str, _: &ExportLabel) {}
 }
 
 /// Says yes to everything.

@@ -44,7 +44,7 @@ impl Client {
     pub(super) fn status(&self, now: Instant) -> ClientStatus {
         ClientStatus {
             id: self.id(),
-            export: self.info.export.clone(),
+            export: self.info.export.name(),
             address: self.info.address.clone(),
             tls: self.info.tls.as_deref().cloned(),
             age_seconds: self.age(now).as_secs(),

@@ -29,7 +29,7 @@ use crate::control::{
 use crate::driver::to_core;
 use crate::entry::Entry;
 use crate::front_end::{
-    BlockExtent, ClientInfo, Connection, Ctx, DrainReason, Service, VolumeView,
+    BlockExtent, ClientInfo, Connection, Ctx, DrainReason, ExportLabel, Service, VolumeView,
 };
 use crate::layer::faulty::Faults;
 use crate::log::Silent;
@@ -404,7 +404,7 @@ impl Bench {
         let node = &mut self.nodes[0];
         let socket = node.client;
         let client = ClientInfo {
-            export: "v".into(),
+            export: ExportLabel::new("v"),
             address: "test".into(),
             tls: None,
         };
@@ -550,7 +550,7 @@ fn a_client_that_is_handed_over_keeps_its_stream_and_the_volume_stops_cleanly() 
     let (mine, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let outcomes = Arc::clone(&bench.outcomes);
     let client = ClientInfo {
-        export: "v".into(),
+        export: ExportLabel::new("v"),
         address: "unix:7".into(),
         tls: None,
     };

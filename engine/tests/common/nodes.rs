@@ -11,7 +11,7 @@ use engine::control::{
     Allocation, Backing, Cache, Done, Node, NodeSpec, Outcome, Polling, Request, VolumeSpec,
     VolumeStatus, WritePolicy,
 };
-use engine::front_end::{Attachment, ClientInfo};
+use engine::front_end::{Attachment, ClientInfo, ExportLabel};
 use engine::log::{Line, Log};
 use engine::node::{NodeHandle, start};
 
@@ -128,7 +128,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub fn attach(node: &NodeHandle, volume: &str) -> Client {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let client = ClientInfo {
-        export: volume.into(),
+        export: ExportLabel::new(volume),
         address: "unix:1".into(),
         tls: None,
     };

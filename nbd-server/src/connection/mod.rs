@@ -32,7 +32,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::front_end::{BlockExtent, Connection, Ctx, DrainReason, ExtentKind};
+use engine::front_end::{BlockExtent, Connection, Ctx, DrainReason, ExportLabel, ExtentKind};
 use engine::log::{Level, Line, Log};
 use engine_core::action::Outcome;
 use engine_core::event::ReqId;
@@ -58,7 +58,7 @@ const RETRY: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub(crate) struct Who {
     pub(crate) volume: String,
-    pub(crate) export: String,
+    pub(crate) export: ExportLabel,
     pub(crate) address: String,
     pub(crate) log: Arc<dyn Log>,
     /// Its place at the export.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use engine::control::Attach;
-use engine::front_end::{Service, VolumeView};
+use engine::front_end::{ExportLabel, Service, VolumeView};
 use nbd_proto::{
     BlockSizes, ExportInfo, ExportName, Exports, Features, ListEntry, NbdUri, Refusal,
 };
@@ -33,7 +33,8 @@ struct Entry {
     export: NbdExport,
     allow: Vec<Network>,
     subjects: Vec<SubjectRule>,
-    /// Outlives the entry: exports change under their clients.
+    /// This and the occupancy outlive the entry: exports change under their clients.
+    label: ExportLabel,
     occupancy: Arc<Occupancy>,
 }
 
@@ -79,6 +80,8 @@ impl Catalogue {
             };
             if let Some(old) = self.entries.iter().find(same) {
                 entry.occupancy = old.occupancy.clone();
+                entry.label = old.label.clone();
+                entry.label.rename(name);
             }
         }
         Ok(Catalogue {
@@ -95,12 +98,19 @@ impl Catalogue {
         exports.map(|entry| entry.export.clone()).collect()
     }
 
+    /// The export of this name, for its clients.
+    pub(crate) fn label(&self, name: &str) -> Option<ExportLabel> {
+        let mut entries = self.entries.iter();
+        let entry = entries.find(|entry| entry.name.as_str() == name)?;
+        Some(entry.label.clone())
+    }
+
     /// Promises an export to a client. `None` if it is not there any more, or taken.
     pub(crate) fn claim(&self, name: &ExportName, address: &str) -> Option<Claim> {
         let entry = self.entries.iter().find(|entry| entry.name == *name)?;
         let NbdExport { volume, spec } = &entry.export;
-        let (seat, before) = entry.occupancy.enter(spec.attach, &spec.name, address)?;
-        Some(Claim::new(volume, seat, before))
+        let (seat, before) = entry.occupancy.enter(spec.attach, address)?;
+        Some(Claim::new(volume, entry.label.clone(), seat, before))
     }
 
     fn info(&self, entry: &Entry) -> Result<ExportInfo, Refusal> {
@@ -152,6 +162,11 @@ impl Catalogue {
     }
 }
 
+/// Checks exports as [`crate::NbdServer::set_exports`] does. Errors: the first that is wrong.
+pub fn check_exports(exports: &[NbdExport]) -> Result<(), StartError> {
+    entries(exports).map(drop)
+}
+
 /// Checks every export. Errors: the first that is wrong.
 fn entries(exports: &[NbdExport]) -> Result<Vec<Entry>, StartError> {
     let mut entries: Vec<Entry> = Vec::with_capacity(exports.len());
@@ -192,6 +207,7 @@ fn entries(exports: &[NbdExport]) -> Result<Vec<Entry>, StartError> {
             export: export.clone(),
             allow,
             subjects: subjects.collect::<Result<_, _>>()?,
+            label: ExportLabel::new(name),
             occupancy: Arc::default(),
         });
     }

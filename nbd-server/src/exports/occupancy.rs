@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::control::Attach;
+use engine::front_end::ExportLabel;
 use tokio::sync::watch;
 
 /// The clients of one export.
@@ -23,8 +24,6 @@ pub(crate) struct Seat {
 /// A client that has a seat.
 #[derive(Clone, Debug)]
 pub(crate) struct Holder {
-    /// Name of the export when it attached.
-    pub(crate) export: String,
     address: String,
     held: watch::Receiver<()>,
 }
@@ -53,12 +52,7 @@ impl Occupancy {
     }
 
     /// A seat, and those who must be gone before it is taken. `None` if one is not to be had.
-    pub(crate) fn enter(
-        &self,
-        attach: Attach,
-        export: &str,
-        address: &str,
-    ) -> Option<(Seat, Vec<Holder>)> {
+    pub(crate) fn enter(&self, attach: Attach, address: &str) -> Option<(Seat, Vec<Holder>)> {
         let mut holders = self.lock();
         holders.retain(Holder::is_here);
         let before = match attach {
@@ -68,7 +62,6 @@ impl Occupancy {
         };
         let (sender, held) = watch::channel(());
         holders.push(Holder {
-            export: export.to_owned(),
             address: address.to_owned(),
             held,
         });
@@ -84,15 +77,18 @@ impl Occupancy {
 pub(crate) struct Claim {
     /// The volume behind it.
     pub(crate) volume: String,
+    /// Which export.
+    pub(crate) label: ExportLabel,
     /// Held as long as the client is attached.
     pub(crate) seat: Arc<Seat>,
     before: Vec<Holder>,
 }
 
 impl Claim {
-    pub(crate) fn new(volume: &str, seat: Seat, before: Vec<Holder>) -> Claim {
+    pub(crate) fn new(volume: &str, label: ExportLabel, seat: Seat, before: Vec<Holder>) -> Claim {
         Claim {
             volume: volume.to_owned(),
+            label,
             seat: Arc::new(seat),
             before,
         }
@@ -112,29 +108,29 @@ mod tests {
     #[test]
     fn a_shared_export_seats_everybody() {
         let occupancy = Occupancy::default();
-        let first = occupancy.enter(Attach::Shared, "vm", "a").unwrap();
+        let first = occupancy.enter(Attach::Shared, "a").unwrap();
         assert_eq!(occupancy.taken_by(Attach::Shared), None);
-        let second = occupancy.enter(Attach::Shared, "vm", "b").unwrap();
+        let second = occupancy.enter(Attach::Shared, "b").unwrap();
         assert!(first.1.is_empty() && second.1.is_empty());
     }
 
     #[test]
     fn an_exclusive_export_seats_one_until_it_has_gone() {
         let occupancy = Occupancy::default();
-        let (first, _) = occupancy.enter(Attach::Exclusive, "vm", "a").unwrap();
+        let (first, _) = occupancy.enter(Attach::Exclusive, "a").unwrap();
         assert_eq!(occupancy.taken_by(Attach::Exclusive), Some("a".to_owned()));
-        assert!(occupancy.enter(Attach::Exclusive, "vm", "b").is_none());
+        assert!(occupancy.enter(Attach::Exclusive, "b").is_none());
         drop(first);
         assert_eq!(occupancy.taken_by(Attach::Exclusive), None);
-        assert!(occupancy.enter(Attach::Exclusive, "vm", "b").is_some());
+        assert!(occupancy.enter(Attach::Exclusive, "b").is_some());
     }
 
     #[tokio::test]
     async fn a_takeover_waits_for_all_who_sat_before() {
         let occupancy = Occupancy::default();
-        let (first, _) = occupancy.enter(Attach::Takeover, "vm", "a").unwrap();
-        let (second, before) = occupancy.enter(Attach::Takeover, "vm", "b").unwrap();
-        let mut claim = Claim::new("vm", second, before);
+        let (first, _) = occupancy.enter(Attach::Takeover, "a").unwrap();
+        let (second, before) = occupancy.enter(Attach::Takeover, "b").unwrap();
+        let mut claim = Claim::new("vm", ExportLabel::new("vm"), second, before);
         let gone = claim.predecessor().unwrap().gone();
         drop(first);
         gone.await;

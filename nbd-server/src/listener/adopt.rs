@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use engine::front_end::{AttachError, Attachment, Connection, Ctx};
+use engine::front_end::{AttachError, Attachment, ClientInfo, Connection, Ctx};
 use engine::handover::HandedClient;
 use nbd_proto::{ExportName, Exports, Refusal};
 
@@ -59,7 +59,7 @@ impl NbdServer {
             state,
             ..
         } = client;
-        let (agreed, early) = handover::decode(&client.export, &state)?;
+        let (agreed, early) = handover::decode(&client.export.name(), &state)?;
         let catalogue = shared.catalogue();
         let exports = ClientExports {
             catalogue: &catalogue,
@@ -81,7 +81,7 @@ impl NbdServer {
         let limits = shared.limits;
         let who = Who {
             volume: volume.clone(),
-            export: client.export.clone(),
+            export: claim.label.clone(),
             address: client.address.clone(),
             log: shared.client_log.clone(),
             _seat: claim.seat,
@@ -89,6 +89,10 @@ impl NbdServer {
         let make = move |ctx: &mut Ctx<'_>| {
             ctx.set_age(age);
             Box::new(NbdConnection::open(&agreed, early, who, limits, ctx)) as Box<dyn Connection>
+        };
+        let client = ClientInfo {
+            export: claim.label,
+            ..client
         };
         let attachment = Attachment {
             socket,

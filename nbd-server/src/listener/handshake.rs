@@ -240,10 +240,10 @@ async fn attach(chosen: Chosen, origin: &Origin, shared: &Arc<Shared>) {
         let text = format!("client {address} of export `{export}` is closed: {why}");
         shared.complain(level, &text);
     };
-    let volume = claim.volume.clone();
+    let (volume, label) = (claim.volume.clone(), claim.label.clone());
     let replaced = async {
         while let Some(before) = claim.predecessor() {
-            shared.volumes.cut_off(&volume, &before.export);
+            shared.volumes.cut_off(&volume, &label);
             // Not gone yet: it is told again.
             let _ = tokio::time::timeout(REPLACE_EVERY, before.gone()).await;
         }
@@ -257,13 +257,13 @@ async fn attach(chosen: Chosen, origin: &Origin, shared: &Arc<Shared>) {
     };
     let who = Who {
         volume: volume.clone(),
-        export: export.clone(),
+        export: label.clone(),
         address: address.clone(),
         log: shared.client_log.clone(),
         _seat: claim.seat,
     };
     let client = ClientInfo {
-        export: export.clone(),
+        export: label,
         address: address.clone(),
         tls,
     };

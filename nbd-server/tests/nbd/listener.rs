@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::{Server, config, connect_unix, export, socket_config};
-use engine::front_end::{AttachError, Attachment, Service, VolumeView};
+use engine::front_end::{AttachError, Attachment, ExportLabel, Service, VolumeView};
 use nbd_proto::{OptionCode, OptionReplyKind};
 use nbd_server::{Elsewhere, Limits, Volumes};
 
@@ -62,7 +62,7 @@ impl Volumes for Table {
 
     fn attach(&self, volume: &str, attachment: Attachment) -> Result<(), AttachError> {
         let Attachment { socket, client, .. } = attachment;
-        assert_eq!(client.export, volume);
+        assert_eq!(client.export.name(), volume);
         self.attached
             .lock()
             .unwrap()
@@ -70,7 +70,7 @@ impl Volumes for Table {
         Ok(())
     }
 
-    fn cut_off(&self, _: &str, _: &str) {}
+    fn cut_off(&self, _: &str, _: &ExportLabel) {}
 }
 
 fn secondary() -> Service {

@@ -179,7 +179,7 @@ fn a_client_whose_export_changed_is_closed_without_a_word() {
         change(&mut spec.volumes[0]);
         let next = start(&spec, legacy.inherited, open);
         for client in legacy.clients {
-            let export = client.client.export.clone();
+            let export = client.client.export.name();
             match next.server.nbd.adopt(client) {
                 Ok(()) => assert_eq!(export, "sealed"),
                 Err(AdoptError::Refused(text)) => assert_eq!((&*export, &*text), ("disk", why)),

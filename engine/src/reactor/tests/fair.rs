@@ -74,7 +74,7 @@ impl Loads {
             let node = &mut bench.nodes[0];
             let socket = node.links.pop_front().unwrap();
             let client = ClientInfo {
-                export: "v".into(),
+                export: ExportLabel::new("v"),
                 address: "test".into(),
                 tls: None,
             };

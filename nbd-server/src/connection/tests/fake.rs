@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use engine::front_end::{BlockExtent, ExtentKind};
+use engine::front_end::{BlockExtent, ExportLabel, ExtentKind};
 use engine::log::{Line, Log};
 use engine_core::action::Outcome;
 use engine_core::event::{Op, ReqId};
@@ -245,7 +245,7 @@ impl World {
         let log = Arc::new(Lines::default());
         let who = Who {
             volume: "vm".to_owned(),
-            export: "disk".to_owned(),
+            export: ExportLabel::new("disk"),
             address: "unix:7".to_owned(),
             log: log.clone(),
             _seat: Default::default(),
