@@ -14,8 +14,9 @@ use std::time::Duration;
 use engine::control::{Clients, Refusal, RefusalKind, Request};
 
 use crate::api::body::{LinkState, Problem, Replica, State, VolumeEntry};
+use crate::config::edit::EditError;
 use crate::config::units::show_bytes;
-use crate::config::{Diagnostic, Loaded};
+use crate::config::{Diagnostic, Loaded, Severity};
 use crate::exit::Exit;
 
 /// Why a command did not do what was asked.
@@ -122,6 +123,56 @@ pub fn certificates_unusable(loaded: &Loaded, found: &Diagnostic) -> Failure {
 pub fn tls_init_failed(dir: &Path, source: &io::Error) -> Failure {
     let text = format!("no certificates were made in {}: {source}", dir.display());
     Failure::new(Exit::Failed, "E127", text)
+}
+
+/// An export that the volume does not have.
+pub fn no_such_export(name: &str, volume: &str, nearest: Option<&str>, known: &[&str]) -> Failure {
+    let text = format!("volume {volume} has no export {name}");
+    Failure::new(Exit::NotFound, "E128", text).hint(match (nearest, known) {
+        (Some(nearest), _) => format!("did you mean {nearest}?"),
+        (None, []) => format!("add it: pollux export nbd add {volume} {name}"),
+        (None, known) => format!("its exports: {}", known.join(", ")),
+    })
+}
+
+/// The file does not hold what is to be changed.
+pub fn cannot_edit(path: &Path, why: &EditError) -> Failure {
+    let text = format!("{} is not changed: {why}", path.display());
+    Failure::new(Exit::Failed, "E136", text).hint("change it by hand, then: pollux config apply")
+}
+
+/// What the file would be has errors.
+pub fn edit_is_wrong(after: &Loaded) -> Failure {
+    let mut text = format!("{} is not changed: it would have", after.path.display());
+    let errors = after.diagnostics.iter();
+    let errors = errors.filter(|found| found.severity == Severity::Error);
+    for (index, found) in errors.enumerate() {
+        let comma = if index == 0 { "" } else { ";" };
+        let _ = write!(text, "{comma} {} {}", found.code, found.text);
+        if !found.label.is_empty() {
+            let _ = write!(text, " ({})", found.label);
+        }
+    }
+    Failure::new(Exit::Config, "E137", text)
+}
+
+/// The file cannot be replaced.
+pub fn cannot_write(path: &Path, source: &io::Error) -> Failure {
+    let text = format!(
+        "{} is not changed: it cannot be written: {source}",
+        path.display()
+    );
+    Failure::new(Exit::Failed, "E138", text)
+        .hint("the daemon writes it; change it by hand, then: pollux config apply")
+}
+
+/// The running node is no longer in its file.
+pub fn node_left_the_file(path: &Path, node: &str) -> Failure {
+    let text = format!(
+        "{} has no node {node} any more; nothing is changed",
+        path.display()
+    );
+    Failure::new(Exit::Config, "E139", text)
 }
 
 /// `--node` names nobody.

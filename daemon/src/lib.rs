@@ -18,5 +18,6 @@ pub mod demo;
 pub mod exit;
 pub mod explain;
 mod handover;
+pub mod live;
 pub mod node;
 pub mod serve;

@@ -384,6 +384,17 @@ pub(crate) fn attach_word(attach: control::Attach) -> &'static str {
     }
 }
 
+/// Answer of `POST /api/v1/config/apply`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedReport {
+    /// Exports of this node now.
+    pub exports: usize,
+    /// What differs from the running node and needs a restart.
+    pub restart: Vec<String>,
+    /// For people.
+    pub text: String,
+}
+
 /// Body of an answer to a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
@@ -584,6 +595,58 @@ pub mod ask {
     pub struct Demote {
         /// Drain and close attached clients.
         pub disconnect: bool,
+    }
+
+    /// `POST …/exports/add`.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct ExportAdd {
+        /// Name that clients ask for.
+        pub name: String,
+        /// Refuses writes.
+        #[serde(default)]
+        pub read_only: bool,
+        /// Text for LIST.
+        #[serde(default)]
+        pub description: String,
+        /// Networks that may attach.
+        #[serde(default)]
+        pub allow: Vec<String>,
+        /// Whose certificates may attach.
+        #[serde(default)]
+        pub allow_subjects: Vec<String>,
+        /// `shared`, `exclusive` or `takeover`.
+        #[serde(default)]
+        pub attach: Option<String>,
+    }
+
+    /// `POST …/exports/remove`.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct ExportRemove {
+        /// Its name.
+        pub name: String,
+        /// Cut its clients off.
+        #[serde(default)]
+        pub disconnect: bool,
+    }
+
+    /// `POST …/exports/rename`.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct ExportRename {
+        /// Its name.
+        pub old: String,
+        /// Its name from then on.
+        pub new: String,
+    }
+
+    /// `POST …/disconnect`.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Disconnect {
+        /// Number or address of a client.
+        pub client: String,
     }
 
     /// `POST …/resync/start`.

@@ -9,6 +9,7 @@
 //! exit code of the command line. Nothing here holds state of volumes.
 
 pub mod body;
+mod export;
 pub mod listen;
 mod marks;
 mod metrics;
@@ -32,6 +33,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{self, Config, nearest};
 use crate::explain::{self, Failure};
+use crate::live::Live;
 
 /// Longest request body that is read, in bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -40,6 +42,7 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 pub struct Shared {
     node: Arc<dyn Node>,
     facts: Facts,
+    live: Option<Live>,
     draining: AtomicBool,
 }
 
@@ -80,8 +83,28 @@ impl Shared {
         Arc::new(Shared {
             node,
             facts,
+            live: None,
             draining: AtomicBool::new(false),
         })
+    }
+
+    /// The same of a node that follows its file.
+    pub fn with_live(node: Arc<dyn Node>, facts: Facts, live: Live) -> Arc<Shared> {
+        Arc::new(Shared {
+            node,
+            facts,
+            live: Some(live),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// What follows the file, if the node does.
+    pub fn live(&self) -> Option<&Live> {
+        self.live.as_ref()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// From now on changes are refused; status goes on.
@@ -114,7 +137,7 @@ impl Shared {
 
     /// Asks the engine for one change of a configured volume.
     async fn change(&self, name: &str, request: Request) -> Result<Done, Failure> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Err(explain::draining());
         }
         let asked = explain::asked(&request);
@@ -218,6 +241,20 @@ fn changing() -> Router<Arc<Shared>> {
             "/api/v1/volumes/{name}/verify",
             get(verify::latest).post(verify::start),
         )
+        .route("/api/v1/volumes/{name}/exports/add", post(export::add))
+        .route(
+            "/api/v1/volumes/{name}/exports/remove",
+            post(export::remove),
+        )
+        .route(
+            "/api/v1/volumes/{name}/exports/rename",
+            post(export::rename),
+        )
+        .route(
+            "/api/v1/volumes/{name}/disconnect",
+            post(export::disconnect),
+        )
+        .route("/api/v1/config/apply", post(export::apply))
         .method_not_allowed_fallback(|uri: Uri| async move { explain::no_such_route(uri.path()) })
 }
 

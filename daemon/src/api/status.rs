@@ -93,8 +93,12 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         Polling::Latency => "latency",
         Polling::Cpu => "cpu",
     };
-    let exports = volume.nbd.iter();
-    let exports = exports.map(|export| declared_export(&shared.facts.nbd, export));
+    let (transports, exports) = match shared.live() {
+        Some(live) => (live.transports(), live.exports(name)),
+        None => (shared.facts.nbd.clone(), volume.nbd.clone()),
+    };
+    let exports = exports.iter();
+    let exports = exports.map(|export| declared_export(&transports, export));
     Ok(Declared {
         backing,
         replicas: volume.replicas.clone(),
@@ -108,10 +112,7 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
 }
 
 /// An export as it is declared, with its URIs.
-pub(super) fn declared_export(
-    transports: &[(Transport, bool)],
-    export: &NbdExportSpec,
-) -> DeclaredExport {
+fn declared_export(transports: &[(Transport, bool)], export: &NbdExportSpec) -> DeclaredExport {
     DeclaredExport {
         name: export.name.clone(),
         read_only: export.read_only,

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{Place, output};
+use crate::api::body::{AppliedReport, ask};
 use crate::config::{DiagnosticReport, Loaded};
 use crate::exit::Exit;
 use crate::explain::{Failure, counted};
@@ -13,9 +14,28 @@ use crate::explain::{Failure, counted};
 #[command(after_help = "\
 EXAMPLES
   pollux config check
-  pollux config check --config lab.toml --json")]
+  pollux config apply")]
 pub(super) enum Config {
     Check(Check),
+    Apply(Apply),
+}
+
+/// Have the running node take over what the file says now
+///
+/// Exports and certificates hold at once, and attached clients stay. Anything else that differs is
+/// named and needs a restart. A file with errors changes nothing. SIGHUP does the same.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXIT CODES
+  0 the file is in force   9 errors, or it cannot be read   10 parts of it need a restart
+
+EXAMPLES
+  pollux config apply
+  pollux config apply --json")]
+pub(super) struct Apply {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Find every error and risk in the file; change nothing
@@ -46,7 +66,10 @@ struct Report {
 
 impl Config {
     pub(super) fn run(self, place: &Place) -> Result<Exit, Failure> {
-        let Config::Check(check) = self;
+        let check = match self {
+            Config::Check(check) => check,
+            Config::Apply(apply) => return apply.run(place),
+        };
         let mut loaded = place.load()?;
         place.look_at_certificates(&mut loaded);
         match check.json {
@@ -57,6 +80,23 @@ impl Config {
             Exit::Done
         } else {
             Exit::Config
+        })
+    }
+}
+
+impl Apply {
+    fn run(self, place: &Place) -> Result<Exit, Failure> {
+        let daemon = place.daemon()?;
+        let path = "/api/v1/config/apply";
+        let applied = daemon.post(path, &ask::Nothing {}, Some(super::CHANGE_MAX));
+        let applied: AppliedReport = super::block_on(applied)?;
+        match self.json {
+            true => output::say_json(&applied),
+            false => output::say(&format!("{}\n", applied.text)),
+        }
+        Ok(match applied.restart.is_empty() {
+            true => Exit::Done,
+            false => Exit::Partial,
         })
     }
 }

@@ -3,6 +3,7 @@
 mod config;
 mod confirm;
 mod demote;
+mod export;
 mod mark;
 mod output;
 mod peer;
@@ -88,6 +89,8 @@ enum Verb {
     Resync(resync::Resync),
     Verify(verify::Verify),
     #[command(subcommand)]
+    Export(export::Export),
+    #[command(subcommand)]
     Config(config::Config),
     #[command(subcommand)]
     Tls(tls::Tls),
@@ -143,6 +146,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Some(Verb::Peer(verb)) => verb.run(place),
         Some(Verb::Resync(verb)) => verb.run(place),
         Some(Verb::Verify(verb)) => verb.run(place),
+        Some(Verb::Export(verb)) => verb.run(place),
         Some(Verb::Config(verb)) => verb.run(place),
         Some(Verb::Tls(verb)) => verb.run(),
         Some(Verb::Version(verb)) => verb.run(),

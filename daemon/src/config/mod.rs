@@ -11,6 +11,7 @@
 
 mod check;
 mod diagnostic;
+pub mod edit;
 mod endpoint;
 mod file;
 mod nearest;

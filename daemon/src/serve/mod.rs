@@ -27,8 +27,7 @@ use std::time::{Duration, Instant};
 use engine::control::{Backing, Node, NodeSpec, Role as VolumeRole};
 use engine::handover::{HandOverError, Inherited, Legacy};
 use engine::log::Log;
-use nbd_proto::{ExportName, NbdUri};
-use nbd_server::{Elsewhere, NbdConfig, NbdServer, NbdTls};
+use nbd_server::{NbdConfig, NbdServer, NbdTls};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -40,6 +39,7 @@ use crate::config::{Loaded, Node as NodeConfig};
 use crate::exit::Exit;
 use crate::explain::{self, Failure, counted};
 use crate::handover::{self, Answer, Door, Given, Listener, Offer, Predecessor, Role};
+use crate::live::{self, Live};
 use crate::node::{StartNode, Started};
 use lock::DataDirLock;
 use queued_log::QueuedLog;
@@ -74,7 +74,7 @@ pub fn run(
     log_warnings(loaded);
     descriptors::raise_limit();
     // Before another process is asked to give anything.
-    let tls = nbd_tls(loaded, node)?;
+    let tls = live::tls_of(loaded, node)?;
     let (given, predecessor, lock) = match takeover {
         Some(how) => take_over(loaded, node, how)?,
         None => (Given::default(), None, DataDirLock::take(&node.data_dir)?),
@@ -150,7 +150,7 @@ struct Session {
     engine: Arc<dyn Node>,
     spec: NodeSpec,
     nbd_config: NbdConfig,
-    nbd: NbdServer,
+    nbd: Arc<NbdServer>,
     shared: Arc<Shared>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     /// Copies of the API's sockets.
@@ -168,9 +168,13 @@ impl Daemon<'_> {
         let log: Arc<dyn Log> = Arc::new(
             QueuedLog::start().map_err(|why| explain::cannot_run("the log did not start", &why))?,
         );
+        let mut is_back = false;
         loop {
             let from = predecessor.take();
             let (session, stop) = self.start(given, from, &log, &mut signals).await?;
+            if is_back {
+                session.reload().await;
+            }
             let stop = match stop {
                 Some(name) => Stop::Signal(name),
                 None => self.wait(&session, &mut signals).await,
@@ -181,7 +185,11 @@ impl Daemon<'_> {
             };
             match ended {
                 Ended::Over(exit) => return Ok(exit),
-                Ended::Back(back) => given = back,
+                Ended::Back(back) => {
+                    given = back;
+                    // It began with the file as it was then.
+                    is_back = true;
+                }
             }
         }
     }
@@ -197,7 +205,7 @@ impl Daemon<'_> {
     ) -> Result<(Session, Option<&'static str>), Failure> {
         let began = Instant::now();
         let facts = Facts::of(&self.loaded.config, self.node);
-        let mut nbd_config = nbd_config(self.loaded, self.node, &facts.spec);
+        let mut nbd_config = live::nbd_config(self.loaded, self.node);
         nbd_config.tls = self.tls.clone();
         let prepared = self
             .prepare(&facts.spec, &nbd_config, &mut given, log, signals)
@@ -290,9 +298,10 @@ impl Daemon<'_> {
         let cannot = |source| explain::cannot_run("sockets cannot be copied", &source);
         let (listeners, api_file) = copied.map_err(cannot)?;
         let nbd = NbdServer::start_with(&nbd_config, volumes, log.clone(), nbd);
-        let nbd = nbd.map_err(|why| explain::nbd_did_not_start(&why))?;
+        let nbd = Arc::new(nbd.map_err(|why| explain::nbd_did_not_start(&why))?);
         let spec = facts.spec.clone();
-        let shared = Shared::new(engine.clone(), facts);
+        let live = Live::new(self.loaded, self.node, self.tls.clone(), nbd.clone());
+        let shared = Shared::with_live(engine.clone(), facts, live);
         let own_uid = rustix::process::geteuid().as_raw();
         let all = api::router(shared.clone(), Access::All);
         api_socket.own_file();
@@ -349,7 +358,13 @@ impl Daemon<'_> {
                 }
             };
             let offer = tokio::select! {
-                name = signals.next() => return Stop::Signal(name),
+                name = signals.next_or_reload() => match name {
+                    Some(name) => return Stop::Signal(name),
+                    None => {
+                        session.reload().await;
+                        continue;
+                    }
+                },
                 offer = knock => offer,
             };
             let Some(mut offer) = offer else {
@@ -486,6 +501,22 @@ fn is_in_memory(volume: &engine::control::VolumeSpec) -> bool {
 }
 
 impl Session {
+    /// Takes over what the file says now; what happened is in the log.
+    async fn reload(&self) {
+        let Some(live) = self.shared.live() else {
+            return;
+        };
+        notify::reloading();
+        match live.apply().await {
+            Ok(applied) => info!(code = "I129", "{}", applied.text(live.path())),
+            Err(failure) => {
+                let text = failure.text.replace('\n', " ");
+                warn!(code = &*failure.code, "the file is not taken over: {text}");
+            }
+        }
+        notify::send("READY=1");
+    }
+
     /// Seats the clients another process gave; how many. The others are closed, with a line each.
     fn seat(&self, given: &mut Given, missing: &[Missing]) -> usize {
         let missing: HashMap<&str, &str> = missing
@@ -558,41 +589,6 @@ impl Session {
         }
         drained
     }
-}
-
-/// The node's certificates and where they are asked for. Errors: exit 9, with the finding.
-fn nbd_tls(loaded: &Loaded, node: &NodeConfig) -> Result<Option<NbdTls>, Failure> {
-    let identity = node
-        .nbd_identity()
-        .map_err(|found| explain::certificates_unusable(loaded, &found))?;
-    Ok(identity.map(|identity| NbdTls {
-        identity,
-        tcp_required: node.nbd_tcp_needs_tls(),
-        unix_required: node.nbd_socket_needs_tls(),
-    }))
-}
-
-fn nbd_config(loaded: &Loaded, node: &NodeConfig, spec: &NodeSpec) -> NbdConfig {
-    let others = loaded
-        .config
-        .nodes
-        .iter()
-        .filter(|other| other.name.value != spec.name);
-    let default_export = ExportName::new("").expect("the empty name is one");
-    let elsewhere = |other: &NodeConfig| {
-        Some(Elsewhere {
-            node: other.name.value.clone(),
-            uri: NbdUri {
-                transport: other.nbd_tcp()?,
-                export: default_export.clone(),
-            },
-            tls: other.nbd_tcp_needs_tls(),
-        })
-    };
-    let mut config = NbdConfig::of(spec);
-    config.limits = node.nbd_limits;
-    config.elsewhere = others.filter_map(elsewhere).collect();
-    config
 }
 
 /// Starts the engine; a signal that comes meanwhile is returned beside it, a second one ends the
@@ -701,10 +697,11 @@ fn start_line(spec: &NodeSpec, node: &NodeConfig, engine: &dyn Node) -> String {
     line
 }
 
-/// SIGTERM and SIGINT, from before anything is started.
+/// SIGTERM, SIGINT and SIGHUP, from before anything is started.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    reload: Signal,
 }
 
 impl Signals {
@@ -715,7 +712,21 @@ impl Signals {
         Ok(Signals {
             terminate: take(SignalKind::terminate())?,
             interrupt: take(SignalKind::interrupt())?,
+            reload: take(SignalKind::hangup())?,
         })
+    }
+
+    /// A signal to stop, or `None`: the file is to be taken over.
+    async fn next_or_reload(&mut self) -> Option<&'static str> {
+        let (came, name) = tokio::select! {
+            came = self.terminate.recv() => (came, Some("SIGTERM")),
+            came = self.interrupt.recv() => (came, Some("SIGINT")),
+            came = self.reload.recv() => (came, None),
+        };
+        match came {
+            Some(()) => name,
+            None => pending().await,
+        }
     }
 
     async fn next(&mut self) -> &'static str {

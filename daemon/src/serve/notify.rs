@@ -18,6 +18,13 @@ pub(super) fn send(state: &str) {
     }
 }
 
+/// The file is being taken over; `READY=1` follows.
+pub(super) fn reloading() {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+    send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+}
+
 fn send_to(socket: &[u8], state: &str) -> io::Result<()> {
     let address = match socket {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,

@@ -1,5 +1,7 @@
 use super::*;
-use crate::api::body::{Client, ClientTls, Generation, Io, Reason, Role, STATUS_SCHEMA};
+use crate::api::body::{
+    Client, ClientTls, Declared, Generation, Io, Reason, Role, STATUS_SCHEMA, VOLUME_SCHEMA,
+};
 
 fn replica(node: &str, disk_state: DiskState, link_state: LinkState) -> Replica {
     let node = node.to_owned();
@@ -150,4 +152,61 @@ fn a_verify_says_what_differs_and_what_to_do() {
         "1 GiB of vm-store compared, 8 KiB differ\n  differs at 4096, 8192 bytes\n\
          next: pollux resync start vm-store --from NODE\n"
     );
+}
+
+fn exporting() -> VolumeReport {
+    let export = |name: &str| DeclaredExport {
+        name: name.into(),
+        read_only: name == "nightly",
+        description: String::new(),
+        allow: Vec::new(),
+        allow_subjects: Vec::new(),
+        needs_tls: false,
+        attach: "shared".into(),
+        default: false,
+        uris: vec![format!("nbd://alpha/{name}")],
+    };
+    let mut subjects = export("vm-store");
+    subjects.allow_subjects = vec!["CN=hyper1".into()];
+    VolumeReport {
+        schema: VOLUME_SCHEMA.into(),
+        node: "alpha".into(),
+        declared: Declared {
+            backing: "memory".into(),
+            replicas: vec!["alpha".into()],
+            write_policy: "written".into(),
+            allocation: "thin".into(),
+            cache: "direct".into(),
+            polling: "balanced".into(),
+            min_copies: 1,
+            nbd: vec![subjects, export("nightly")],
+        },
+        status: resyncing().volumes.pop(),
+    }
+}
+
+#[test]
+fn exports_are_listed_with_how_many_use_them() {
+    let expected = "\
+VOLUME    EXPORT    CLIENTS  ACCESS                    URI
+vm-store  vm-store  1        read-write tls CN=hyper1  nbd://alpha/vm-store
+vm-store  nightly   0        read-only                 nbd://alpha/nightly
+";
+    assert_eq!(exports(&[exporting()]), expected);
+}
+
+#[test]
+fn clients_of_exports_are_told_apart() {
+    let now = "2026-11-20T15:04:56Z".parse().unwrap();
+    let expected = "\
+volume vm-store on alpha
+export vm-store  read-write tls CN=hyper1
+       nbd://alpha/vm-store
+export nightly  read-only
+       nbd://alpha/nightly
+
+CLIENT  ADDRESS          EXPORT    AGE        READ     WRITTEN  TLS
+17      10.0.0.40:51000  vm-store  1 h 2 min  0 (0 B)  0 (0 B)  TLS 1.3 CN=hyper1
+";
+    assert_eq!(export_clients("vm-store", &exporting(), now), expected);
 }

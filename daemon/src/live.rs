@@ -1,0 +1,331 @@
+//! What of the configuration changes while the node runs: NBD exports and certificates.
+//!
+//! ```text
+//!  file ─► checked whole ─► exports and certificates ─► NbdServer, at once
+//!            └ errors: nothing changes   └ anything else that differs: named, needs a restart
+//! ```
+//!
+//! The file is the one home of what is declared: a verb that changes an export edits it, checked
+//! before, and then takes it over like `config apply`. Clients that are attached stay.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use engine::control::{NbdExportSpec, NodeSpec, VolumeSpec};
+use engine::front_end::ExportLabel;
+use nbd_proto::{ExportName, NbdUri, Transport};
+use nbd_server::{Elsewhere, Limits, NbdConfig, NbdExport, NbdServer, NbdTls};
+use tokio::sync::Mutex;
+
+use crate::config::edit::{self, EditError};
+use crate::config::{Listener, Loaded, Node};
+use crate::explain::{self, Failure};
+
+/// The part of a running node that follows its file.
+pub struct Live {
+    path: PathBuf,
+    node: String,
+    nbd: Arc<NbdServer>,
+    started: Started,
+    /// Where clients find the NBD server.
+    transports: Vec<Transport>,
+    tls: RwLock<Option<NbdTls>>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+/// What a node was started with and keeps until it ends.
+#[derive(PartialEq, Eq)]
+struct Started {
+    /// Without exports.
+    spec: NodeSpec,
+    api: Option<String>,
+    limits: Limits,
+    insecure: Vec<Listener>,
+    elsewhere: Vec<Elsewhere>,
+}
+
+/// What taking the file over came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Exports of this node now.
+    pub exports: usize,
+    /// What differs from the running node and needs a restart.
+    pub restart: Vec<String>,
+}
+
+/// A file that was found good, and what it brings.
+struct Next {
+    exports: Vec<NbdExport>,
+    tls: Option<NbdTls>,
+    restart: Vec<String>,
+}
+
+impl Live {
+    /// A node that was started from `loaded`, with `tls`.
+    pub fn new(loaded: &Loaded, node: &Node, tls: Option<NbdTls>, nbd: Arc<NbdServer>) -> Live {
+        let transports = node.nbd_transports().into_iter();
+        Live {
+            path: loaded.path.clone(),
+            node: node.name.value.clone(),
+            nbd,
+            started: Started::with(loaded, node),
+            transports: transports.map(|(transport, _)| transport).collect(),
+            tls: RwLock::new(tls),
+            changing: Mutex::new(()),
+        }
+    }
+
+    /// The file it follows.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Exports of a volume now.
+    pub fn exports(&self, volume: &str) -> Vec<NbdExportSpec> {
+        let exports = self.nbd.exports().into_iter();
+        let here = exports.filter(|export| export.volume == volume);
+        here.map(|export| export.spec).collect()
+    }
+
+    /// The export of this name, to tell its clients from others.
+    pub fn label(&self, export: &str) -> Option<ExportLabel> {
+        self.nbd.label(export)
+    }
+
+    /// Where clients find the NBD server, and whether they need TLS there now.
+    pub fn transports(&self) -> Vec<(Transport, bool)> {
+        let tls = self.tls();
+        let needs_tls = |transport: &Transport| {
+            tls.as_ref().is_some_and(|tls| match transport {
+                Transport::Unix { .. } => tls.unix_required,
+                _ => tls.tcp_required,
+            })
+        };
+        let transports = self.transports.iter();
+        transports.map(|at| (at.clone(), needs_tls(at))).collect()
+    }
+
+    fn tls(&self) -> Option<NbdTls> {
+        self.tls
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes over what the file says now. Errors: it cannot be read or has errors, or a
+    /// certificate it names has; then nothing changes.
+    pub async fn apply(&self) -> Result<Applied, Failure> {
+        let _alone = self.changing.lock().await;
+        let next = self.look_at(&self.read()?)?;
+        self.take_over(next, None)
+    }
+
+    /// Changes the file by `change` and takes it over; `renamed` is the old name and the new of an
+    /// export. Errors: as [`Live::apply`], of the file as it is or as it would be; it cannot be
+    /// changed so, or not be written. Then nothing changes.
+    pub async fn edit(
+        &self,
+        change: impl FnOnce(&str) -> Result<String, EditError>,
+        renamed: Option<(&str, &str)>,
+    ) -> Result<Applied, Failure> {
+        let _alone = self.changing.lock().await;
+        let before = self.read()?;
+        let text = change(&before.source).map_err(|why| explain::cannot_edit(&self.path, &why))?;
+        let after = Loaded::parse(&self.path, text);
+        if after.errors() > 0 {
+            return Err(explain::edit_is_wrong(&after));
+        }
+        let next = self.look_at(&after)?;
+        edit::replace(&self.path, &after.source)
+            .map_err(|why| explain::cannot_write(&self.path, &why))?;
+        self.take_over(next, renamed)
+    }
+
+    fn read(&self) -> Result<Loaded, Failure> {
+        let loaded =
+            Loaded::read(&self.path).map_err(|why| explain::config_unreadable(&self.path, &why))?;
+        match loaded.errors() {
+            0 => Ok(loaded),
+            _ => Err(explain::config_invalid(&loaded)),
+        }
+    }
+
+    /// Everything that may fail.
+    fn look_at(&self, loaded: &Loaded) -> Result<Next, Failure> {
+        let mut nodes = loaded.config.nodes.iter();
+        let node = nodes
+            .find(|node| node.name.value == self.node)
+            .ok_or_else(|| explain::node_left_the_file(&self.path, &self.node))?;
+        let mut restart = differences(&self.started, &Started::with(loaded, node));
+        let (tls, is_relaxed) = stricter(self.tls(), tls_of(loaded, node)?);
+        if is_relaxed {
+            restart.push(format!("[node.{}.nbd_tls]", self.node));
+        }
+        let mut exports = NbdConfig::of(&loaded.config.node_spec(node)).exports;
+        // Those of a volume that is new come with it, at the next start.
+        exports.retain(|export| {
+            let mut volumes = self.started.spec.volumes.iter();
+            volumes.any(|volume| volume.name == export.volume)
+        });
+        nbd_server::check_exports(&exports).map_err(|why| explain::nbd_did_not_start(&why))?;
+        Ok(Next {
+            exports,
+            tls,
+            restart,
+        })
+    }
+
+    fn take_over(&self, next: Next, renamed: Option<(&str, &str)>) -> Result<Applied, Failure> {
+        self.nbd
+            .set_exports(&next.exports, renamed)
+            .map_err(|why| explain::nbd_did_not_start(&why))?;
+        self.nbd.set_tls(next.tls.clone());
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = next.tls;
+        Ok(Applied {
+            exports: next.exports.len(),
+            restart: next.restart,
+        })
+    }
+}
+
+/// The node's certificates and where they are asked for. Errors: exit 9, with the finding.
+pub fn tls_of(loaded: &Loaded, node: &Node) -> Result<Option<NbdTls>, Failure> {
+    let identity = node
+        .nbd_identity()
+        .map_err(|found| explain::certificates_unusable(loaded, &found))?;
+    Ok(identity.map(|identity| NbdTls {
+        identity,
+        tcp_required: node.nbd_tcp_needs_tls(),
+        unix_required: node.nbd_socket_needs_tls(),
+    }))
+}
+
+/// The new certificates, asked for wherever they were or are to be: an open listener stays as it
+/// was opened. True if the file asks for less than that.
+fn stricter(now: Option<NbdTls>, next: Option<NbdTls>) -> (Option<NbdTls>, bool) {
+    match (now, next) {
+        (Some(now), Some(next)) => {
+            let is_relaxed = (now.tcp_required && !next.tcp_required)
+                || (now.unix_required && !next.unix_required);
+            let tls = NbdTls {
+                identity: next.identity,
+                tcp_required: now.tcp_required || next.tcp_required,
+                unix_required: now.unix_required || next.unix_required,
+            };
+            (Some(tls), is_relaxed)
+        }
+        (Some(now), None) => (Some(now), true),
+        (None, next) => (next, false),
+    }
+}
+
+/// The NBD server of `node`, but for its certificates.
+pub fn nbd_config(loaded: &Loaded, node: &Node) -> NbdConfig {
+    let mut config = NbdConfig::of(&loaded.config.node_spec(node));
+    config.limits = node.nbd_limits;
+    config.elsewhere = elsewhere(loaded, node);
+    config
+}
+
+fn elsewhere(loaded: &Loaded, node: &Node) -> Vec<Elsewhere> {
+    let default_export = ExportName::new("").expect("the empty name is one");
+    let of = |other: &Node| {
+        Some(Elsewhere {
+            node: other.name.value.clone(),
+            uri: NbdUri {
+                transport: other.nbd_tcp()?,
+                export: default_export.clone(),
+            },
+            tls: other.nbd_tcp_needs_tls(),
+        })
+    };
+    let nodes = loaded.config.nodes.iter();
+    let others = nodes.filter(|other| other.name.value != node.name.value);
+    others.filter_map(of).collect()
+}
+
+impl Started {
+    fn with(loaded: &Loaded, node: &Node) -> Started {
+        let mut spec = loaded.config.node_spec(node);
+        for volume in &mut spec.volumes {
+            volume.nbd.clear();
+        }
+        Started {
+            spec,
+            api: node.api.as_ref().map(|address| address.to_string()),
+            limits: node.nbd_limits,
+            insecure: node.insecure.clone(),
+            elsewhere: elsewhere(loaded, node),
+        }
+    }
+}
+
+/// What differs between two nodes of one name, by the words of the file.
+fn differences(old: &Started, new: &Started) -> Vec<String> {
+    let cluster = |at: &Started| {
+        let NodeSpec {
+            cluster,
+            keepalive,
+            peer_timeout,
+            member_timeout,
+            ..
+        } = at.spec.clone();
+        (cluster, keepalive, peer_timeout, member_timeout)
+    };
+    let node = |at: &Started| {
+        let NodeSpec {
+            data_dir,
+            address,
+            nbd,
+            nbd_socket,
+            reactors,
+            ..
+        } = at.spec.clone();
+        (data_dir, address, nbd, nbd_socket, reactors)
+    };
+    let rest = |at: &Started| (at.api.clone(), at.limits, at.insecure.clone());
+    let mut found = Vec::new();
+    let mut note = |differs: bool, what: String| {
+        if differs {
+            found.push(what);
+        }
+    };
+    note(cluster(old) != cluster(new), "[cluster]".to_owned());
+    note(
+        node(old) != node(new) || rest(old) != rest(new),
+        format!("[node.{}]", old.spec.name),
+    );
+    note(
+        old.spec.peers != new.spec.peers || old.elsewhere != new.elsewhere,
+        "addresses of nodes".to_owned(),
+    );
+    let of = |at: &Started, name: &str| -> Option<VolumeSpec> {
+        let mut volumes = at.spec.volumes.iter();
+        volumes.find(|volume| volume.name == name).cloned()
+    };
+    for volume in &old.spec.volumes {
+        let name = &volume.name;
+        match of(new, name) {
+            None => note(true, format!("[volume.{name}] (removed)")),
+            Some(after) => note(after != *volume, format!("[volume.{name}]")),
+        }
+    }
+    for volume in &new.spec.volumes {
+        let name = &volume.name;
+        note(of(old, name).is_none(), format!("[volume.{name}] (new)"));
+    }
+    found
+}
+
+impl Applied {
+    /// One line for people.
+    pub fn text(&self, path: &Path) -> String {
+        let exports = explain::counted(self.exports, "export");
+        let mut text = format!("{}: {exports} in force", path.display());
+        if !self.restart.is_empty() {
+            text.push_str(&format!("; needs a restart: {}", self.restart.join(", ")));
+        }
+        text
+    }
+}
