@@ -202,7 +202,9 @@ fn tcp(authority: &str) -> Result<Transport, UriError> {
             None => (decode(authority)?, None),
         },
     };
-    if host.contains('\0') {
+    // A colon belongs to an address in brackets, and cannot come in by percent-encoding.
+    let is_address = authority.starts_with('[');
+    if host.contains('\0') || (host.contains(':') && !is_address) {
         return Err(wrong());
     }
     let host = if host.is_empty() {
@@ -329,6 +331,8 @@ mod tests {
             ("nbd://[::1/", UriError::Host(text("[::1"))),
             ("nbd://[::1]x/", UriError::Host(text("[::1]x"))),
             ("nbd://[alpha]/", UriError::Host(text("[alpha]"))),
+            // Found by the fuzz target: it printed as an address in brackets that was none.
+            ("nbd://%3Aa[a/", UriError::Host(text("%3Aa[a"))),
             ("nbd://me@alpha/", UriError::User),
             ("nbd://alpha/%2", UriError::Encoding(text("%2"))),
             ("nbd://alpha/%zz", UriError::Encoding(text("%zz"))),
