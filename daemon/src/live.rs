@@ -236,6 +236,7 @@ fn elsewhere(loaded: &Loaded, node: &Node) -> Vec<Elsewhere> {
             uri: NbdUri {
                 transport: other.nbd_tcp()?,
                 export: default_export.clone(),
+                tls: None,
             },
             tls: other.nbd_tcp_needs_tls(),
         })

@@ -137,6 +137,7 @@ fn uris(transports: &[(Transport, bool)], export: &NbdExportSpec) -> Vec<String>
         let uri = NbdUri {
             transport: transport.clone(),
             export: name.clone(),
+            tls: None,
         };
         match *needs_tls || asks_tls {
             true => uri.over_tls().to_string(),

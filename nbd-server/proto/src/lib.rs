@@ -95,7 +95,7 @@ mod transmission;
 pub use bytes::STRING_MAX;
 pub use client::{
     Agreed, ClientError, ClientNegotiation, ClientStep, NbdUri, ParsedReply, Replies, Reply,
-    ReplyError, Transport, UriError, Wish,
+    ReplyError, Transport, UriError, UriTls, Wish,
 };
 pub use codes::{
     ChunkFlags, ChunkKind, ClientFlags, CommandFlags, CommandKind, Cookie, HandshakeFlags,

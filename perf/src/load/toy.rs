@@ -69,6 +69,7 @@ impl Toy {
         let uri = NbdUri {
             transport: Transport::Unix { socket },
             export: ExportName::default(),
+            tls: None,
         };
         Toy {
             _directory: directory,

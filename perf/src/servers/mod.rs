@@ -184,6 +184,7 @@ impl Server {
         let uri = NbdUri {
             transport: address.clone(),
             export,
+            tls: None,
         };
         let mut processes = match kind.is_ours() {
             true => pollux::start(kind, bench, &address)?,

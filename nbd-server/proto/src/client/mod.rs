@@ -9,4 +9,4 @@ mod uri;
 
 pub use negotiation::{Agreed, ClientError, ClientNegotiation, ClientStep, Wish};
 pub use replies::{ParsedReply, Replies, Reply, ReplyError};
-pub use uri::{NbdUri, Transport, UriError};
+pub use uri::{NbdUri, Transport, UriError, UriTls};

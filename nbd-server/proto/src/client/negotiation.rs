@@ -1,6 +1,7 @@
 //! The client's side of the handshake, as a pure state machine.
 //!
 //! ```text
+//! greeting ─► STARTTLS, if wished ─► the shell does TLS, then `secured` ─► as without:
 //! greeting ─► EXTENDED_HEADERS ─► SET_META_CONTEXT ─► GO ──────────────► ready
 //!              │ if wished      ▲   if wished         └ unsupported ─► EXPORT_NAME ─► ready
 //!              └► STRUCTURED_REPLY, where the server has no extended headers
@@ -25,6 +26,8 @@ const REPLIES_MAX: u32 = 10_000;
 pub struct Wish {
     /// The export; empty for the default one.
     pub export: ExportName,
+    /// Nothing but STARTTLS is said in the clear; a server without TLS is left.
+    pub tls: bool,
     /// Reply in chunks.
     pub structured: bool,
     /// Ask and reply in extended headers; where the server has none, `structured` decides.
@@ -44,6 +47,7 @@ impl Wish {
         };
         Wish {
             export,
+            tls: false,
             structured: false,
             extended: false,
             contexts: Vec::new(),
@@ -55,6 +59,7 @@ impl Wish {
     pub fn full(export: ExportName) -> Self {
         Wish {
             export,
+            tls: false,
             structured: true,
             extended: false,
             contexts: vec![crate::BASE_ALLOCATION.to_owned()],
@@ -110,6 +115,13 @@ pub enum ClientStep {
         /// What was agreed.
         agreed: Box<Agreed>,
     },
+    /// The server waits for the first bytes of TLS. When it is up, call
+    /// [`ClientNegotiation::secured`]. Bytes given after the first `consumed` came in the clear:
+    /// feed them, and the answer is an error.
+    StartTls {
+        /// How many of the bytes given are done with.
+        consumed: usize,
+    },
 }
 
 /// Why a client cannot go on. Send what is in `out`, then close.
@@ -163,6 +175,12 @@ pub enum ClientError {
     /// More or longer replies than any sane server sends.
     #[error("the server's replies to {0:?} have no end")]
     TooMuch(OptionCode),
+    /// TLS was wished and the server is of a kind that cannot begin it.
+    #[error("the server is too old for STARTTLS")]
+    NoTls,
+    /// Something came in the clear where TLS was to begin.
+    #[error("the server sent bytes behind STARTTLS without TLS")]
+    Plaintext,
     /// The negotiation had ended before.
     #[error("the negotiation had ended")]
     Ended,
@@ -187,6 +205,8 @@ enum Phase {
     /// The header of a reply to this option.
     Header(OptionCode),
     Data(OptionReplyHeader),
+    /// STARTTLS was acknowledged: no byte counts until TLS is up.
+    Handshake,
     ExportName,
     Ended,
 }
@@ -224,6 +244,13 @@ impl ClientNegotiation {
                 Phase::Header(_) => OptionReplyHeader::LEN,
                 Phase::Data(header) => header.length as usize,
                 Phase::ExportName => ExportNameReply::len(self.no_zeroes),
+                Phase::Handshake if bytes.len() == consumed => {
+                    return Ok(ClientStep::StartTls { consumed });
+                }
+                Phase::Handshake => {
+                    self.phase = Phase::Ended;
+                    return Err(ClientError::Plaintext);
+                }
                 Phase::Ended => return Err(ClientError::Ended),
             };
             let take = (need - self.partial.len()).min(bytes.len() - consumed);
@@ -245,6 +272,9 @@ impl ClientNegotiation {
                     return Err(error);
                 }
             }
+            if self.phase == Phase::Handshake {
+                return Ok(ClientStep::StartTls { consumed });
+            }
             if self.phase == Phase::Ended {
                 let agreed = Box::new(self.agreed.clone());
                 return Ok(ClientStep::Ready { consumed, agreed });
@@ -261,7 +291,7 @@ impl ClientNegotiation {
                 else {
                     return Ok(Some(Phase::Greeting));
                 };
-                Ok(Some(self.begin(greeting.flags, out)))
+                self.begin(greeting.flags, out).map(Some)
             }
             Phase::Header(expected) => {
                 let Some((header, _)) =
@@ -280,21 +310,42 @@ impl ClientNegotiation {
                 self.agreed.flags = reply.flags;
                 Ok(None)
             }
-            Phase::Ended => Err(ClientError::Ended),
+            Phase::Handshake | Phase::Ended => Err(ClientError::Ended),
         }
     }
 
-    fn begin(&mut self, offered: HandshakeFlags, out: &mut Vec<u8>) -> Phase {
+    /// TLS is up: appends the first option to be sent under it.
+    ///
+    /// # Panics
+    /// If STARTTLS was not just acknowledged ([`ClientStep::StartTls`]).
+    pub fn secured(&mut self, out: &mut Vec<u8>) {
+        assert_eq!(
+            self.phase,
+            Phase::Handshake,
+            "TLS begins once, after STARTTLS was acknowledged"
+        );
+        self.phase = self.begin_replies(out);
+    }
+
+    fn begin(&mut self, offered: HandshakeFlags, out: &mut Vec<u8>) -> Result<Phase, ClientError> {
         let fixed = offered.contains(HandshakeFlags::FIXED_NEWSTYLE);
         self.no_zeroes = offered.contains(HandshakeFlags::NO_ZEROES);
         let flags = ClientFlags::NONE
             .with_if(ClientFlags::FIXED_NEWSTYLE, fixed)
             .with_if(ClientFlags::NO_ZEROES, self.no_zeroes);
         out.extend_from_slice(&ClientAnswer { flags }.encode());
-        match (fixed, self.wish.extended) {
-            (false, _) => self.export_name(out),
-            (true, true) => self.ask(OptionCode::EXTENDED_HEADERS, &[], out),
-            (true, false) => self.begin_structured(out),
+        match (fixed, self.wish.tls) {
+            (false, true) => Err(ClientError::NoTls),
+            (false, false) => Ok(self.export_name(out)),
+            (true, true) => Ok(self.ask(OptionCode::STARTTLS, &[], out)),
+            (true, false) => Ok(self.begin_replies(out)),
+        }
+    }
+
+    fn begin_replies(&mut self, out: &mut Vec<u8>) -> Phase {
+        match self.wish.extended {
+            true => self.ask(OptionCode::EXTENDED_HEADERS, &[], out),
+            false => self.begin_structured(out),
         }
     }
 
@@ -334,6 +385,7 @@ impl ClientNegotiation {
         let OptionReplyHeader { option, kind, .. } = header;
         let malformed = |cause| ClientError::Malformed { option, cause };
         match (option, kind) {
+            (OptionCode::STARTTLS, K::ACK) => Ok(Some(Phase::Handshake)),
             (OptionCode::EXTENDED_HEADERS, error) if error.is_error() => {
                 Ok(Some(self.begin_structured(out)))
             }
@@ -373,7 +425,7 @@ impl ClientNegotiation {
                 self.agreed.contexts.clear();
                 Ok(Some(self.go(out)))
             }
-            (OptionCode::GO, error) if error.is_error() => {
+            (OptionCode::STARTTLS | OptionCode::GO, error) if error.is_error() => {
                 let text = String::from_utf8_lossy(data).into_owned();
                 Err(ClientError::Refused { kind: error, text })
             }

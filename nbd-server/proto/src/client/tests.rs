@@ -7,7 +7,7 @@ use crate::{
     ErrorChunk, ExportName, ExportNameReply, Greeting, HandshakeFlags, Info, Malformed, NbdError,
     Negotiated, Negotiation, NoneChunk, OffsetData, OffsetHole, OptionCode, OptionReply,
     OptionReplyKind, Policy, ReplyStyle, SelectedContext, SimpleReply, StatusExtent, StatusFlags,
-    Step, TransmissionFlags, Wanted, WrongMagic,
+    Step, Tls, TransmissionFlags, Wanted, WrongMagic,
 };
 
 /// Both halves talk until they agree or one gives up.
@@ -21,6 +21,10 @@ fn meet(wish: Wish, policy: Policy) -> Result<(Box<Agreed>, Box<Negotiated>), Cl
         match client.feed(&std::mem::take(&mut to_client), &mut to_server)? {
             ClientStep::Ready { agreed: ready, .. } => agreed = Some(ready),
             ClientStep::NeedMore => {}
+            ClientStep::StartTls { .. } => {
+                server.secured();
+                client.secured(&mut to_server);
+            }
         }
         let mut rest = &to_server[..];
         loop {
@@ -35,7 +39,7 @@ fn meet(wish: Wish, policy: Policy) -> Result<(Box<Agreed>, Box<Negotiated>), Cl
                     assert_eq!(consumed, to_client.len());
                     return Ok((agreed, negotiated));
                 }
-                Step::StartTls { .. } => panic!("nobody asked for TLS"),
+                Step::StartTls { consumed } => rest = &rest[consumed..],
                 Step::Close(reason) => panic!("the server closed: {reason}"),
             }
         }
@@ -104,6 +108,77 @@ fn a_refused_export_is_reported_with_the_servers_words() {
             ..
         })
     ));
+}
+
+#[test]
+fn under_tls_both_halves_agree_as_without() {
+    let policy = Policy {
+        tls: Tls::Required,
+        ..Policy::default()
+    };
+    for wish in [
+        Wish::simple(name("disk")),
+        Wish::full(name("disk")),
+        Wish::extended(name("disk")),
+    ] {
+        let (plain, _) = meet(wish.clone(), Policy::default()).unwrap();
+        let (secure, _) = meet(Wish { tls: true, ..wish }, policy.clone()).unwrap();
+        assert_eq!(secure, plain);
+    }
+    let refused = meet(Wish::simple(name("disk")), policy);
+    assert!(matches!(
+        refused,
+        Err(ClientError::Refused {
+            kind: OptionReplyKind::ERR_TLS_REQD,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn who_wants_tls_says_nothing_to_a_server_without() {
+    let wish = || Wish {
+        tls: true,
+        ..Wish::full(name("disk"))
+    };
+    let refused = meet(wish(), Policy::default());
+    assert!(matches!(
+        refused,
+        Err(ClientError::Refused {
+            kind: OptionReplyKind::ERR_UNSUP,
+            ..
+        })
+    ));
+    let mut old = ClientNegotiation::new(wish());
+    let greeting = Greeting {
+        flags: HandshakeFlags::NO_ZEROES,
+    };
+    let step = old.feed(&greeting.encode(), &mut Vec::new());
+    assert_eq!(step, Err(ClientError::NoTls));
+}
+
+#[test]
+fn what_a_server_says_in_the_clear_behind_starttls_is_refused() {
+    let wish = Wish {
+        tls: true,
+        ..Wish::simple(name("disk"))
+    };
+    let (mut client, out) = greeted(wish, MODERN);
+    assert_eq!(out, b"\0\0\0\x03IHAVEOPT\0\0\0\x05\0\0\0\0");
+    let mut reply = Vec::new();
+    OptionReply {
+        option: OptionCode::STARTTLS,
+    }
+    .ack(&mut reply);
+    reply.extend_from_slice(b"early");
+    let mut out = Vec::new();
+    let step = client.feed(&reply, &mut out);
+    assert_eq!(step, Ok(ClientStep::StartTls { consumed: 20 }));
+    assert_eq!(
+        client.feed(&reply[20..], &mut out),
+        Err(ClientError::Plaintext)
+    );
+    assert!(out.is_empty());
 }
 
 /// A client that has been greeted with `flags`, and what it answered.

@@ -1,4 +1,5 @@
-//! NBD URIs: `nbd://host[:port]/export` and `nbd+unix:///export?socket=/path`.
+//! NBD URIs: `nbd://host[:port]/export` and `nbd+unix:///export?socket=/path`; under TLS
+//! `nbds://` and `nbds+unix://`, with `tls-certificates=/folder` among the parameters.
 //!
 //! Source: NBD URI specification, `doc/uri.md` of the reference project.
 
@@ -16,6 +17,16 @@ pub struct NbdUri {
     pub transport: Transport,
     /// The export; empty for the default one.
     pub export: ExportName,
+    /// Asked for by `nbds` and `nbds+unix`; in the clear if `None`.
+    pub tls: Option<UriTls>,
+}
+
+/// What a URI says of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UriTls {
+    /// The folder of `ca-cert.pem`, `client-cert.pem` and `client-key.pem`; if `None`, the client
+    /// knows by itself whom to trust.
+    pub certificates: Option<String>,
 }
 
 /// How to reach a server.
@@ -41,20 +52,17 @@ pub enum UriError {
     /// There is no `://`.
     #[error("`{0}` is not a URI such as nbd://host:10809/export")]
     NoScheme(String),
-    /// Not one of the schemes `nbd` and `nbd+unix`.
-    #[error("scheme `{0}` is not one of nbd and nbd+unix")]
+    /// Not one of the schemes of NBD.
+    #[error("scheme `{0}` is not one of nbd, nbd+unix, nbds and nbds+unix")]
     Scheme(String),
-    /// `nbds` asks for TLS.
-    #[error("scheme `{0}` asks for TLS, which is not supported")]
-    Tls(String),
     /// The port is no number in 1..=65535.
     #[error("port `{0}` is not between 1 and 65535")]
     Port(String),
     /// An IPv6 address is not closed by `]`, or something else follows it.
     #[error("host `{0}` is not well formed")]
     Host(String),
-    /// A user name only means something to TLS.
-    #[error("a user name needs TLS, which is not supported")]
+    /// A user name only means something to TLS with keys shared in advance.
+    #[error("a user name needs TLS with shared keys, which is not supported")]
     User,
     /// `%` is not followed by two hexadecimal digits, or the bytes are not UTF-8.
     #[error("`{0}` is not percent-encoded UTF-8")]
@@ -68,6 +76,12 @@ pub enum UriError {
     /// The path of the socket contains NUL.
     #[error("the path of the socket contains NUL")]
     Socket,
+    /// The folder of certificates is empty or contains NUL.
+    #[error("tls-certificates needs a folder")]
+    Certificates,
+    /// `tls-certificates` without TLS.
+    #[error("tls-certificates needs the scheme nbds or nbds+unix")]
+    CertificatesWithoutTls,
     /// `?socket=` without `nbd+unix`, or `nbd+unix` with a host.
     #[error("a socket and a host exclude each other")]
     SocketAndHost,
@@ -89,10 +103,11 @@ impl std::str::FromStr for NbdUri {
         let (scheme, rest) = text
             .split_once("://")
             .ok_or_else(|| UriError::NoScheme(text.to_owned()))?;
-        let unix = match scheme {
-            "nbd" => false,
-            "nbd+unix" => true,
-            "nbds" | "nbds+unix" => return Err(UriError::Tls(scheme.to_owned())),
+        let (unix, secure) = match scheme {
+            "nbd" => (false, false),
+            "nbd+unix" => (true, false),
+            "nbds" => (false, true),
+            "nbds+unix" => (true, true),
             _ => return Err(UriError::Scheme(scheme.to_owned())),
         };
         if rest.contains('#') {
@@ -100,7 +115,14 @@ impl std::str::FromStr for NbdUri {
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let socket = socket(query)?;
+        let Parameters {
+            socket,
+            certificates,
+        } = parameters(query)?;
+        if certificates.is_some() && !secure {
+            return Err(UriError::CertificatesWithoutTls);
+        }
+        let tls = secure.then_some(UriTls { certificates });
         let export = ExportName::new(&decode(path)?).map_err(UriError::Export)?;
         let transport = match (unix, socket) {
             (true, None) => return Err(UriError::NoSocket),
@@ -109,23 +131,25 @@ impl std::str::FromStr for NbdUri {
             (true, Some(socket)) => Transport::Unix { socket },
             (false, None) => tcp(authority)?,
         };
-        Ok(NbdUri { transport, export })
+        Ok(NbdUri {
+            transport,
+            export,
+            tls,
+        })
     }
 }
 
 impl NbdUri {
     /// The same export under TLS, as libnbd and qemu understand it: `nbds://` or `nbds+unix://`.
-    pub fn over_tls(&self) -> impl fmt::Display + '_ {
-        struct Tls<'u>(&'u NbdUri);
-        impl fmt::Display for Tls<'_> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.print("nbds", f)
-            }
+    pub fn over_tls(&self) -> NbdUri {
+        NbdUri {
+            tls: Some(UriTls::default()),
+            ..self.clone()
         }
-        Tls(self)
     }
 
-    fn print(&self, scheme: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn print_transport(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { "nbds" } else { "nbd" };
         match &self.transport {
             Transport::Tcp { host, port } => {
                 write!(f, "{scheme}://")?;
@@ -153,29 +177,54 @@ impl NbdUri {
 impl fmt::Display for NbdUri {
     /// The URI, ready to paste; parsing it gives the same again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.print("nbd", f)
+        self.print_transport(f)?;
+        let certificates = self.tls.as_ref().and_then(|tls| tls.certificates.as_ref());
+        let Some(certificates) = certificates else {
+            return Ok(());
+        };
+        f.write_char(match self.transport {
+            Transport::Tcp { .. } => '?',
+            Transport::Unix { .. } => '&',
+        })?;
+        f.write_str("tls-certificates=")?;
+        encode(certificates, "/", f)
     }
 }
 
-/// The socket a query names, if any.
-fn socket(query: &str) -> Result<Option<String>, UriError> {
-    let mut socket = None;
+#[derive(Default)]
+struct Parameters {
+    socket: Option<String>,
+    certificates: Option<String>,
+}
+
+fn parameters(query: &str) -> Result<Parameters, UriError> {
+    let mut found = Parameters::default();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         match key {
-            "socket" if socket.is_some() => return Err(UriError::Twice(key.to_owned())),
+            "socket" if found.socket.is_some() => return Err(UriError::Twice(key.to_owned())),
+            "tls-certificates" if found.certificates.is_some() => {
+                return Err(UriError::Twice(key.to_owned()));
+            }
             "socket" if value.is_empty() => return Err(UriError::NoSocket),
             "socket" => {
                 let path = decode(value)?;
                 if path.contains('\0') {
                     return Err(UriError::Socket);
                 }
-                socket = Some(path);
+                found.socket = Some(path);
+            }
+            "tls-certificates" => {
+                let path = decode(value)?;
+                if path.is_empty() || path.contains('\0') {
+                    return Err(UriError::Certificates);
+                }
+                found.certificates = Some(path);
             }
             _ => return Err(UriError::Parameter(key.to_owned())),
         }
     }
-    Ok(socket)
+    Ok(found)
 }
 
 /// `host`, `host:port`, `[address]` or `[address]:port`; without a host it is this one.
@@ -276,6 +325,7 @@ mod tests {
         NbdUri {
             transport,
             export: ExportName::new(export).unwrap(),
+            tls: None,
         }
     }
 
@@ -286,6 +336,7 @@ mod tests {
         NbdUri {
             transport,
             export: ExportName::new(export).unwrap(),
+            tls: None,
         }
     }
 
@@ -321,8 +372,19 @@ mod tests {
             ("alpha:10809", UriError::NoScheme(text("alpha:10809"))),
             ("http://alpha/", UriError::Scheme(text("http"))),
             ("nbd+vsock://1/", UriError::Scheme(text("nbd+vsock"))),
-            ("nbds://alpha/", UriError::Tls(text("nbds"))),
-            ("nbds+unix:///?socket=x", UriError::Tls(text("nbds+unix"))),
+            ("nbdss://alpha/", UriError::Scheme(text("nbdss"))),
+            ("nbds+unix:///", UriError::NoSocket),
+            ("nbds://me@alpha/", UriError::User),
+            ("nbds:///?tls-certificates=", UriError::Certificates),
+            ("nbds:///?tls-certificates=%00", UriError::Certificates),
+            (
+                "nbd:///?tls-certificates=/x",
+                UriError::CertificatesWithoutTls,
+            ),
+            (
+                "nbds:///?tls-certificates=x&tls-certificates=x",
+                UriError::Twice(text("tls-certificates")),
+            ),
             ("nbd://alpha:0/", UriError::Port(text("0"))),
             ("nbd://alpha:65536/", UriError::Port(text("65536"))),
             ("nbd://alpha:+1/", UriError::Port(text("+1"))),
@@ -369,6 +431,29 @@ mod tests {
         let unix = unix_uri("/run/x.sock", "a");
         let text = "nbds+unix:///a?socket=/run/x.sock";
         assert_eq!(unix.over_tls().to_string(), text);
+        assert_eq!(parse(text), Ok(unix.over_tls()));
+    }
+
+    #[test]
+    fn a_uri_may_name_the_certificates() {
+        let tls = Some(UriTls {
+            certificates: Some("/etc/pollux/tls a".to_owned()),
+        });
+        let tcp = NbdUri {
+            tls,
+            ..tcp_uri("alpha", 10809, "a")
+        };
+        let text = "nbds://alpha/a?tls-certificates=/etc/pollux/tls%20a";
+        assert_eq!(
+            (parse(text), tcp.to_string()),
+            (Ok(tcp.clone()), text.to_owned())
+        );
+        let unix = NbdUri {
+            tls: tcp.tls,
+            ..unix_uri("/s", "a")
+        };
+        let text = "nbds+unix:///a?socket=/s&tls-certificates=/etc/pollux/tls%20a";
+        assert_eq!((parse(text), unix.to_string()), (Ok(unix), text.to_owned()));
     }
 
     proptest! {

@@ -248,6 +248,12 @@ fn negotiations() -> Seeds {
     }
     .encode(false, &mut old);
 
+    let mut secure = [&[6][..], &greeting(modern)].concat();
+    reply(OptionCode::STARTTLS).ack(&mut secure);
+    secure.extend_from_slice(&full[1 + Greeting::LEN..]);
+    let mut insecure = [&[6][..], &greeting(modern)].concat();
+    reply(OptionCode::STARTTLS).error(OptionReplyKind::ERR_UNSUP, "", &mut insecure);
+
     let mut refused = [&[2][..], &greeting(modern)].concat();
     go.error(
         OptionReplyKind::ERR_POLICY,
@@ -286,6 +292,8 @@ fn negotiations() -> Seeds {
         ("full", full),
         ("old", old),
         ("refused", refused),
+        ("tls", secure),
+        ("tls-refused", insecure),
         ("unfixed", unfixed),
         ("stray", stray),
     ]
@@ -413,6 +421,10 @@ fn uris() -> Seeds {
         ("ipv6", "nbd://[fe80::1]:10809/a%20b"),
         ("unix", "nbd+unix:///disk?socket=/run/pollux%2Fnbd.sock"),
         ("tls", "nbds://alpha/vm-store"),
+        (
+            "tls-certificates",
+            "nbds+unix:///a?socket=/s&tls-certificates=/etc/tls%20a",
+        ),
         ("user", "nbd://me@alpha/"),
     ]
     .map(|(name, text)| (name, text.as_bytes().to_vec()))

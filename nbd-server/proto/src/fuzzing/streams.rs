@@ -273,6 +273,10 @@ pub fn client_negotiation(bytes: &[u8]) {
     let wish = match *seed & 6 {
         0 => Wish::full(name),
         4 => Wish::extended(name),
+        6 => Wish {
+            tls: true,
+            ..Wish::full(name)
+        },
         _ => Wish::simple(name),
     };
     let whole = greet(wish.clone(), [stream]);
@@ -282,20 +286,27 @@ pub fn client_negotiation(bytes: &[u8]) {
 
 type Greeted = (Vec<u8>, Option<Result<(Box<Agreed>, Vec<u8>), ClientError>>);
 
-/// What a client sends, and how its negotiation ended, with the bytes it left.
+/// What a client sends, and how its negotiation ended, with the bytes it left. TLS is up as soon as
+/// it was agreed on: what follows is what it protects.
 fn greet<'a>(wish: Wish, pieces: impl IntoIterator<Item = &'a [u8]>) -> Greeted {
     let mut client = ClientNegotiation::new(wish);
     let mut out = Vec::new();
     let mut pieces = pieces.into_iter();
-    while let Some(piece) = pieces.next() {
-        match client.feed(piece, &mut out) {
-            Ok(ClientStep::NeedMore) => {}
-            Ok(ClientStep::Ready { consumed, agreed }) => {
-                let mut left = piece[consumed..].to_vec();
-                pieces.for_each(|piece| left.extend_from_slice(piece));
-                return (out, Some(Ok((agreed, left))));
+    while let Some(mut piece) = pieces.next() {
+        loop {
+            match client.feed(piece, &mut out) {
+                Ok(ClientStep::NeedMore) => break,
+                Ok(ClientStep::StartTls { consumed }) => {
+                    client.secured(&mut out);
+                    piece = &piece[consumed..];
+                }
+                Ok(ClientStep::Ready { consumed, agreed }) => {
+                    let mut left = piece[consumed..].to_vec();
+                    pieces.for_each(|piece| left.extend_from_slice(piece));
+                    return (out, Some(Ok((agreed, left))));
+                }
+                Err(error) => return (out, Some(Err(error))),
             }
-            Err(error) => return (out, Some(Err(error))),
         }
     }
     (out, None)
