@@ -4,6 +4,7 @@
 //!  perf nbd      one load against one server                     load/, figures, usage
 //!  perf compare  our server and its peers in turn, as a table    compare/
 //!  perf mirror   what a second replica costs a write              compare/mirror
+//!  perf handshakes  clients that attach and leave              load/handshakes
 //!  perf soak     a long load, and what the server holds meanwhile   soak/
 //!  perf report   results as a page with charts                report/, results
 //!  perf core     the pure core alone: nanoseconds per request    core
@@ -17,6 +18,7 @@ mod compare;
 mod core;
 mod curves;
 mod figures;
+mod handshakes;
 mod launch;
 mod load;
 mod nbd;
@@ -45,6 +47,7 @@ enum Verb {
     Compare(compare::Compare),
     Mirror(compare::mirror::Mirror),
     Core(core::Core),
+    Handshakes(handshakes::Handshakes),
     Soak(soak::Soak),
     Report(report::Report),
     #[cfg(feature = "tokio-uring")]
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Verb::Compare(verb) => compare::run(&verb),
         Verb::Mirror(verb) => compare::mirror::run(&verb),
         Verb::Core(verb) => core::run(&verb),
+        Verb::Handshakes(verb) => handshakes::run(&verb),
         Verb::Soak(verb) => soak::run(&verb),
         Verb::Report(verb) => report::run(&verb),
         #[cfg(feature = "tokio-uring")]

@@ -57,6 +57,20 @@ pub struct CompareRun {
     pub servers: Vec<ServerWords>,
     /// What was measured.
     pub points: Vec<PointRun>,
+    /// What attaching costs, where that was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handshakes: Vec<HandshakeRow>,
+}
+
+/// Clients that attach to a server and leave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandshakeRow {
+    /// Its name.
+    pub server: String,
+    /// Median time of an attachment, microseconds.
+    pub p50_us: Spread,
+    /// CPU time of the server's tree for each, microseconds.
+    pub server_cpu_us: Option<Spread>,
 }
 
 /// What a server's figures are for.

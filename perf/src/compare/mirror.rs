@@ -48,7 +48,9 @@ pub struct Mirror {
 /// Measures and writes the tables.
 pub fn run(mirror: &Mirror) -> anyhow::Result<()> {
     let points = points(&mirror.points, &[1])?;
-    let bench = mirror.common.bench(mirror.backing, mirror.transport)?;
+    let bench = mirror
+        .common
+        .bench(mirror.backing, mirror.transport, false)?;
     let kinds: &[Kind] = match mirror.backing {
         Backing::Memory => &[Kind::Pollux, Kind::PolluxMirror],
         Backing::File => &[Kind::Pollux, Kind::PolluxMirror, Kind::PolluxLeg],

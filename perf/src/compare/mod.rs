@@ -12,6 +12,7 @@ pub mod mirror;
 mod table;
 mod tally;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,10 @@ pub struct Compare {
     /// How the client reaches the servers
     #[arg(long, value_enum, default_value_t = Transport::Unix)]
     transport: Transport,
+    /// Everybody under TLS, with certificates on both sides, and Pollux without it beside them; nbd-server,
+    /// the baseline and fio are left out
+    #[arg(long)]
+    tls: bool,
     /// What to measure: request, size, depth and perhaps connections
     #[arg(
         long,
@@ -115,10 +120,11 @@ pub struct Common {
 }
 
 impl Common {
-    fn bench(&self, backing: Backing, transport: Transport) -> anyhow::Result<Bench> {
+    fn bench(&self, backing: Backing, transport: Transport, tls: bool) -> anyhow::Result<Bench> {
         let bench = Bench::new(&Wanted {
             backing,
             transport,
+            tls,
             size: self.size,
             directory: &self.directory,
             pollux: self.pollux.as_deref(),
@@ -146,10 +152,16 @@ impl Common {
 /// failed on a server that had started.
 pub fn run(compare: &Compare) -> anyhow::Result<()> {
     let points = points(&compare.points, &compare.connections)?;
-    let bench = compare.common.bench(compare.backing, compare.transport)?;
+    let Compare {
+        backing,
+        transport,
+        tls,
+        ..
+    } = *compare;
+    let bench = compare.common.bench(backing, transport, tls)?;
     let usual = Kind::ALL
         .into_iter()
-        .filter(|kind| kind.is_usual(compare.backing));
+        .filter(|kind| kind.is_usual(backing, tls));
     let asked: Vec<Kind> = match compare.servers.is_empty() {
         true => usual.collect(),
         false => compare.servers.clone(),
@@ -215,6 +227,11 @@ fn measure(
             (true, Some(_)) if *kind == Kind::Fio => {
                 Some("it is no measure of a given rate".to_owned())
             }
+            (true, _)
+                if bench.tls.is_some() && !kind.speaks_tls() && *kind != Kind::PolluxPlain =>
+            {
+                Some("it is not measured under TLS".to_owned())
+            }
             (true, _) => kind.missing(bench),
             (false, _) => Some("it has no such backing".to_owned()),
         };
@@ -229,6 +246,7 @@ fn measure(
         bench.write_image().with_context(unwritable)?;
     }
     let mut tally = Tally::default();
+    let mut handshakes: BTreeMap<Kind, Vec<load::Handshakes>> = BTreeMap::new();
     for round in 1..=common.rounds {
         for (number, point) in points.iter().enumerate() {
             eprintln!("round {round} of {}: {point}", common.rounds);
@@ -252,6 +270,13 @@ fn measure(
                 bail!("no server to measure");
             }
         }
+        for &kind in servers.iter().filter(|_| bench.tls.is_some()) {
+            let server = Server::start(kind, bench).with_context(|| kind.name())?;
+            let (cpu, pid) = (Some(bench.client_cpu), Some(server.pid()));
+            let done = load::handshakes(server.uri(), common.seconds, cpu, pid);
+            let done = done.with_context(|| format!("attaching to {}", kind.name()))?;
+            handshakes.entry(kind).or_default().push(done);
+        }
     }
     let machine = Machine::look(bench);
     let words = servers.iter().map(|kind| tally::words(*kind, bench));
@@ -261,6 +286,10 @@ fn measure(
         cores: (bench.server_cpu, bench.client_cpu),
         servers: words.collect(),
         points: tally.points(points, &servers),
+        handshakes: handshakes
+            .into_iter()
+            .filter_map(|(kind, taken)| tally::handshakes(kind, &taken))
+            .collect(),
     })
 }
 

@@ -25,6 +25,7 @@ impl fmt::Display for Report<'_> {
         for ours in [Kind::Pollux, Kind::PolluxLatency] {
             self.summary(ours.name(), f)?;
         }
+        self.cost_of_tls(f)?;
         for point in &run.points {
             write_rows(point, f)?;
         }
@@ -97,6 +98,59 @@ impl Report<'_> {
                 }
             }
             writeln!(f)?;
+        }
+        writeln!(f)
+    }
+
+    /// Ours under TLS beside ours in the clear, and what attaching costs everybody.
+    fn cost_of_tls(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Report(run) = self;
+        let find = |point: &PointRun, kind: Kind| {
+            let mut rows = point.rows.iter();
+            rows.find(|row| row.server == kind.name()).cloned()
+        };
+        let pairs: Vec<(&str, Row, Row)> = run
+            .points
+            .iter()
+            .filter_map(|point| {
+                let (tls, plain) = (find(point, Kind::Pollux)?, find(point, Kind::PolluxPlain)?);
+                Some((point.load.as_str(), tls, plain))
+            })
+            .collect();
+        if !pairs.is_empty() {
+            writeln!(f, "## What TLS costs pollux\n\n| load |{}", {
+                let heading = |(heading, _, _)| format!(" {heading} | in the clear | ratio |");
+                COLUMNS.map(heading).concat()
+            })?;
+            writeln!(f, "|{}", "---|".repeat(1 + 3 * COLUMNS.len()))?;
+            for (load, tls, plain) in &pairs {
+                write!(f, "| {load} |")?;
+                for (_, value, _) in COLUMNS {
+                    match value(tls).zip(value(plain)) {
+                        Some((tls, plain)) => {
+                            let ratio = tls / plain;
+                            write!(f, " {} | {} | {ratio:.2} |", show(tls), show(plain))?;
+                        }
+                        None => write!(f, " – | – | – |")?,
+                    }
+                }
+                writeln!(f)?;
+            }
+            writeln!(f)?;
+        }
+        if run.handshakes.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "## Attaching\n\n\
+             One client after the other connects, negotiates and leaves; no session is resumed. Pollux \
+             lets in 500 a second after the first 500, whatever they cost.\n\n\
+             | server | server CPU µs for each (least–most) | p50 µs (least–most) |\n|---|---|---|"
+        )?;
+        for row in &run.handshakes {
+            let (cpu, p50) = (range(row.server_cpu_us), range(Some(row.p50_us)));
+            writeln!(f, "| {} | {cpu} | {p50} |", row.server)?;
         }
         writeln!(f)
     }
@@ -230,7 +284,7 @@ mod tests {
     use super::*;
     use crate::compare::tally::tests::taken;
     use crate::compare::tally::{Taken, Tally};
-    use crate::results::ServerWords;
+    use crate::results::{HandshakeRow, ServerWords};
     use crate::servers::Backing;
 
     #[test]
@@ -263,6 +317,7 @@ mod tests {
             cores: (0, 1),
             servers: words.collect(),
             points: tally.points(&["randread:4k:64".parse().unwrap()], &servers),
+            handshakes: Vec::new(),
         }
     }
 
@@ -287,6 +342,23 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(" 80 % |"), "{text}");
+    }
+
+    #[test]
+    fn tls_is_held_against_ours_in_the_clear() {
+        let all = [(Kind::Pollux, 2e4, 2.0), (Kind::PolluxPlain, 4e4, 1.0)];
+        let all = all.map(|(kind, iops, cpu)| (kind, vec![taken(iops, cpu, 0.0)]));
+        let mut run = run(Backing::Memory, all.into_iter().collect());
+        run.handshakes.push(HandshakeRow {
+            server: "pollux".to_owned(),
+            p50_us: Spread::of([700.0]).unwrap(),
+            server_cpu_us: Spread::of([500.0]),
+        });
+        let text = Report(&run).to_string();
+        let row = "| randread:4k:64 | 20000 | 40000 | 0.50 | 2.00 | 1.00 | 2.00 |";
+        assert!(text.contains(row), "{text}");
+        let row = "| pollux | 500 (500–500) | 700 (700–700) |";
+        assert!(text.contains(row), "{text}");
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use crate::curves::{self, Percentile};
-use crate::figures::{Figures, Spread};
-use crate::results::{PointRun, Row, ServerWords};
+use crate::figures::{Figures, Spread, microseconds};
+use crate::load;
+use crate::results::{HandshakeRow, PointRun, Row, ServerWords};
 use crate::servers::{Backing, Bench, Kind, Transport, machine};
 use crate::workload::Point;
 
@@ -90,6 +91,20 @@ fn row(kind: Kind, taken: &[Taken]) -> Option<Row> {
     })
 }
 
+/// Medians of what attaching took; `None` if it was never measured.
+pub fn handshakes(kind: Kind, taken: &[load::Handshakes]) -> Option<HandshakeRow> {
+    let cpu = |one: &load::Handshakes| {
+        let time = one.server_cpu?.as_secs_f64();
+        Some(time * 1e6 / one.count.max(1) as f64)
+    };
+    let p50 = |one: &load::Handshakes| microseconds(&one.latency, 0.5);
+    Some(HandshakeRow {
+        server: kind.name().to_owned(),
+        p50_us: Spread::of(taken.iter().map(p50))?,
+        server_cpu_us: Spread::of(taken.iter().filter_map(cpu)),
+    })
+}
+
 /// What a table says of a server.
 pub fn words(kind: Kind, bench: &Bench) -> ServerWords {
     ServerWords {
@@ -113,7 +128,8 @@ pub fn title(bench: &Bench, rate: Option<u64>) -> String {
     let rate = rate.map_or_else(String::new, |rate| {
         format!(", {rate} requests due each second")
     });
-    format!("{backing} over {transport}{rate}")
+    let tls = bench.tls.as_ref().map_or("", |_| "TLS, ");
+    format!("{tls}{backing} over {transport}{rate}")
 }
 
 #[cfg(test)]

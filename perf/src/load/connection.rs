@@ -4,6 +4,7 @@ use engine_ring::{Arena, BufId, Class, FileId, Op, Ring, SEGMENTS_MAX, Seg};
 use nbd_proto::{CommandFlags, CommandKind, Cookie, Replies, Reply, Request};
 
 use super::LoadError;
+use super::tls::{SEALED, Seal};
 use crate::workload::{Kind, Next, fill};
 
 /// Bytes of the one receive in flight.
@@ -53,6 +54,8 @@ pub struct Connection {
     /// The slot whose data are coming.
     reading: Option<u32>,
     checking: Option<Checking>,
+    /// What lies between this and the socket, under TLS.
+    seal: Option<Seal>,
 }
 
 /// What contents are compared with.
@@ -74,7 +77,7 @@ pub fn whose(token: u64) -> (usize, bool) {
 }
 
 /// Memory a connection needs.
-pub fn buffer_bytes(depth: u32, block: u32, writes: bool) -> u64 {
+pub fn buffer_bytes(depth: u32, block: u32, writes: bool, tls: bool) -> u64 {
     let rounded = |bytes: u64| bytes.next_power_of_two().max(4096);
     let headers = rounded(u64::from(depth) * Request::LEN as u64);
     let payload = if writes {
@@ -82,7 +85,8 @@ pub fn buffer_bytes(depth: u32, block: u32, writes: bool) -> u64 {
     } else {
         0
     };
-    u64::from(INBOX) + headers + payload
+    let sealed = if tls { u64::from(SEALED) } else { 0 };
+    u64::from(INBOX) + headers + payload + sealed
 }
 
 impl Connection {
@@ -90,8 +94,7 @@ impl Connection {
     /// `check`, contents follow the seed and are compared; else they are chosen once. `None` if
     /// the arena is too small.
     pub fn new(
-        index: usize,
-        file: FileId,
+        (index, file, seal): (usize, FileId, Option<Seal>),
         arena: &mut Arena,
         (depth, block, writes): (u32, u32, bool),
         check: bool,
@@ -137,6 +140,7 @@ impl Connection {
             replies: Replies::new(),
             reading: None,
             checking,
+            seal,
         })
     }
 
@@ -192,11 +196,12 @@ impl Connection {
         );
     }
 
-    /// Sends what is queued, unless a send is in flight: all of it goes in one call.
+    /// Sends what is queued, unless a send is in flight: all of it goes in one call. Errors: of TLS.
     #[inline]
-    pub fn send(&mut self, ring: &mut dyn Ring, arena: &mut Arena) {
-        if self.is_sending || self.queue.is_empty() {
-            return;
+    pub fn send(&mut self, ring: &mut dyn Ring, arena: &mut Arena) -> Result<(), LoadError> {
+        let has_words = self.seal.as_ref().is_some_and(Seal::has_words);
+        if self.is_sending || (self.queue.is_empty() && !has_words) {
+            return Ok(());
         }
         let mut taken = 0;
         let mut header = 0;
@@ -207,7 +212,7 @@ impl Connection {
             taken += 1;
         }
         self.queue.drain(..taken);
-        self.push_send(ring, arena);
+        self.push_send(ring, arena)
     }
 
     /// Encodes a request; neighbouring headers share a segment.
@@ -242,19 +247,36 @@ impl Connection {
         }
     }
 
-    fn push_send(&mut self, ring: &mut dyn Ring, arena: &mut Arena) {
-        let (file, segments) = (self.file, &self.segments[..]);
-        ring.push(arena, self.tokens.send, Op::Send { file, segments });
-        self.is_sending = true;
+    /// Sends what the segments say, or what they were sealed to.
+    fn push_send(&mut self, ring: &mut dyn Ring, arena: &mut Arena) -> Result<(), LoadError> {
+        let (file, token) = (self.file, self.tokens.send);
+        let sealed;
+        let segments = match &mut self.seal {
+            None => &self.segments[..],
+            Some(seal) => {
+                sealed = seal.seal(&mut self.segments, arena)?.map(Seg::from);
+                sealed.as_slice()
+            }
+        };
+        self.is_sending = !segments.is_empty();
+        if self.is_sending {
+            ring.push(arena, token, Op::Send { file, segments });
+        }
+        Ok(())
     }
 
-    /// `count` bytes of the send in flight are gone; the rest follows.
-    pub fn sent(&mut self, count: u32, ring: &mut dyn Ring, arena: &mut Arena) {
-        self.is_sending = false;
-        skip(&mut self.segments, count);
-        if !self.segments.is_empty() {
-            self.push_send(ring, arena);
+    /// `count` bytes of the send in flight are gone; the rest follows. Errors: of TLS.
+    pub fn sent(
+        &mut self,
+        count: u32,
+        ring: &mut dyn Ring,
+        arena: &mut Arena,
+    ) -> Result<(), LoadError> {
+        match &mut self.seal {
+            None => skip(&mut self.segments, count),
+            Some(seal) => seal.sent(count),
         }
+        self.push_send(ring, arena)
     }
 
     /// Takes `count` received bytes and appends what they finish. Errors: an error reply, a
@@ -269,7 +291,18 @@ impl Connection {
         if count == 0 {
             return Err(LoadError::Closed(self.busy));
         }
-        let mut rest = arena.slice(self.inbox.slice(0, count));
+        let bytes = arena.slice(self.inbox.slice(0, count));
+        let Some(mut seal) = self.seal.take() else {
+            return self.take(bytes, finished);
+        };
+        let opened = seal.open(bytes, |plain| self.take(plain, finished));
+        self.seal = Some(seal);
+        opened
+    }
+
+    /// Follows the stream of replies through these bytes.
+    #[inline]
+    fn take(&mut self, mut rest: &[u8], finished: &mut Vec<Finished>) -> Result<(), LoadError> {
         loop {
             if let Some(slot) = self.reading {
                 let take = (self.replies.data_left() as usize).min(rest.len());
@@ -371,7 +404,7 @@ impl Connection {
     }
 
     /// Queues the farewell, once nothing is outstanding.
-    pub fn say_goodbye(&mut self, ring: &mut dyn Ring, arena: &mut Arena) {
+    pub fn say_goodbye(&mut self, ring: &mut dyn Ring, arena: &mut Arena) -> Result<(), LoadError> {
         assert!(
             self.busy == 0 && !self.is_sending,
             "a request is still on its way"
@@ -386,7 +419,7 @@ impl Connection {
         let place = self.headers.slice(0, Request::LEN as u32);
         arena.slice_mut(place).copy_from_slice(&request.encode());
         self.segments.push(place.into());
-        self.push_send(ring, arena);
+        self.push_send(ring, arena)
     }
 
     /// A send is in flight.
@@ -396,7 +429,7 @@ impl Connection {
 }
 
 /// Takes `count` bytes off the front.
-fn skip(segments: &mut Vec<Seg>, mut count: u32) {
+pub fn skip(segments: &mut Vec<Seg>, mut count: u32) {
     let mut whole = 0;
     for segment in segments.iter_mut() {
         if count < segment.len() {

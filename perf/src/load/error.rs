@@ -34,6 +34,31 @@ pub enum LoadError {
     /// The server and this client do not agree.
     #[error("no agreement with the server")]
     Negotiate(#[source] ClientError),
+    /// TLS without anybody to trust.
+    #[error(
+        "nbds needs ?tls-certificates=FOLDER, where ca-cert.pem lies and perhaps client-cert.pem"
+    )]
+    NoCertificates,
+    /// Certificates cannot be used.
+    #[error("{folder}/{why}")]
+    Certificates {
+        /// Where they lie.
+        folder: String,
+        /// Which, and why not.
+        why: String,
+    },
+    /// No certificate can be for such a host.
+    #[error("`{0}` is neither a name nor an address that a certificate can be for")]
+    ServerName(String),
+    /// The server's TLS is not acceptable to this client, or this client to the server.
+    #[error("TLS failed")]
+    Tls(#[source] rustls::Error),
+    /// The session does not take or give bytes.
+    #[error("the TLS session is broken")]
+    Sealing(#[source] io::Error),
+    /// The server ended the session.
+    #[error("the server ended the TLS session")]
+    TlsClosed,
     /// Writes were asked for.
     #[error("the export is read-only")]
     ReadOnly,

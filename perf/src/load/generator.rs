@@ -9,6 +9,7 @@ use super::arrivals::Arrivals;
 use super::connect::{Connected, connect};
 use super::connection::{Connection, Finished, buffer_bytes, whose};
 use super::recorder::Recorder;
+use super::tls::{Credentials, Seal};
 use super::{DRAIN_MAX, INTERVALS_MAX, LoadError, Measured, Plan, Times};
 use crate::usage::{self, Sample};
 use crate::workload::{Kind, Visits};
@@ -69,13 +70,14 @@ impl Generator {
         visits: impl FnOnce(u64) -> Option<Visits>,
     ) -> Result<Generator, LoadError> {
         let load = &plan.load;
-        let connected = (0..load.connections).map(|_| connect(&plan.uri));
+        let credentials = Credentials::of(&plan.uri)?;
+        let connected = (0..load.connections).map(|_| connect(&plan.uri, credentials.as_ref()));
         let connected: Vec<Connected> = connected.collect::<Result<_, _>>()?;
         let size = judge(plan, &connected)?;
         let block = load.block_max();
         let visits = visits(size).ok_or(LoadError::NoBlocks { size, block })?;
         let writes = load.has(Kind::Write);
-        let each = buffer_bytes(load.depth, block, writes);
+        let each = buffer_bytes(load.depth, block, writes, credentials.is_some());
         let bytes = u64::from(load.connections) * each;
         if bytes > BUFFERS_MAX {
             return Err(LoadError::Buffers(bytes));
@@ -101,10 +103,26 @@ impl Generator {
             .server
             .or(connected[0].listener.filter(|pid| *pid != 0));
         let mut connections = Vec::new();
-        for (index, Connected { socket, .. }) in connected.into_iter().enumerate() {
+        for (index, connected) in connected.into_iter().enumerate() {
+            let Connected {
+                socket, session, ..
+            } = connected;
             let file = ring.register(socket);
             let (shape, is_checked) = ((load.depth, block, writes), check == Check::Contents);
-            let made = Connection::new(index, file, &mut arena, shape, is_checked, plan.seed);
+            let seal = match session {
+                Some(session) => {
+                    let seal = Seal::new(session, &mut arena);
+                    Some(seal.ok_or(LoadError::Buffers(bytes as u64))?)
+                }
+                None => None,
+            };
+            let made = Connection::new(
+                (index, file, seal),
+                &mut arena,
+                shape,
+                is_checked,
+                plan.seed,
+            );
             connections.push(made.ok_or(LoadError::Buffers(bytes as u64))?);
         }
         let now = ring.now();
@@ -133,7 +151,7 @@ impl Generator {
 
     /// Loads for a while, measures, drains.
     pub fn measure(mut self, times: Times) -> Result<Measured, LoadError> {
-        self.begin();
+        self.begin()?;
         self.run_until(self.now.saturating_add(nanoseconds(times.warmup)))?;
         let before = Sample::take_with(self.server, &self.helpers)?;
         let client_before = usage::own();
@@ -200,7 +218,7 @@ impl Generator {
 
     /// Loads until all visits are done. Gives requests and bytes.
     pub fn finish(mut self) -> Result<(u64, u64), LoadError> {
-        self.begin();
+        self.begin()?;
         self.drain()?;
         assert_eq!(
             self.count,
@@ -211,7 +229,7 @@ impl Generator {
     }
 
     /// Starts the receives, and fills all slots or the schedule.
-    fn begin(&mut self) {
+    fn begin(&mut self) -> Result<(), LoadError> {
         self.now = self.ring.now();
         self.progress = self.now;
         self.arrivals = self.rate.map(|rate| Arrivals::new(rate, self.now));
@@ -227,8 +245,9 @@ impl Generator {
         self.issue_due();
         for connection in &mut self.connections {
             connection.receive(&mut *self.ring, &mut self.arena);
-            connection.send(&mut *self.ring, &mut self.arena);
+            connection.send(&mut *self.ring, &mut self.arena)?;
         }
+        Ok(())
     }
 
     /// Gives free slots what is due, the connections in turn.
@@ -277,7 +296,7 @@ impl Generator {
             self.turn(u64::MAX)?;
         }
         for connection in &mut self.connections {
-            connection.say_goodbye(&mut *self.ring, &mut self.arena);
+            connection.say_goodbye(&mut *self.ring, &mut self.arena)?;
         }
         // The server may close before it was told; either way the load is over.
         while self.connections.iter().any(Connection::is_sending) {
@@ -310,7 +329,7 @@ impl Generator {
         self.done = done;
         self.issue_due();
         for connection in &mut self.connections {
-            connection.send(&mut *self.ring, &mut self.arena);
+            connection.send(&mut *self.ring, &mut self.arena)?;
         }
         if self.now >= patience {
             let (seconds, outstanding) = (REPLY_MAX_NS / 1_000_000_000, self.outstanding());
@@ -331,8 +350,7 @@ impl Generator {
             .result
             .map_err(|source| LoadError::Broken { doing, source })?;
         if is_send {
-            connection.sent(count, &mut *self.ring, &mut self.arena);
-            return Ok(());
+            return connection.sent(count, &mut *self.ring, &mut self.arena);
         }
         connection.received(count, &self.arena, &mut self.finished)?;
         connection.receive(&mut *self.ring, &mut self.arena);

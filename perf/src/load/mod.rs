@@ -14,16 +14,20 @@
 //! ended later. What an open loop could not even send by [`DRAIN_MAX`] after the end counts with
 //! the time it had waited by then.
 //!
-//! What it does not do: structured replies, TLS.
+//! Under TLS a session lies between the connection and its socket; handshakes are over before.
+//!
+//! What it does not do: structured replies.
 
 mod arrivals;
 mod connect;
 mod connection;
 mod error;
 mod generator;
+mod handshakes;
 mod recorder;
 #[cfg(test)]
 mod tests;
+mod tls;
 #[cfg(test)]
 pub mod toy;
 
@@ -36,6 +40,7 @@ use crate::usage::Usage;
 use crate::workload::{Kind, Load, Visits, Weighted};
 
 pub use error::LoadError;
+pub use handshakes::{Handshakes, handshakes};
 
 /// Longest latency the histogram tells apart, nanoseconds.
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
@@ -144,7 +149,7 @@ pub struct Verified {
 /// Loads for a while, then measures. Runs in a thread of its own, since a core it is pinned to
 /// stays with the thread. Errors: [`LoadError`]; an error reply of the server is one.
 pub fn measure(plan: &Plan, times: Times) -> Result<Measured, LoadError> {
-    in_thread(plan, |plan| {
+    in_thread(plan.cpu, || {
         let visits = |size| Visits::endless(&plan.load, size, plan.seed);
         generator::Generator::open(plan, generator::Check::Nothing, visits)?.measure(times)
     })
@@ -161,7 +166,8 @@ pub fn verify(plan: &Plan) -> Result<Verified, LoadError> {
 
 /// Bytes of the export, as the server tells. Errors: it does not let a client in.
 pub fn size_of(uri: &NbdUri) -> Result<u64, LoadError> {
-    Ok(connect::connect(uri)?.agreed.size)
+    let credentials = tls::Credentials::of(uri)?;
+    Ok(connect::connect(uri, credentials.as_ref())?.agreed.size)
 }
 
 /// Writes every block of the range once, in sequence, so that all of it is really there. Gives
@@ -187,23 +193,23 @@ fn one_pass(
         rate: None,
         ..plan.clone()
     };
-    in_thread(&plan, |plan| {
+    in_thread(plan.cpu, || {
         let visits = |size| Visits::once(kind, block, is_scattered, size, plan.seed);
-        generator::Generator::open(plan, check, visits)?.finish()
+        generator::Generator::open(&plan, check, visits)?.finish()
     })
 }
 
 fn in_thread<T: Send>(
-    plan: &Plan,
-    work: impl FnOnce(&Plan) -> Result<T, LoadError> + Send,
+    cpu: Option<usize>,
+    work: impl FnOnce() -> Result<T, LoadError> + Send,
 ) -> Result<T, LoadError> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            if let Some(cpu) = plan.cpu {
+            if let Some(cpu) = cpu {
                 let refused = |source| LoadError::Pin { cpu, source };
                 engine_ring::sys::cpu::pin(cpu).map_err(refused)?;
             }
-            work(plan)
+            work()
         });
         thread
             .join()

@@ -2,9 +2,9 @@
 
 use std::process::{Child, Command};
 
-use nbd_proto::NbdError;
+use nbd_proto::{NbdError, UriTls};
 
-use super::toy::{Fault, Toy};
+use super::toy::{Fault, Toy, make_certificates};
 use super::*;
 use crate::workload::{Place, Point, fill, parse_mix, parse_sizes};
 
@@ -220,6 +220,50 @@ fn nobody_there_is_told_with_the_address() {
         error.to_string(),
         "cannot connect to nbd+unix:///?socket=/nonexistent/s"
     );
+}
+
+#[test]
+fn under_tls_what_was_written_is_read_back() {
+    let toy = Toy::start_secure(4 << 20);
+    for point in ["read:4k:64", "read:512:3:2", "read:1m:4"] {
+        let verified = verify(&plan(&toy.uri, point)).unwrap();
+        assert_eq!(verified.bytes, 4 << 20, "{point}");
+    }
+    let measured = short(&plan(&toy.uri, "randrw:4k:16:2")).unwrap();
+    assert!(measured.requests > 0);
+    let done = handshakes(&toy.uri, Duration::from_millis(100), None, None).unwrap();
+    assert!(done.count > 0 && done.latency.len() == done.count);
+}
+
+#[test]
+fn a_server_that_is_not_trusted_or_has_no_tls_gets_no_request() {
+    let toy = Toy::start_secure(1 << 20);
+    let trusting = |folder: Option<String>| NbdUri {
+        tls: Some(UriTls {
+            certificates: folder,
+        }),
+        ..toy.uri.clone()
+    };
+    let other = tempfile::tempdir().unwrap();
+    make_certificates(other.path());
+    let other = Some(other.path().display().to_string());
+    let error = short(&plan(&trusting(other.clone()), "read:4k:1")).unwrap_err();
+    assert!(matches!(error, LoadError::Handshake(_)), "{error}");
+    let error = short(&plan(&trusting(None), "read:4k:1")).unwrap_err();
+    assert!(matches!(error, LoadError::NoCertificates), "{error}");
+    let nowhere = Some("/nonexistent".to_owned());
+    let error = short(&plan(&trusting(nowhere), "read:4k:1")).unwrap_err();
+    assert!(error.to_string().starts_with("/nonexistent/ca-cert.pem: "));
+    assert_eq!(toy.requests(), 0);
+    let plain = Toy::start(1 << 20, false, Fault::None);
+    let certificates = toy.uri.tls.clone();
+    let uri = NbdUri {
+        tls: certificates,
+        ..plain.uri.clone()
+    };
+    let error = short(&plan(&uri, "read:4k:1")).unwrap_err();
+    assert!(matches!(error, LoadError::Negotiate(_)), "{error}");
+    assert_eq!(plain.requests(), 0);
 }
 
 /// An open loop of `rate` on a toy that stands still for 300 ms in the middle.

@@ -2,15 +2,20 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nbd_proto::{
     BlockSizes, Command, Cookie, ErrorChunk, ExportInfo, ExportName, Exports, Features, Item,
-    ListEntry, NbdError, NbdUri, Negotiation, Parsed, Policy, Refusal, ReplyStyle, Step,
-    Transmission, Transport,
+    ListEntry, NbdError, NbdUri, Negotiation, Parsed, Policy, Refusal, ReplyStyle, Step, Tls,
+    Transmission, Transport, UriTls,
 };
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use tempfile::TempDir;
 
 /// What goes wrong, at the n-th request of the whole server, counted from 0.
@@ -40,6 +45,7 @@ pub struct Toy {
 
 struct Shared {
     disk: Mutex<Vec<u8>>,
+    tls: Option<Arc<ServerConfig>>,
     read_only: bool,
     fault: Fault,
     requests: AtomicU64,
@@ -48,12 +54,32 @@ struct Shared {
 impl Toy {
     /// A server with a blank disk.
     pub fn start(size: usize, read_only: bool, fault: Fault) -> Toy {
+        Toy::start_in(tempfile::tempdir().unwrap(), size, read_only, fault, None)
+    }
+
+    /// One whose clients need TLS and a certificate; the URI says where those lie.
+    pub fn start_secure(size: usize) -> Toy {
         let directory = tempfile::tempdir().unwrap();
+        let config = Some(make_certificates(directory.path()));
+        let mut toy = Toy::start_in(directory, size, false, Fault::None, config);
+        let certificates = Some(toy._directory.path().display().to_string());
+        toy.uri.tls = Some(UriTls { certificates });
+        toy
+    }
+
+    fn start_in(
+        directory: TempDir,
+        size: usize,
+        read_only: bool,
+        fault: Fault,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Toy {
         let socket = directory.path().join("s");
         let listener = UnixListener::bind(&socket).unwrap();
         let disk = Mutex::new(vec![0; size]);
         let shared = Arc::new(Shared {
             disk,
+            tls,
             read_only,
             fault,
             requests: AtomicU64::new(0),
@@ -62,7 +88,7 @@ impl Toy {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (server, stream) = (server.clone(), stream.unwrap());
-                std::thread::spawn(move || server.serve(stream));
+                std::thread::spawn(move || server.serve(&stream));
             }
         });
         let socket = socket.to_str().unwrap().to_owned();
@@ -89,6 +115,39 @@ impl Toy {
     }
 }
 
+/// What a connection is read from and written to.
+trait Line: Read + Write {}
+impl<T: Read + Write> Line for T {}
+
+/// Puts an authority and a client's certificate into a folder; what the server shows stays in memory.
+pub fn make_certificates(folder: &Path) -> Arc<ServerConfig> {
+    let key = || KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, key()).unwrap();
+    std::fs::write(folder.join("ca-cert.pem"), authority.pem()).unwrap();
+    let issue = || {
+        let key = key();
+        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        (params.signed_by(&key, &authority).unwrap(), key)
+    };
+    let (certificate, client) = issue();
+    std::fs::write(folder.join("client-cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("client-key.pem"), client.serialize_pem()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.as_ref().der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+    let (certificate, server) = issue();
+    let key = PrivatePkcs8KeyDer::from(server.serialize_der()).into();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![certificate.der().clone()], key);
+    Arc::new(config.unwrap())
+}
+
 impl Exports for Shared {
     fn list(&self, _: &mut dyn FnMut(ListEntry<'_>)) {}
 
@@ -111,8 +170,16 @@ impl Exports for Shared {
 
 impl Shared {
     /// A connection until it ends; nobody wants to know how.
-    fn serve(&self, mut stream: UnixStream) -> Option<()> {
-        let mut negotiation = Negotiation::new(Policy::default());
+    fn serve(&self, socket: &UnixStream) -> Option<()> {
+        let tls = match self.tls {
+            Some(_) => Tls::Required,
+            None => Tls::Unsupported,
+        };
+        let mut negotiation = Negotiation::new(Policy {
+            tls,
+            ..Policy::default()
+        });
+        let mut stream: Box<dyn Line> = Box::new(socket.try_clone().ok()?);
         stream.write_all(&negotiation.greeting()).ok()?;
         let (mut buffer, mut out) = (vec![0; 64 << 10], Vec::new());
         let mut transmission = None;
@@ -131,7 +198,16 @@ impl Shared {
                         rest = &rest[consumed..];
                         transmission = Some(Transmission::new(&negotiated));
                     }
-                    Step::StartTls { .. } | Step::Close(_) => return None,
+                    Step::StartTls { consumed } => {
+                        stream.write_all(&out).ok()?;
+                        out.clear();
+                        rest = &rest[consumed..];
+                        let session = ServerConnection::new(self.tls.clone()?).ok()?;
+                        let socket = socket.try_clone().ok()?;
+                        stream = Box::new(StreamOwned::new(session, socket));
+                        negotiation.secured();
+                    }
+                    Step::Close(_) => return None,
                 }
             }
             while let Some(transmission) = &mut transmission {

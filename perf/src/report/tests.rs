@@ -162,6 +162,7 @@ fn compared() -> Outcome {
             load: "randread:4k:64".to_owned(),
             rows: vec![row("pollux"), row("other")],
         }],
+        handshakes: Vec::new(),
     })
 }
 

@@ -13,6 +13,8 @@ pub enum Kind {
     Pollux,
     /// Ours, polling for latency.
     PolluxLatency,
+    /// Ours in the clear, beside ours under TLS.
+    PolluxPlain,
     /// Ours with a second replica, in the memory of another node.
     PolluxMirror,
     /// The same with the first replica in memory, too: what the way to the other node takes.
@@ -37,9 +39,10 @@ pub enum Kind {
 
 impl Kind {
     /// All, ours first.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Pollux,
         Kind::PolluxLatency,
+        Kind::PolluxPlain,
         Kind::PolluxMirror,
         Kind::PolluxLeg,
         Kind::TokioUring,
@@ -57,6 +60,7 @@ impl Kind {
         match self {
             Kind::Pollux => "pollux",
             Kind::PolluxLatency => "pollux-latency",
+            Kind::PolluxPlain => "pollux-plain",
             Kind::PolluxMirror => "pollux-mirror",
             Kind::PolluxLeg => "pollux-leg",
             Kind::TokioUring => "tokio-uring",
@@ -81,6 +85,8 @@ impl Kind {
             (Kind::PolluxLatency, Backing::File) => {
                 "one replica in the file, O_DIRECT, `polling = \"latency\"`"
             }
+            (Kind::PolluxPlain, Backing::Memory) => "one replica in its own memory, without TLS",
+            (Kind::PolluxPlain, Backing::File) => "one replica in the file, O_DIRECT, without TLS",
             (Kind::PolluxMirror, Backing::Memory) => {
                 "two replicas in memory, the second on another node over TCP"
             }
@@ -105,9 +111,11 @@ impl Kind {
     /// The program behind it.
     pub fn program(self, bench: &Bench) -> PathBuf {
         match self {
-            Kind::Pollux | Kind::PolluxLatency | Kind::PolluxMirror | Kind::PolluxLeg => {
-                bench.pollux.clone()
-            }
+            Kind::Pollux
+            | Kind::PolluxLatency
+            | Kind::PolluxPlain
+            | Kind::PolluxMirror
+            | Kind::PolluxLeg => bench.pollux.clone(),
             Kind::TokioUring => std::env::current_exe().unwrap_or_default(),
             Kind::QemuIoUring | Kind::QemuNative | Kind::QemuThreads => "qemu-nbd".into(),
             Kind::NbdkitFile | Kind::NbdkitMemory => "nbdkit".into(),
@@ -120,7 +128,9 @@ impl Kind {
     pub fn role(self, backing: Backing) -> Role {
         match (self, backing) {
             (Kind::Pollux, _) => Role::Ours,
-            (Kind::PolluxLatency | Kind::PolluxMirror | Kind::PolluxLeg, _) => Role::OursToo,
+            (Kind::PolluxLatency | Kind::PolluxPlain | Kind::PolluxMirror | Kind::PolluxLeg, _) => {
+                Role::OursToo
+            }
             (Kind::TokioUring, _) => Role::Baseline,
             (Kind::Fio, _) => Role::Ceiling,
             (Kind::NbdkitFile | Kind::NbdServer, Backing::File) => Role::Buffered,
@@ -132,7 +142,11 @@ impl Kind {
     pub fn is_ours(self) -> bool {
         matches!(
             self,
-            Kind::Pollux | Kind::PolluxLatency | Kind::PolluxMirror | Kind::PolluxLeg
+            Kind::Pollux
+                | Kind::PolluxLatency
+                | Kind::PolluxPlain
+                | Kind::PolluxMirror
+                | Kind::PolluxLeg
         )
     }
 
@@ -146,17 +160,41 @@ impl Kind {
     pub fn needs_image(self, backing: Backing) -> bool {
         match self {
             Kind::PolluxLeg | Kind::NbdkitMemory => false,
-            Kind::Pollux | Kind::PolluxLatency | Kind::PolluxMirror | Kind::TokioUring => {
-                backing == Backing::File
-            }
+            Kind::Pollux
+            | Kind::PolluxLatency
+            | Kind::PolluxPlain
+            | Kind::PolluxMirror
+            | Kind::TokioUring => backing == Backing::File,
             _ => true,
         }
     }
 
     /// It takes part if nobody is named.
-    pub fn is_usual(self, backing: Backing) -> bool {
-        let is_mirror = matches!(self, Kind::PolluxMirror | Kind::PolluxLeg);
-        self.fits(backing) && !is_mirror
+    pub fn is_usual(self, backing: Backing, tls: bool) -> bool {
+        let is_special = match self {
+            Kind::PolluxMirror | Kind::PolluxLeg => true,
+            Kind::PolluxPlain => !tls,
+            _ => false,
+        };
+        self.fits(backing)
+            && !is_special
+            && (self.speaks_tls() || self == Kind::PolluxPlain || !tls)
+    }
+
+    /// It is started with TLS where that is asked for.
+    pub fn speaks_tls(self) -> bool {
+        match self {
+            Kind::PolluxPlain | Kind::TokioUring | Kind::NbdServer | Kind::Fio => false,
+            Kind::Pollux
+            | Kind::PolluxLatency
+            | Kind::PolluxMirror
+            | Kind::PolluxLeg
+            | Kind::QemuIoUring
+            | Kind::QemuNative
+            | Kind::QemuThreads
+            | Kind::NbdkitFile
+            | Kind::NbdkitMemory => true,
+        }
     }
 
     /// It has that kind of backing.

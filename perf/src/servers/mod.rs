@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use nbd_proto::{ExportName, NbdUri, Transport as Address};
+use nbd_proto::{ExportName, NbdUri, Transport as Address, UriTls};
 use tempfile::TempDir;
 
 use crate::{load, workload};
@@ -58,6 +58,8 @@ pub struct Wanted<'a> {
     pub backing: Backing,
     /// How servers are reached.
     pub transport: Transport,
+    /// Under TLS, with certificates on both sides.
+    pub tls: bool,
     /// Bytes of the disk.
     pub size: u64,
     /// Where files lie, for files.
@@ -76,6 +78,8 @@ pub struct Bench {
     pub backing: Backing,
     /// How servers are reached.
     pub transport: Transport,
+    /// The folder of everybody's certificates, if servers are spoken to under TLS.
+    pub tls: Option<PathBuf>,
     /// Bytes of the disk.
     pub size: u64,
     /// Core of the servers.
@@ -122,13 +126,19 @@ impl Bench {
             .tempdir_in(&place);
         let unusable = || format!("cannot make a directory in {}", place.display());
         let disk = disk.with_context(unusable)?;
+        let pollux = pollux.unwrap_or_default();
+        let tls = wanted.tls.then(|| scratch.path().join("tls"));
+        if let Some(folder) = &tls {
+            pollux::make_certificates(&pollux, folder)?;
+        }
         Ok(Bench {
             backing: wanted.backing,
             transport: wanted.transport,
+            tls,
             size: wanted.size,
             server_cpu: wanted.server_cpu,
             client_cpu: wanted.client_cpu,
-            pollux: pollux.unwrap_or_default(),
+            pollux,
             scratch,
             image: disk.path().join("image"),
             disk,
@@ -184,7 +194,7 @@ impl Server {
         let uri = NbdUri {
             transport: address.clone(),
             export,
-            tls: None,
+            tls: tls(kind, bench),
         };
         let mut processes = match kind.is_ours() {
             true => pollux::start(kind, bench, &address)?,
@@ -226,6 +236,13 @@ impl Server {
     pub fn is_blank(&self) -> bool {
         self.is_blank
     }
+}
+
+/// What its clients are told of TLS.
+fn tls(kind: Kind, bench: &Bench) -> Option<UriTls> {
+    let folder = bench.tls.as_ref().filter(|_| kind.speaks_tls())?;
+    let certificates = Some(folder.display().to_string());
+    Some(UriTls { certificates })
 }
 
 /// Where the next server shall listen.

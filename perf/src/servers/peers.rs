@@ -36,6 +36,14 @@ fn qemu_nbd(aio: &str, bench: &Bench, address: &Address) -> Vec<String> {
         Address::Unix { socket } => text(&["-k", socket]),
         Address::Tcp { port, .. } => text(&["-b", "127.0.0.1", "-p", &port.to_string()]),
     });
+    if let Some(folder) = &bench.tls {
+        let folder = folder.display();
+        command.push("--object".to_owned());
+        command.push(format!(
+            "tls-creds-x509,id=t,endpoint=server,dir={folder},verify-peer=yes"
+        ));
+        command.extend(text(&["--tls-creds", "t"]));
+    }
     command.push(bench.image.display().to_string());
     command
 }
@@ -45,6 +53,10 @@ fn nbdkit(kind: Kind, bench: &Bench, address: &Address) -> Vec<String> {
         Address::Unix { socket } => text(&["-f", "-U", socket]),
         Address::Tcp { port, .. } => text(&["-f", "-i", "127.0.0.1", "-p", &port.to_string()]),
     };
+    if let Some(folder) = &bench.tls {
+        command.extend(text(&["--tls=require", "--tls-verify-peer"]));
+        command.push(format!("--tls-certificates={}", folder.display()));
+    }
     command.extend(match kind {
         Kind::NbdkitMemory => text(&["memory", &bench.size.to_string()]),
         _ => text(&["file", &bench.image.display().to_string()]),

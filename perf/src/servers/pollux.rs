@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -75,6 +75,13 @@ pub fn start(kind: Kind, bench: &Bench, address: &Address) -> anyhow::Result<Vec
     Ok(processes)
 }
 
+/// Makes an authority, and certificates for servers on this machine and for the client. Errors: with
+/// what was said.
+pub fn make_certificates(pollux: &Path, folder: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(pollux);
+    run(command.args(["tls", "init"]).arg(folder))
+}
+
 /// Both nodes hold everything. Errors: what the status says.
 pub fn check(bench: &Bench) -> anyhow::Result<()> {
     ask(bench, "alpha", &["status", "--check"])
@@ -101,12 +108,16 @@ fn place(bench: &Bench, node: &str) -> [String; 4] {
 /// Runs a verb. Errors: with what it said.
 fn ask(bench: &Bench, node: &str, verb: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new(&bench.pollux);
-    let output = command.args(verb).args(place(bench, node)).output();
-    let output = output.with_context(|| format!("{}", bench.pollux.display()))?;
+    run(command.args(verb).args(place(bench, node)))
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output();
+    let output = output.with_context(|| command.get_program().display().to_string())?;
     if !output.status.success() {
         let words = [output.stdout, output.stderr].concat();
         let words = String::from_utf8_lossy(&words);
-        bail!("`pollux {}`: {}", verb.join(" "), words.trim());
+        bail!("{command:?}: {}", words.trim());
     }
     Ok(())
 }
@@ -140,6 +151,16 @@ fn configuration(
             Address::Unix { socket } => writeln!(text, "nbd_socket = \"{socket}\""),
             Address::Tcp { port, .. } => writeln!(text, "nbd = \"127.0.0.1:{port}\""),
         };
+        if let Some(folder) = bench.tls.as_ref().filter(|_| kind.speaks_tls()) {
+            let file = |name: &str| folder.join(name).display().to_string();
+            let _ = writeln!(
+                text,
+                "nbd_tls = {{ cert = \"{}\", key = \"{}\", client_ca = \"{}\" }}",
+                file("server-cert.pem"),
+                file("server-key.pem"),
+                file("ca-cert.pem"),
+            );
+        }
     }
     let names: Vec<String> = nodes
         .iter()

@@ -189,6 +189,7 @@ fn start(soak: &Soak) -> anyhow::Result<(Bench, Server)> {
     let bench = Bench::new(&Wanted {
         backing: soak.backing,
         transport: soak.transport,
+        tls: false,
         size: soak.size,
         directory: &soak.directory,
         pollux: soak.pollux.as_deref(),
