@@ -48,6 +48,7 @@ impl Session {
             bytes.clear();
             match step.unwrap() {
                 ClientStep::NeedMore => {}
+                ClientStep::StartTls { .. } => panic!("TLS was not wished for"),
                 ClientStep::Ready { consumed, agreed } => {
                     assert_eq!(
                         consumed, count,
