@@ -23,6 +23,7 @@ mod port;
 pub mod raw;
 mod session;
 pub mod tools;
+mod tunnel;
 mod vitals;
 
 pub use binary::{binary, refresh_binary};
@@ -31,4 +32,5 @@ pub use lab::{Lab, Node, eventually};
 pub use port::Port;
 pub use session::{Session, Told};
 pub use tools::Ran;
+pub use tunnel::{Trust, Tunnel};
 pub use vitals::Vitals;

@@ -11,6 +11,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustls::{ClientConnection, StreamOwned};
+
+use crate::Trust;
 
 /// Longest wait for an answer, on a busy machine.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -139,6 +142,15 @@ pub fn write(cookie: u64, offset: u64, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A write in extended headers with its payload.
+pub fn extended_write(cookie: u64, offset: u64, payload: &[u8]) -> Vec<u8> {
+    const PAYLOAD_LEN: u16 = 1 << 5;
+    let length = payload.len() as u64;
+    let mut bytes = extended_request(PAYLOAD_LEN, cmd::WRITE, cookie, offset, length);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
 /// How replies are framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
@@ -165,12 +177,15 @@ pub struct Reply {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// One connection. Every read on it ends after 20 s.
 #[derive(Debug)]
 pub struct Raw {
     stream: Stream,
+    /// The greeting came before TLS.
+    is_greeted: bool,
     /// How the server's replies are framed; set by [`Raw::go`].
     pub style: Style,
     /// Size of the export; set by [`Raw::go`].
@@ -201,9 +216,30 @@ impl Raw {
         Raw::of(Stream::Unix(UnixStream::connect(path)?))
     }
 
+    /// Connects over TCP, asks for TLS and completes its handshake; nothing is agreed on then.
+    pub fn tls(address: &str, trust: &Trust) -> io::Result<Raw> {
+        let mut raw = Raw::tcp(address)?;
+        raw.hello(3);
+        let replies = raw.ask(opt::STARTTLS, &[])?;
+        if replies != [(rep::ACK, Vec::new())] {
+            return Err(io::Error::other(format!("STARTTLS: {replies:x?}")));
+        }
+        let Stream::Tcp(mut socket) = raw.stream else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let mut session = trust.session()?;
+        while session.is_handshaking() {
+            session.complete_io(&mut socket)?;
+        }
+        let mut raw = Raw::of(Stream::Tls(Box::new(StreamOwned::new(session, socket))))?;
+        raw.is_greeted = true;
+        Ok(raw)
+    }
+
     fn of(stream: Stream) -> io::Result<Raw> {
         let raw = Raw {
             stream,
+            is_greeted: false,
             style: Style::Simple,
             size: 0,
             flags: 0,
@@ -218,6 +254,10 @@ impl Raw {
             Stream::Tcp(stream) => {
                 stream.set_read_timeout(Some(time))?;
                 stream.set_write_timeout(Some(time))
+            }
+            Stream::Tls(stream) => {
+                stream.sock.set_read_timeout(Some(time))?;
+                stream.sock.set_write_timeout(Some(time))
             }
             Stream::Unix(stream) => {
                 stream.set_read_timeout(Some(time))?;
@@ -278,9 +318,10 @@ impl Raw {
 
     /// As [`Raw::go`]; errors: the connection ended, or the export was refused.
     pub fn try_go(&mut self, export: &str, style: Style) -> io::Result<()> {
-        let mut greeting = [0; 18];
-        self.read_exact(&mut greeting)?;
-        self.send(&3u32.to_be_bytes())?;
+        if !self.is_greeted {
+            self.skip(18)?;
+            self.send(&3u32.to_be_bytes())?;
+        }
         let agree = match style {
             Style::Simple => None,
             Style::Structured => Some(opt::STRUCTURED_REPLY),
@@ -314,6 +355,7 @@ impl Raw {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes),
         }
     }
 
@@ -322,6 +364,7 @@ impl Raw {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.read_exact(bytes),
             Stream::Unix(stream) => stream.read_exact(bytes),
+            Stream::Tls(stream) => stream.read_exact(bytes),
         }
     }
 
@@ -415,6 +458,7 @@ impl Raw {
             let read = match &mut self.stream {
                 Stream::Tcp(stream) => stream.read(&mut bytes),
                 Stream::Unix(stream) => stream.read(&mut bytes),
+                Stream::Tls(stream) => stream.read(&mut bytes),
             };
             match read {
                 Ok(0) => return Some(all),
@@ -430,6 +474,7 @@ impl Raw {
         let _ = match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => stream.sock.shutdown(Shutdown::Write),
         };
     }
 
@@ -452,6 +497,7 @@ impl AsFd for Raw {
         match &self.stream {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tls(stream) => stream.sock.as_fd(),
         }
     }
 }

@@ -76,6 +76,7 @@ impl Session {
             out.clear();
             match step.expect("the export is granted") {
                 ClientStep::NeedMore => {}
+                ClientStep::StartTls { .. } => panic!("no wish here asks for TLS"),
                 ClientStep::Ready { consumed, agreed } => {
                     assert_eq!(consumed, count, "nobody asked for more");
                     break agreed;

@@ -163,6 +163,9 @@ struct Shared {
     slowest_micros: AtomicU64,
     /// What no client may see: error replies, connections lost though nobody was killed.
     complaints: Mutex<Vec<String>>,
+    /// Connections may be lost at any time; who loses one attaches again.
+    reconnects: bool,
+    lost: AtomicU64,
 }
 
 /// Threads that keep a volume busy until told to stop. They attach again, to whichever node they
@@ -182,12 +185,24 @@ pub struct Seen {
     pub slowest: Duration,
     /// Error replies, and connections lost though the server lived.
     pub complaints: Vec<String>,
+    /// Connections lost by clients that attach again.
+    pub lost: u64,
 }
 
 impl Clients {
     /// Starts `count` clients on a volume of `size` bytes that reads zeros; they wait to be
     /// pointed at a node.
     pub fn start(count: u64, size: u64, seed: u64) -> Clients {
+        Clients::start_as(count, size, seed, false)
+    }
+
+    /// As [`Clients::start`]; a lost connection is no error to them: they attach again to the same
+    /// place until it works. What they had asked before may have happened, but not later than that.
+    pub fn start_reconnecting(count: u64, size: u64, seed: u64) -> Clients {
+        Clients::start_as(count, size, seed, true)
+    }
+
+    fn start_as(count: u64, size: u64, seed: u64, reconnects: bool) -> Clients {
         let shared = Arc::new(Shared {
             recorder: Recorder::default(),
             target: Mutex::new(Target {
@@ -203,6 +218,8 @@ impl Clients {
             answers: AtomicU64::new(0),
             slowest_micros: AtomicU64::new(0),
             complaints: Mutex::new(Vec::new()),
+            reconnects,
+            lost: AtomicU64::new(0),
         });
         let threads = (0..count).map(|index| {
             let shared = Arc::clone(&shared);
@@ -256,6 +273,11 @@ impl Clients {
         self.shared.recorder.violations()
     }
 
+    /// Connections lost so far by clients that attach again.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
     /// Answers received so far.
     pub fn answers(&self) -> u64 {
         self.shared.answers.load(Ordering::Relaxed)
@@ -279,6 +301,7 @@ impl Clients {
             answers: shared.answers.into_inner(),
             slowest: Duration::from_micros(shared.slowest_micros.into_inner()),
             complaints,
+            lost: shared.lost.into_inner(),
         }
     }
 
@@ -302,15 +325,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// One client's life.
 fn live(shared: &Shared, mut random: Random) {
+    let mut last = None;
     while let Some((uri, reign)) = next_target(shared) {
         *lock(&shared.attached) += 1;
         let ended = Connection::attach(&uri, SILENCE)
-            .and_then(|connection| serve(shared, connection, reign, &mut random));
+            .and_then(|connection| serve(shared, connection, reign, &mut random, &mut last));
         *lock(&shared.attached) -= 1;
         shared.detached.notify_all();
         if let Err(broken) = ended {
             let is_expected = lock(&shared.target).reign != reign;
-            if !is_expected {
+            if shared.reconnects {
+                shared.lost.fetch_add(1, Ordering::Relaxed);
+            } else if !is_expected {
                 let text = format!("lost a server that was not killed: {}", broken.in_full());
                 lock(&shared.complaints).push(text);
             }
@@ -341,9 +367,15 @@ fn serve(
     mut connection: Connection,
     reign: u64,
     random: &mut Random,
+    last: &mut Option<Session>,
 ) -> Result<(), Broken> {
     let session = shared.recorder.open();
-    lock(&shared.sessions).push((session, reign));
+    match (shared.reconnects, last.replace(session)) {
+        (false, _) => lock(&shared.sessions).push((session, reign)),
+        // Its connection has ended, and the server lets this client in again.
+        (true, Some(before)) => shared.recorder.close(&[before]),
+        (true, None) => {}
+    }
     let mut open: BTreeMap<u64, (OpId, bool)> = BTreeMap::new();
     loop {
         while open.len() < DEPTH && !shared.stop.load(Ordering::Relaxed) {

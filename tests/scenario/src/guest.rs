@@ -4,6 +4,8 @@
 //! that it syncs. In mid-load the primary is killed; the other node is promoted, the guest
 //! attaches there, and every file whose fsync was answered has to be there.
 //!
+//! [`takeovers`] takes the primary over under the guest's ext4 and fio (`guest_takeovers.py`).
+//!
 //! [`stress`] runs exercisers on ext4 and XFS (`guest_stress.py`) while the secondary is killed and
 //! comes back.
 
@@ -13,7 +15,7 @@ use std::time::Instant;
 
 use conformance::tools;
 
-use crate::Pair;
+use crate::{Pair, restarts};
 
 /// Size of the volume, MiB.
 const MEBIBYTES: u64 = 64;
@@ -77,6 +79,50 @@ pub fn run() -> bool {
     pair.start(0);
     pair.until_healthy(1);
     pair.stop_and_compare(1, MEBIBYTES);
+    true
+}
+
+/// Takes the primary over `rounds` times under the guest's file system; false, with a line that says
+/// what to install, if it cannot run here. Panics: the guest sees an error, its file system is not
+/// clean, or the copies differ.
+pub fn takeovers(rounds: u32) -> bool {
+    if !tools::have(&NEEDED) {
+        return false;
+    }
+    let mut pair = Pair::healthy(MEBIBYTES);
+    let port = pair.lab.node(crate::NODES[0]).nbd.number.to_string();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/guest_takeovers.py");
+    let mut command = Command::new("python3");
+    command
+        .args(["-B", script, &port, "v", &rounds.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut guest = command.spawn().expect("python3 can be run");
+    let mut told = guest.stdin.take().expect("it was piped");
+    let said = BufReader::new(guest.stdout.take().expect("it was piped"));
+    let mut is_done = false;
+    for line in said.lines() {
+        let line = line.expect("the guest's words are text");
+        println!("{line}");
+        match line.as_str() {
+            "take over" => {
+                let began = Instant::now();
+                restarts::take_over(&mut pair, 0);
+                println!("# taken over: {} ms", began.elapsed().as_millis());
+                // A guest that ended meanwhile shows in its exit code.
+                let _ = told.write_all(b"taken\n");
+            }
+            "done" => is_done = true,
+            _ => {}
+        }
+    }
+    let status = guest.wait().expect("a child can be waited for");
+    assert!(
+        status.success() && is_done,
+        "the guest's checks failed: {status}"
+    );
+    pair.until_healthy(0);
+    pair.stop_and_compare(0, MEBIBYTES);
     true
 }
 

@@ -40,6 +40,12 @@ enum Run {
     },
     /// A Linux kernel in QEMU as the client of a failover; fetches the kernel once
     Guest,
+    /// A Linux kernel in QEMU whose node is taken over again and again under ext4 and fio
+    GuestTakeovers {
+        /// How many times
+        #[arg(long, default_value_t = 10)]
+        rounds: u32,
+    },
     /// ext4 and XFS of a Linux kernel in QEMU under fsx and stress-ng; builds fsx once
     Stress,
 }
@@ -69,6 +75,9 @@ fn main() {
         }
         Run::Guest if guest::run() => println!("the file system survived its primary"),
         Run::Stress if guest::stress() => println!("both file systems are clean"),
-        Run::Guest | Run::Stress => std::process::exit(1),
+        Run::GuestTakeovers { rounds } if guest::takeovers(rounds) => {
+            println!("{rounds} takeovers: the guest saw no error");
+        }
+        Run::Guest | Run::GuestTakeovers { .. } | Run::Stress => std::process::exit(1),
     }
 }

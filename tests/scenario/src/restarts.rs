@@ -3,10 +3,11 @@
 //! ```text
 //!  a mirrored volume: clients whose history is judged     a single replica: fio that verifies,
 //!                                                         one qemu-io session over all rounds
+//!  a replica under TLS: clients that attach again, judged, too; qemu-io with reconnect-delay
 //!  each round: a successor of the primary, or of the secondary; some do not come up:
 //!              a port is in use, or it is killed before it is ready ─► the old process goes on
 //! ```
-//! At the end: no error, no lost connection, no violation, and two copies that are equal.
+//! At the end: no error, no lost connection but of TLS, no violation, and two copies that are equal.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +17,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use conformance::{Daemon, Lab, eventually, tools};
+use conformance::{Daemon, Lab, Trust, Tunnel, eventually, tools};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::pair::{HEALTHY_MAX, NODES};
@@ -43,6 +44,8 @@ pub struct Tally {
     pub answers: u64,
     /// Longest time between a request and its answer.
     pub slowest: Duration,
+    /// Answers that clients under TLS received, and connections they lost.
+    pub under_tls: (u64, u64),
     /// What the daemons said of the time they took.
     pub said: Vec<String>,
 }
@@ -57,8 +60,19 @@ struct Run {
 pub fn run(rounds: u32) -> Tally {
     const MEBIBYTES: u64 = 32;
     let solo = "[volume.solo]\nsize = \"32MiB\"\nbacking = \"solo.img\"\nreplicas = [\"alpha\"]\n\
-                nbd = [{ name = \"solo\" }]\n";
-    let lab = Lab::new(&NODES, &(Pair::volume_text(MEBIBYTES) + solo));
+                nbd = [{ name = \"solo\" }]\n\
+                [volume.tls]\nsize = \"32MiB\"\nbacking = \"tls.img\"\nreplicas = [\"alpha\"]\n\
+                nbd = [{ name = \"tls\" }]\n";
+    let volumes = Pair::volume_text(MEBIBYTES) + solo;
+    let lab = Lab::new(&NODES, &volumes);
+    let folder = lab.path("tls");
+    let words = folder.display().to_string();
+    lab.done("alpha", &["tls", "init", &words]);
+    let node = format!(
+        "[node.alpha.nbd_tls]\ncert = \"{words}/server-cert.pem\"\n\
+         key = \"{words}/server-key.pem\"\nclient_ca = \"{words}/ca-cert.pem\"\n"
+    );
+    lab.write_config("lab", &(node + &volumes));
     let daemons = NODES.map(|node| Some(lab.serve(node)));
     let mut run = Run {
         pair: Pair { daemons, lab },
@@ -67,32 +81,74 @@ pub fn run(rounds: u32) -> Tally {
     run.pair.found();
     run.pair.lab.done("alpha", &["volume", "create", "solo"]);
     run.pair.lab.until_serving("alpha", "solo", HEALTHY_MAX);
+    run.pair.lab.done("alpha", &["volume", "create", "tls"]);
+    run.pair.lab.until_serving("alpha", "tls", HEALTHY_MAX);
     let clients = Clients::start(3, MEBIBYTES << 20, 7);
     clients.point_at(&run.pair.uri(0));
     let uri = run.pair.lab.node("alpha").unix_uri("solo");
     let mut fio = Fio::start(&uri, &run.pair.lab.path(""));
-    let mut qemu = Qemu::start(&uri);
+    let mut qemu = Qemu::start(&["-f", "raw", &uri]);
+    let alpha = run.pair.lab.node("alpha");
+    let mut secure_qemu = Qemu::start(&[
+        "--object",
+        &format!("tls-creds-x509,id=t,endpoint=client,dir={words},verify-peer=yes"),
+        "--image-opts",
+        &format!(
+            "driver=nbd,host=localhost,port={},export=tls,tls-creds=t,reconnect-delay=60",
+            alpha.nbd.number
+        ),
+    ]);
+    let tunnel = Tunnel::start(
+        run.pair.lab.path("tunnel.sock"),
+        alpha.nbd.address(),
+        Trust::of(&folder),
+    );
+    let secure = Clients::start_reconnecting(2, QEMU_AT, 11);
+    secure.point_at(&tunnel.uri("tls"));
     for round in 1..=rounds {
         thread::sleep(Duration::from_millis(200));
-        qemu.each(|qemu| qemu.write(round));
+        for qemu in [&mut qemu, &mut secure_qemu] {
+            qemu.each(|qemu| qemu.write(round));
+        }
+        let lost = secure.lost();
         match round % 6 {
             2 => run.take_over(1),
             3 => run.port_in_use(),
             5 => run.killed(),
             _ => run.take_over(0),
         }
-        qemu.each(|qemu| qemu.read(round));
-        let violations = clients.violations();
+        for qemu in [&mut qemu, &mut secure_qemu] {
+            qemu.each(|qemu| qemu.read(round));
+        }
+        let answers = secure.answers();
+        eventually(TAKEOVER_MAX, "clients under TLS go on", || {
+            (secure.answers() > answers + 10).then_some(())
+        });
+        println!(
+            "round {round}: {} connections under TLS lost",
+            secure.lost() - lost
+        );
+        let violations = [clients.violations(), secure.violations()].concat();
         assert!(violations.is_empty(), "round {round}: {violations:#?}");
         fio.each(Fio::assert_running);
     }
     fio.into_iter().for_each(Fio::finish);
-    qemu.into_iter().for_each(|qemu| qemu.finish(rounds));
+    for qemu in [qemu, secure_qemu].into_iter().flatten() {
+        qemu.finish(rounds);
+    }
     run.pair.until_healthy(0);
     let seen = clients.finish(&run.pair.uri(0));
-    assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
-    let violations = &seen.report.violations;
-    assert!(violations.is_empty(), "{violations:#?}");
+    let secure = secure.finish(&run.pair.lab.node("alpha").uri("tls"));
+    for seen in [&seen, &secure] {
+        assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+        let violations = &seen.report.violations;
+        assert!(violations.is_empty(), "{violations:#?}");
+    }
+    assert!(
+        secure.lost >= run.tally.primaries.into(),
+        "a session under TLS moved to another process?"
+    );
+    run.tally.under_tls = (secure.answers, secure.lost);
     let logs = [0, 1].map(|index| run.pair.daemon(index).log());
     let said = logs.iter().flat_map(|log| log.lines());
     let said = said.filter(|line| line.contains("taken over from"));
@@ -103,6 +159,26 @@ pub fn run(rounds: u32) -> Tally {
         slowest: seen.slowest,
         ..run.tally
     }
+}
+
+/// A node's next process takes it over. Panics: one of them does not end or serve as it should.
+pub(crate) fn take_over(pair: &mut Pair, index: usize) {
+    let node = NODES[index];
+    let command = pair.lab.command(node, &["serve", "--takeover"]);
+    let mut new = pair.lab.spawn(node, command);
+    let mut old = pair.daemons[index].take().expect("both nodes run");
+    let status = eventually(TAKEOVER_MAX, "the old process ends", || {
+        let failed = new.ended();
+        assert!(
+            failed.is_none(),
+            "the new process ended: {failed:?}\n{}",
+            new.log()
+        );
+        old.ended()
+    });
+    assert_eq!(status.code(), Some(0), "{}", old.log());
+    pair.daemons[index] = Some(new);
+    pair.lab.done(node, &["status"]);
 }
 
 impl Run {
@@ -117,29 +193,11 @@ impl Run {
     }
 
     fn take_over(&mut self, index: usize) {
-        let new = self.successor(index, None);
-        self.replace(index, new);
+        take_over(&mut self.pair, index);
         match index {
             0 => self.tally.primaries += 1,
             _ => self.tally.secondaries += 1,
         }
-    }
-
-    /// The old process ends in order, the new one serves.
-    fn replace(&mut self, index: usize, mut new: Daemon) {
-        let mut old = self.pair.daemons[index].take().expect("both nodes run");
-        let status = eventually(TAKEOVER_MAX, "the old process ends", || {
-            let failed = new.ended();
-            assert!(
-                failed.is_none(),
-                "the new process ended: {failed:?}\n{}",
-                new.log()
-            );
-            old.ended()
-        });
-        assert_eq!(status.code(), Some(0), "{}", old.log());
-        self.pair.daemons[index] = Some(new);
-        self.pair.lab.done(NODES[index], &["status"]);
     }
 
     /// The new configuration asks for a port that another process has.
@@ -248,12 +306,12 @@ struct Qemu {
 
 impl Qemu {
     /// `None`, with a line that says what to install, if there is none.
-    fn start(uri: &str) -> Option<Qemu> {
+    fn start(words: &[&str]) -> Option<Qemu> {
         if !tools::have(&[QEMU_IO]) {
             return None;
         }
         let mut command = Command::new("qemu-io");
-        command.args(["-f", "raw", uri]);
+        command.args(words);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

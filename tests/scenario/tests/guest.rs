@@ -11,3 +11,9 @@ fn a_file_system_survives_the_death_of_its_primary() {
 fn ext4_and_xfs_are_clean_after_fsx_and_stress() {
     scenario::guest::stress();
 }
+
+#[test]
+#[ignore = "boots a guest under emulation: about two minutes, and fetches a kernel once"]
+fn a_file_system_does_not_notice_that_its_node_is_taken_over() {
+    scenario::guest::takeovers(5);
+}

@@ -1,193 +1,33 @@
 //! Connections that end at every byte of what a client says, in every state of the server.
 //!
 //! ```text
-//!  script: each byte of it is a place to stop ─► one connection per place ─► the server's state
-//!  changes ─► close or reset ─► nobody and nothing is left, and each block is old or new (law B2)
+//!  a client for each byte ─► the server's state changes ─► close or reset ─► nobody and nothing is
+//!  left, and each block is old or new (law B2)
 //! ```
 
+use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use conformance::raw::{self, Raw, Style, cmd, opt};
 use conformance::{Daemon, Lab, Vitals, eventually};
 
+use crate::crowd::{Crowd, judge, through};
 use crate::stage::{MEBIBYTES, Stage, Witness};
 
-/// Each connection writes to a place of its own.
-const STRIDE: u64 = 8192;
-/// Bytes of each write: short, so that every byte of it can be the last.
-const LENGTH: u64 = 192;
-
-/// How a client goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Close,
-    Reset,
-}
-
-/// What a client says after GO: two writes around other requests. The second write is flushed.
-struct Script {
-    bytes: Vec<u8>,
-    /// Where each write is complete: from here on it may have happened.
-    writes: [usize; 2],
-}
-
-/// Byte `index` of the content of a place; never zero.
-fn tag(place: u64, index: u64) -> u8 {
-    (1 + (place * 31 + index) % 255) as u8
-}
-
-fn content(place: u64, write: u64) -> Vec<u8> {
-    (0..LENGTH)
-        .map(|index| tag(place * 2 + write, index))
-        .collect()
-}
-
-fn script(place: u64) -> Script {
-    let base = place * STRIDE;
-    let mut bytes = raw::write(1, base, &content(place, 0));
-    let first = bytes.len();
-    bytes.extend(raw::request(0, cmd::READ, 2, base, 512));
-    bytes.extend(raw::request(0, cmd::BLOCK_STATUS, 3, base, 4096));
-    bytes.extend(raw::write(4, base + 4096, &content(place, 1)));
-    let second = bytes.len();
-    bytes.extend(raw::request(0, cmd::FLUSH, 5, 0, 0));
-    bytes.extend(raw::request(0, cmd::DISC, 0, 0, 0));
-    Script {
-        bytes,
-        writes: [first, second],
-    }
-}
-
-/// A client of every place to stop: it has said that much, and waits.
-struct Crowd {
-    clients: Vec<(Raw, Gone)>,
-}
-
-/// What is known of a client that went.
-#[derive(Clone, Copy)]
-struct Gone {
-    place: u64,
-    /// Bytes it had sent.
-    cut: usize,
-    /// Its first write was answered.
-    is_answered: bool,
-}
-
-impl Crowd {
-    /// One client per `step` bytes of the script.
-    fn gather(address: &str, step: usize) -> Crowd {
-        let length = script(0).bytes.len();
-        let clients = (0..=length).step_by(step).enumerate().map(|(place, cut)| {
-            let place = place as u64;
-            let mut client = Raw::tcp(address).expect("the listener accepts");
-            client.go("v", Style::Structured);
-            let script = script(place);
-            client
-                .send(&script.bytes[..cut])
-                .expect("requests are taken");
-            // Some read their answer; the others go with it unread.
-            let is_answered = place % 5 < 2 && cut >= script.writes[0];
-            if is_answered {
-                // Replies come in any order.
-                loop {
-                    let reply = client.reply(0).expect("a write is answered");
-                    assert_eq!(reply.error, 0, "request {}", reply.cookie);
-                    if reply.cookie == 1 {
-                        break;
-                    }
-                }
-            }
-            let gone = Gone {
-                place,
-                cut,
-                is_answered,
-            };
-            (client, gone)
-        });
-        Crowd {
-            clients: clients.collect(),
-        }
-    }
-
-    /// They go, over `time`: every other one by a reset.
-    fn leave(self, time: Duration) -> Vec<Gone> {
-        let count = self.clients.len() as u32;
-        let (mut gone, began) = (Vec::new(), Instant::now());
-        for (index, (client, last)) in (0..).zip(self.clients) {
-            match end_of(last.place) {
-                End::Close => drop(client),
-                End::Reset => client.reset(),
-            }
-            gone.push(last);
-            thread::sleep((time / count * index).saturating_sub(began.elapsed()));
-        }
-        gone
-    }
-}
-
-fn end_of(place: u64) -> End {
-    if place.is_multiple_of(2) {
-        End::Close
-    } else {
-        End::Reset
-    }
-}
-
-/// Law B2: what was not sent whole never happened, what was may have, what was answered has; the
-/// rest is untouched.
-fn judge(image: impl Fn(u64, usize) -> Vec<u8>, gone: &[Gone]) {
-    let mut kept = 0;
-    for Gone {
-        place,
-        cut,
-        is_answered,
-    } in gone
-    {
-        for (write, complete) in (0..).zip(script(*place).writes) {
-            let offset = place * STRIDE + write * 4096;
-            let block = image(offset, 4096);
-            let (head, rest) = block.split_at(LENGTH as usize);
-            let what = format!("write {write} of place {place}, closed after {cut} bytes");
-            assert!(
-                rest.iter().all(|byte| *byte == 0),
-                "{what}: its neighbours changed"
-            );
-            let is_new = head == content(*place, write);
-            let is_old = head.iter().all(|byte| *byte == 0);
-            assert!(is_old || is_new, "{what}: neither old nor new");
-            assert!(
-                is_old || *cut >= complete,
-                "{what}: it was never sent whole"
-            );
-            let is_promised = *is_answered && write == 0;
-            assert!(
-                is_new || !is_promised,
-                "{what}: it was answered, and is lost"
-            );
-            kept += usize::from(is_new);
-        }
-    }
-    println!(
-        "{} clients gone, {kept} of their writes are there",
-        gone.len()
-    );
-}
-
-/// Reads through a client.
-fn through(address: &str) -> impl Fn(u64, usize) -> Vec<u8> {
-    let mut client = Raw::tcp(address).expect("the listener accepts");
-    client.go("v", Style::Simple);
-    let client = std::cell::RefCell::new(client);
-    move |offset, length| {
-        let mut client = client.borrow_mut();
-        let read = raw::request(0, cmd::READ, 1, offset, length as u32);
-        client.send(&read).expect("it is taken");
-        let mut answer = vec![0; 16 + length];
-        client.read_exact(&mut answer).expect("it is served");
-        assert_eq!(answer[4..8], [0; 4]);
-        answer.split_off(16)
-    }
+/// All a client says before transmission.
+fn handshake() -> Vec<u8> {
+    [
+        3u32.to_be_bytes().to_vec(),
+        raw::option(opt::STRUCTURED_REPLY, &[]),
+        raw::option(opt::EXTENDED_HEADERS, &[]),
+        raw::option(opt::LIST, &[]),
+        raw::option(opt::LIST_META_CONTEXT, &raw::meta("v", &[])),
+        raw::option(opt::SET_META_CONTEXT, &raw::meta("v", &["base:allocation"])),
+        raw::option(opt::INFO, &raw::info("v", &[3, 2, 1])),
+        raw::option(opt::GO, &raw::info("v", &[3])),
+    ]
+    .concat()
 }
 
 #[test]
@@ -195,26 +35,17 @@ fn a_handshake_may_end_at_any_byte() {
     let stage = Stage::new("", "memory");
     let witness = Witness::start(&stage);
     let before = stage.vitals();
-    let recorded: Vec<u8> = [
-        3u32.to_be_bytes().to_vec(),
-        raw::option(opt::STRUCTURED_REPLY, &[]),
-        raw::option(opt::LIST, &[]),
-        raw::option(opt::LIST_META_CONTEXT, &raw::meta("v", &[])),
-        raw::option(opt::SET_META_CONTEXT, &raw::meta("v", &["base:allocation"])),
-        raw::option(opt::INFO, &raw::info("v", &[3, 2, 1])),
-        raw::option(opt::GO, &raw::info("v", &[3])),
-    ]
-    .concat();
-    for end in [End::Close, End::Reset] {
+    let recorded = handshake();
+    for is_reset in [false, true] {
         for cut in 0..=recorded.len() {
             let mut client = stage.connect();
             if cut % 3 == 0 {
                 client.greeting();
             }
             client.send(&recorded[..cut]).expect("it is taken");
-            match end {
-                End::Close => drop(client),
-                End::Reset => client.reset(),
+            match is_reset {
+                false => drop(client),
+                true => client.reset(),
             }
         }
     }
@@ -299,6 +130,17 @@ fn clients_of_a_stopping_server_are_told_so_or_closed() {
             client
         })
         .collect();
+    // And one for every byte of a handshake, which close while the server stops.
+    let mut leaving: Vec<Raw> = (0..handshake().len())
+        .map(|cut| {
+            let source = Ipv4Addr::new(127, 0, 1, 1 + (cut / 40) as u8);
+            let client = Raw::tcp_from(source.into(), &address);
+            let mut client = client.expect("the listener accepts");
+            client.greeting();
+            client.send(&handshake()[..cut]).expect("it is taken");
+            client
+        })
+        .collect();
     let stop = thread::spawn(move || daemon.stop());
     let began = Instant::now();
     while Raw::tcp(&address).is_ok() {
@@ -307,6 +149,12 @@ fn clients_of_a_stopping_server_are_told_so_or_closed() {
             "the listener stays open"
         );
         thread::sleep(Duration::from_millis(5));
+    }
+    for (index, client) in leaving.drain(..).enumerate() {
+        match index % 2 {
+            0 => drop(client),
+            _ => client.reset(),
+        }
     }
     for client in &mut half_open {
         let told = client.verdict(opt::GO, &raw::info("v", &[]));

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use conformance::raw::{self, Raw, Style, cmd};
-use conformance::tools;
+use conformance::{Trust, tools};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::stage::{Stage, Witness};
@@ -153,6 +153,40 @@ fn ten_thousand_clients_that_only_wait_cost_16_kib_each() {
     witness.goes_on(10);
     drop((crowd, late));
     stage.until_clients(1, &before);
+}
+
+/// How many wait under TLS, and how much memory each may cost: what the others do, and a session.
+const TLS_IDLE: usize = 1_000;
+const TLS_IDLE_BYTES_MAX: u64 = 48 << 10;
+
+#[test]
+fn a_thousand_idle_clients_under_tls_cost_48_kib_each() {
+    let stage = crate::starttls::with_tls();
+    let witness = Witness::start(&stage);
+    let trust = Trust::of(&stage.lab.path("tls"));
+    let address = stage.address();
+    let attach = |_| {
+        let mut client = Raw::tls(&address, &trust).expect("TLS is offered");
+        client.go("v", Style::Structured);
+        client
+    };
+    // What the first ones bring along is not theirs.
+    let first: Vec<Raw> = (0..20).map(attach).collect();
+    let before = stage.vitals();
+    let mut crowd: Vec<Raw> = (0..TLS_IDLE).map(attach).collect();
+    let grown = stage.vitals().resident_bytes;
+    let each = grown.saturating_sub(before.resident_bytes) / TLS_IDLE as u64;
+    println!("{each} bytes for each client under TLS");
+    assert!(each <= TLS_IDLE_BYTES_MAX, "{each} bytes for each");
+    for client in crowd.iter_mut().step_by(37) {
+        client
+            .send(&raw::request(0, cmd::READ, 1, 0, 512))
+            .expect("it is taken");
+        assert_eq!(client.reply(512).expect("it is served").error, 0);
+    }
+    witness.goes_on(10);
+    drop(crowd);
+    stage.until_clients(1 + first.len(), &before);
 }
 
 fn crowd(count: usize, connect: impl Fn() -> Raw) -> Vec<Raw> {

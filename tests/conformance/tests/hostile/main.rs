@@ -4,9 +4,11 @@
 //! behaves, whose reads and writes must go on and stay right.
 
 mod closing;
+mod crowd;
 mod crowds;
 mod fields;
 mod slow;
 mod stage;
 mod starttls;
+mod takeover;
 mod unknown;

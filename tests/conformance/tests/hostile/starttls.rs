@@ -10,7 +10,7 @@ use crate::stage::{MEBIBYTES, Stage, Witness};
 const SOON: Duration = Duration::from_secs(5);
 
 /// A stage whose server has TLS, required of nobody.
-fn with_tls() -> Stage {
+pub fn with_tls() -> Stage {
     let volume = format!(
         "[volume.v]\nsize = \"{MEBIBYTES}MiB\"\nbacking = \"memory\"\n\
          replicas = [\"solo\"]\nnbd = [{{ name = \"v\" }}]\n"
