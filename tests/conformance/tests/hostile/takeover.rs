@@ -64,7 +64,9 @@ fn a_client_that_does_not_read_holds_a_takeover_up_for_two_seconds() {
     slow.send(&raw::extended_request(0, cmd::READ, 8, 4096, 8192))
         .expect("it is taken");
     assert_eq!(slow.reply(0).expect("it is served").error, 0);
-    assert!(deaf.is_closed_within(Duration::from_secs(5)));
+    // What the kernel holds for it may take long to trickle; the server has let it go.
+    assert_eq!(stage.clients(), 2, "the witness and the slow one are left");
+    drop(deaf);
     assert!(half_open.ask(opt::LIST, &[]).map_or(true, |replies| {
         replies
             .last()
