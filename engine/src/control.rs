@@ -217,6 +217,9 @@ pub struct IoCounters {
     pub flushes: u64,
     /// Requests answered with an error.
     pub errors: u64,
+    /// Bytes of payload copied between buffers of this process, on their way to or from the
+    /// replica here. What the kernel copies to and from sockets is not counted.
+    pub copied_bytes: u64,
 }
 
 /// Role of this node for a volume.

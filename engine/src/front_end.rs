@@ -329,11 +329,19 @@ impl Ctx<'_> {
     /// [`Arena::copy`]; past the cache where only a device will read it. There it is seldom in
     /// the cache: the buffer was last read by the device.
     pub fn place(&mut self, from: BufSlice, to: BufSlice) {
+        self.intake.counters.copied_bytes += u64::from(from.len);
+        self.seat.counters.copied_bytes += u64::from(from.len);
         if self.intake.is_for_device {
             self.arena.copy_past_cache(from, to);
         } else {
             self.arena.copy(from, to);
         }
+    }
+
+    /// Whether the buffer of a write of whole granules may begin at any byte, as a
+    /// [view](Arena::view) of what was received does: no device reads from it.
+    pub fn takes_views(&self) -> bool {
+        matches!(self.store, Store::Memory(_))
     }
 
     /// Requests that may be submitted now: what the volume takes, or 0 once this connection has
@@ -367,6 +375,9 @@ impl Ctx<'_> {
         self.intake.room -= 1;
         self.seat.outstanding += 1;
         self.seat.share.pay(&op);
+        if let (Op::Read { range, .. }, Store::Memory(memory)) = (&op, &*self.store) {
+            memory.prefetch(*range);
+        }
         count(&mut self.intake.counters, &op);
         count(&mut self.seat.counters, &op);
         self.intake.events.push(Event::Submit {

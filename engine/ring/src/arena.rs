@@ -18,6 +18,7 @@ mod hold;
 mod id;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use crate::mapping::Pages;
 use crate::mapping::{HUGE, Mapping};
@@ -26,6 +27,7 @@ use buddy::Buddy;
 use hold::Hold;
 pub use id::{BufId, BufSlice};
 use id::{GENERATION_BITS, SLOT_BITS};
+use view::{VIEWS_MAX, Views};
 
 /// Bytes of the smallest buffer, and of a granule: what one checksum covers.
 pub const GRANULE: usize = 4096;
@@ -65,7 +67,7 @@ impl Class {
 pub struct ArenaConfig {
     /// Part of every `BufId`; unique among the reactors of a process. Below 4096.
     pub reactor: u16,
-    /// Bytes, rounded up to 2 MiB; at most 64 GiB.
+    /// Bytes, rounded up to 2 MiB; at most 63 GiB.
     pub bytes: usize,
     /// Bytes reserved for each class, by index; their sum is at most `bytes`. What is not
     /// reserved goes to whoever asks first.
@@ -119,7 +121,9 @@ pub struct Arena {
     identity: u64,
     reactor: u16,
     buddy: Buddy,
+    /// One for each granule, where buffers begin; then one for each view.
     slots: Box<[Slot]>,
+    views: Views,
     sums: Box<[u64]>,
     guaranteed: [usize; Class::COUNT],
     used: [usize; Class::COUNT],
@@ -134,10 +138,10 @@ impl Arena {
             .guaranteed
             .iter()
             .try_fold(0usize, |sum, g| sum.checked_add(*g));
-        let granules_max = 1usize << SLOT_BITS;
+        let granules_max = (1usize << SLOT_BITS) - VIEWS_MAX;
         let common = reserved.and_then(|r| config.bytes.checked_sub(r));
         let fits = config.bytes > 0
-            && config.bytes <= granules_max * GRANULE
+            && config.bytes <= granules_max / (HUGE / GRANULE) * HUGE
             && u32::from(config.reactor) < 1 << 12;
         let Some(common) = common.filter(|_| fits) else {
             return Err(io::Error::new(
@@ -152,7 +156,8 @@ impl Arena {
             identity: IDENTITY.fetch_add(1, Ordering::Relaxed),
             reactor: config.reactor,
             buddy: Buddy::new(granules),
-            slots: vec![Slot::default(); granules].into_boxed_slice(),
+            slots: vec![Slot::default(); granules + VIEWS_MAX].into_boxed_slice(),
+            views: Views::new(granules),
             sums: vec![0; granules].into_boxed_slice(),
             guaranteed: config.guaranteed,
             used: [0; Class::COUNT],
@@ -204,6 +209,24 @@ impl Arena {
         self.memory.pages()
     }
 
+    /// A name of its own for a part of a buffer, which may begin anywhere in it. It is used like a
+    /// buffer of that length and holds a reference to the one it is a part of; the budget counts
+    /// only the latter. `None` when there are too many views.
+    ///
+    /// Only one of two views of the same granules may keep checksums. Panics when the slice passes
+    /// its buffer's end, or is a part of a view.
+    pub fn view(&mut self, slice: BufSlice) -> Option<BufId> {
+        self.check(slice);
+        let is_buffer = self.views.get(slice.buf.slot()).is_none();
+        assert!(is_buffer, "{slice:?} is a part of a buffer");
+        let index = self.views.insert(slice)?;
+        self.retain(slice.buf);
+        let slot = &mut self.slots[index];
+        assert_eq!(slot.refs, 0, "a view in use was free");
+        (slot.refs, slot.sums) = (1, 0);
+        Some(BufId::new(self.reactor, index as u32, slot.generation))
+    }
+
     /// Adds a reference.
     pub fn retain(&mut self, buf: BufId) {
         let slot = self.slot_mut(buf);
@@ -224,6 +247,9 @@ impl Arena {
         );
         slot.generation = (slot.generation + 1) & ((1 << GENERATION_BITS) - 1);
         let (order, class) = (slot.order, slot.class);
+        if let Some(view) = self.views.remove(buf.slot()) {
+            return self.release(view.base);
+        }
         self.used[usize::from(class)] -= GRANULE << order;
         self.buddy.free(buf.slot(), order);
     }
@@ -233,14 +259,20 @@ impl Arena {
         self.slot(buf).refs
     }
 
-    /// Bytes of the buffer: the power of two it was rounded up to.
+    /// Bytes of the buffer: the power of two it was rounded up to; of a view: its length.
     pub fn capacity(&self, buf: BufId) -> usize {
-        GRANULE << self.slot(buf).order
+        let order = self.slot(buf).order;
+        match self.views.get(buf.slot()) {
+            None => GRANULE << order,
+            Some(view) => view.len as usize,
+        }
     }
 
-    /// Whether any operation in the ring uses it.
+    /// Whether any operation in the ring uses it, or the buffer it is a view of.
     pub fn in_ring(&self, buf: BufId) -> bool {
-        let slot = self.slot(buf);
+        self.slot(buf);
+        let base = self.views.get(buf.slot()).map_or(buf, |view| view.base);
+        let slot = self.slot(base);
         slot.fills.count + slot.drains.count > 0
     }
 
@@ -258,13 +290,12 @@ impl Arena {
     /// Some bytes. Panics when they pass the buffer's end, or while the kernel writes within the
     /// smallest range that covers all its writes to this buffer.
     pub fn slice(&self, slice: BufSlice) -> &[u8] {
-        let slot = self.slot(slice.buf);
-        let end = self.check(slice);
+        let (base, start, end) = self.place(slice);
         assert!(
-            !slot.fills.overlaps(slice.offset, end),
+            !self.slots[base].fills.overlaps(start, end),
             "{slice:?} is being filled"
         );
-        // SAFETY: `check` proved the range inside the buffer, which lies inside the mapping that
+        // SAFETY: `place` proved the range inside the buffer, which lies inside the mapping that
         // `self` holds. The kernel writes none of these bytes: every fill in flight is counted in
         // `fills` by `pin`, which needs `&mut self`. Other writers need `&mut self` too.
         unsafe { std::slice::from_raw_parts(self.address(slice), slice.len as usize) }
@@ -273,17 +304,17 @@ impl Arena {
     /// Some bytes, to be changed; forgets the checksums. Panics when they pass the buffer's end,
     /// or while operations in the ring use a range around them.
     pub fn slice_mut(&mut self, slice: BufSlice) -> &mut [u8] {
-        let end = self.check(slice);
-        let slot = self.slot_mut(slice.buf);
+        let (base, start, end) = self.place(slice);
+        let slot = &self.slots[base];
         assert!(
-            !slot.fills.overlaps(slice.offset, end),
+            !slot.fills.overlaps(start, end),
             "{slice:?} is being filled"
         );
         assert!(
-            !slot.drains.overlaps(slice.offset, end),
+            !slot.drains.overlaps(start, end),
             "{slice:?} is being sent or written"
         );
-        slot.sums = 0;
+        self.slots[slice.buf.slot()].sums = 0;
         // SAFETY: in range as in `slice`; `&mut self` excludes other references, and no operation
         // in the ring touches the range.
         unsafe { std::slice::from_raw_parts_mut(self.address(slice), slice.len as usize) }
@@ -301,9 +332,10 @@ impl Arena {
     }
 
     /// As [`Arena::copy`], past the cache: for bytes that only a device will read. `from` and `to`
-    /// are different buffers. Panics as [`Arena::copy`] does, and when they are the same.
+    /// lie in different buffers. Panics as [`Arena::copy`] does, and when they lie in one.
     pub fn copy_past_cache(&mut self, from: BufSlice, to: BufSlice) {
-        assert_ne!(from.buf, to.buf, "a copy past the cache does not overlap");
+        let (source, target) = (self.place(from).0, self.place(to).0);
+        assert_ne!(source, target, "a copy past the cache does not overlap");
         assert_eq!(from.len, to.len, "a copy keeps the length");
         let (source, len) = (self.slice(from).as_ptr(), from.len as usize);
         let target = self.slice_mut(to);
@@ -317,7 +349,8 @@ impl Arena {
     /// was allocated or last changed.
     pub fn sums(&self, buf: BufId) -> Option<&[u64]> {
         let count = usize::from(self.slot(buf).sums);
-        (count > 0).then(|| &self.sums[buf.slot()..buf.slot() + count])
+        let at = self.sums_at(buf);
+        (count > 0).then(|| &self.sums[at..at + count])
     }
 
     /// Stores one checksum per granule, from the first on. Panics when there are more than the
@@ -327,7 +360,8 @@ impl Arena {
             sums.len() * GRANULE <= self.capacity(buf),
             "more checksums than granules"
         );
-        self.sums[buf.slot()..buf.slot() + sums.len()].copy_from_slice(sums);
+        let at = self.sums_at(buf);
+        self.sums[at..at + sums.len()].copy_from_slice(sums);
         self.slot_mut(buf).sums = sums.len() as u16;
     }
 
@@ -343,13 +377,13 @@ impl Arena {
             len.is_multiple_of(GRANULE) && len <= self.capacity(buf),
             "{len} bytes are no granules"
         );
-        let count = len / GRANULE;
+        let (at, count) = (self.sums_at(buf), len / GRANULE);
         for i in 0..count {
             let granule = buf.slice((i * GRANULE) as u32, GRANULE as u32);
-            self.sums[buf.slot() + i] = sum(self.slice(granule));
+            self.sums[at + i] = sum(self.slice(granule));
         }
         self.slot_mut(buf).sums = count as u16;
-        &self.sums[buf.slot()..buf.slot() + count]
+        &self.sums[at..at + count]
     }
 
     /// Forgets the checksums.
@@ -359,15 +393,15 @@ impl Arena {
 
     /// Takes a reference for an operation in the ring and fences the bytes off.
     pub(crate) fn pin(&mut self, slice: BufSlice, access: Access) -> Pinned {
-        let end = self.check(slice);
+        let (base, start, end) = self.place(slice);
         let slot = self.slot_mut(slice.buf);
         slot.refs += 1;
         match access {
             Access::Fill => {
                 slot.sums = 0;
-                slot.fills.add(slice.offset, end);
+                self.slots[base].fills.add(start, end);
             }
-            Access::Drain => slot.drains.add(slice.offset, end),
+            Access::Drain => self.slots[base].drains.add(start, end),
         }
         let ptr = self.address(slice);
         Pinned {
@@ -378,7 +412,9 @@ impl Arena {
 
     /// Ends what `pin` began.
     pub(crate) fn unpin(&mut self, buf: BufId, access: Access) {
-        let slot = self.slot_mut(buf);
+        self.slot(buf);
+        let base = self.views.get(buf.slot()).map_or(buf, |view| view.base);
+        let slot = self.slot_mut(base);
         match access {
             Access::Fill => slot.fills.remove(),
             Access::Drain => slot.drains.remove(),
@@ -396,9 +432,32 @@ impl Arena {
     }
 
     fn address(&self, slice: BufSlice) -> *mut u8 {
-        let at = slice.buf.slot() * GRANULE + slice.offset as usize;
-        // SAFETY: callers checked the slice; the slot's buffer lies inside the mapping.
+        let start = match self.views.get(slice.buf.slot()) {
+            None => slice.buf.slot() * GRANULE,
+            Some(view) => view.at(),
+        };
+        let at = start + slice.offset as usize;
+        // SAFETY: callers checked the slice; the slot's buffer lies inside the mapping, and a view
+        // inside its buffer.
         unsafe { self.memory.base().as_ptr().add(at) }
+    }
+
+    /// Where the slice lies: slot of the buffer, start and end in it.
+    fn place(&self, slice: BufSlice) -> (usize, u32, u32) {
+        let end = self.check(slice);
+        match self.views.get(slice.buf.slot()) {
+            None => (slice.buf.slot(), slice.offset, end),
+            Some(view) => {
+                let start = view.offset + slice.offset;
+                (view.base.slot(), start, view.offset + end)
+            }
+        }
+    }
+
+    /// Index of the first checksum. Views begin a granule and more apart, so theirs do not meet.
+    fn sums_at(&self, buf: BufId) -> usize {
+        let view = self.views.get(buf.slot());
+        view.map_or(buf.slot(), |view| view.at() / GRANULE)
     }
 
     /// The end of the slice inside its buffer.

@@ -33,10 +33,14 @@ impl Memory {
         self.region.read(offset, into);
     }
 
-    /// Begins to fetch what a read that follows soon will copy; of long reads the beginning.
-    pub(crate) fn prefetch(&self, extent: Extent) {
-        let len = extent.bytes().min(PREFETCH_MAX);
-        self.region.prefetch(extent.offset(), len as usize);
+    /// Begins to fetch what a read that follows soon will copy; of long reads the beginning. A range
+    /// that is not there is nothing to fetch.
+    pub(crate) fn prefetch(&self, range: ByteRange) {
+        let len = range.len.min(PREFETCH_MAX);
+        let end = range.offset.checked_add(len);
+        if end.is_some_and(|end| end <= self.region.len()) {
+            self.region.prefetch(range.offset, len as usize);
+        }
     }
 
     /// The bytes themselves.

@@ -121,6 +121,7 @@ impl Driver {
         match &self.store {
             Store::Memory(memory) => {
                 memory.read(extent.offset(), shell.arena.slice_mut(buf.slice(0, len)));
+                self.intake.counters.copied_bytes += u64::from(len);
                 self.local.push_back(done(token, Ok(())));
             }
             Store::Disk(disk) => {
@@ -190,6 +191,7 @@ impl Driver {
         match &mut self.store {
             Store::Memory(memory) => {
                 memory.write(extent, shell.arena.slice(buf.slice(0, len)));
+                self.intake.counters.copied_bytes += u64::from(len);
                 self.local.push_back(done(token, Ok(())));
             }
             Store::Disk(disk) => {

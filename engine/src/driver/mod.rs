@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use engine_core::action::{Action, Answer, CommandError, Notice, Outcome, ReadInto};
 use engine_core::event::{CommandId, DiskError, Event, ReqId, SessionId};
 use engine_core::time::Instant;
-use engine_core::units::{self};
+use engine_core::units::{self, ByteRange};
 use engine_core::volume::Volume;
 use engine_ring::{BufId, FileId};
 
@@ -184,7 +184,10 @@ impl Driver {
             if let Some(Action::DiskRead { extent, .. }) = next.peek()
                 && let Store::Memory(memory) = &self.store
             {
-                memory.prefetch(*extent);
+                memory.prefetch(ByteRange {
+                    offset: extent.offset(),
+                    len: extent.bytes(),
+                });
             }
             self.execute(shell, links, action);
         }

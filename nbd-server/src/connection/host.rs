@@ -19,6 +19,8 @@ pub(crate) trait Host {
     fn arena(&mut self) -> &mut Arena;
     /// Copies payload to the buffer of its request.
     fn place(&mut self, from: BufSlice, to: BufSlice);
+    /// Whether a write of whole granules may lie in what was received, wherever it begins.
+    fn takes_views(&self) -> bool;
     /// Receives; `all` waits until the slice is full.
     fn receive(&mut self, into: BufSlice, all: bool);
     /// Ends the receive in flight soon.
@@ -56,6 +58,10 @@ impl Host for Ctx<'_> {
 
     fn place(&mut self, from: BufSlice, to: BufSlice) {
         Ctx::place(self, from, to);
+    }
+
+    fn takes_views(&self) -> bool {
+        Ctx::takes_views(self)
     }
 
     fn receive(&mut self, into: BufSlice, all: bool) {

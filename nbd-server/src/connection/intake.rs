@@ -1,4 +1,14 @@
 //! From received bytes to requests at the volume.
+//!
+//! ```text
+//!  payload, and the volume is …   … memory                        … a disk
+//!  in the receive buffer          a view of it is its buffer      copied to a buffer of its own
+//!  the rest is still to come      received right behind (short)   received straight into that
+//!                                 or into a buffer of its own     buffer, or copied (short)
+//! ```
+//! So a byte is copied at most once between socket and replica: to memory from where it was
+//! received, or to an aligned buffer for a device. What a view needs is not received over: the next
+//! receive goes behind it, or into a new buffer.
 
 use engine_core::event::ReqId;
 use engine_core::message::Zeroing;
@@ -20,8 +30,11 @@ pub(super) const RECEIVE_MAX: u32 = 256 << 10;
 const DIRECT_MIN: u32 = 16 << 10;
 /// Longest single receive into a payload's buffer, so that progress shows.
 const DIRECT_MAX: u32 = 1 << 20;
-/// What is received for headers while a client sends large payloads: little is copied.
-const HEADER_RECEIVE: u32 = 2048;
+/// Longest write whose rest is received behind what has come of it.
+const IN_PLACE_MAX: u32 = 64 << 10;
+/// Room behind bytes that are still needed for which a receive is worth its call; with less, a new
+/// buffer is taken, or just the rest of a payload received.
+const BEHIND_MIN: u32 = 32 << 10;
 /// What a connection may hold before its share is looked at.
 const SHARE_MIN: usize = 1 << 20;
 /// What is left free by whoever holds something already or asks for more than [`MODEST`]...
@@ -43,6 +56,11 @@ pub(super) struct Intake {
     pub(super) flight: Flight,
     /// The write whose payload is arriving.
     pub(super) write: Option<u16>,
+    /// Its buffer is a view of this one: its payload is not parsed before it is complete.
+    is_in_place: bool,
+    /// Bytes of the last write in place; so much is kept free behind a receive, because its end
+    /// may cut another one.
+    behind: u32,
     pub(super) stalled: Option<Stalled>,
     /// The last receive filled the whole buffer.
     wants_more: bool,
@@ -119,6 +137,8 @@ impl Intake {
             filled: 0,
             flight: Flight::None,
             write: None,
+            is_in_place: false,
+            behind: 0,
             stalled: None,
             wants_more: false,
             wants_less: false,
@@ -142,7 +162,7 @@ impl Intake {
 
     /// The last receive, of a connection that reads no more, brought `count` bytes.
     pub(super) fn keep(&mut self, count: u32) {
-        (self.at, self.filled) = (0, count);
+        self.filled += count;
     }
 
     /// It holds more than an idle connection needs.
@@ -150,18 +170,72 @@ impl Intake {
         self.capacity > RECEIVE_MIN
     }
 
-    /// A receive buffer, larger if the last one was filled. `None` if there is no memory.
+    /// Everything in the buffer is parsed, but for the beginning of a write in place of which
+    /// `payload_left` bytes are not.
+    fn is_used_up(&self, payload_left: u32) -> bool {
+        self.at == self.filled || self.lacks(payload_left) > 0
+    }
+
+    /// Bytes that a write in place waits for before it is parsed, `payload_left` of which are not.
+    fn lacks(&self, payload_left: u32) -> u32 {
+        match self.write {
+            Some(_) if self.is_in_place => payload_left.saturating_sub(self.filled - self.at),
+            _ => 0,
+        }
+    }
+
+    /// The payload of `length` bytes that follows a header just parsed, if it may stay where it is
+    /// received.
+    fn stays(&self, length: u64) -> Option<BufSlice> {
+        let (buf, length) = (self.buf?, u32::try_from(length).ok()?);
+        let is_there = length <= self.filled - self.at;
+        let has_room =
+            length <= IN_PLACE_MAX && length <= self.capacity - self.at && self.early.is_over();
+        (is_there || has_room).then(|| buf.slice(self.at, length))
+    }
+
+    /// Where to receive at most `most` bytes, everything being parsed.
+    fn space(&mut self, host: &mut impl Host, most: u32) -> Option<BufSlice> {
+        let buf = self.buffer(host)?;
+        let behind = match self.capacity {
+            RECEIVE_MAX => self.behind,
+            _ => 0,
+        };
+        let length = (self.capacity - self.filled - behind).min(most);
+        Some(buf.slice(self.filled, length))
+    }
+
+    /// Where to receive the rest of a write in place, which lacks so many bytes, and whether it
+    /// must be all of it.
+    fn space_behind(&self, lacks: u32) -> (BufSlice, bool) {
+        let buf = self.buf.expect("the beginning of the write lies in it");
+        let room = self.capacity - self.filled;
+        let more = room.saturating_sub(self.behind);
+        if more >= lacks + BEHIND_MIN {
+            (buf.slice(self.filled, more), false)
+        } else {
+            (buf.slice(self.filled, lacks), true)
+        }
+    }
+
+    /// A receive buffer with room behind `filled`, larger if the last one was filled. Bytes that
+    /// views need stay; without any it begins anew. `None` if there is no memory.
     fn buffer(&mut self, host: &mut impl Host) -> Option<BufId> {
+        let is_viewed = self.buf.is_some_and(|buf| host.arena().references(buf) > 1);
+        if !is_viewed {
+            (self.at, self.filled) = (0, 0);
+        }
         let wanted = if self.wants_more {
             RECEIVE_MAX
         } else {
             RECEIVE_MIN
         };
-        if self.capacity >= wanted {
+        let has_room = !is_viewed || self.capacity - self.filled >= self.behind + BEHIND_MIN;
+        if self.capacity >= wanted && has_room {
             return self.buf;
         }
         let Some(buf) = host.arena().alloc(Class::Net, wanted as usize) else {
-            return self.buf;
+            return self.buf.filter(|_| has_room);
         };
         self.release(host);
         (self.buf, self.capacity) = (Some(buf), wanted);
@@ -194,12 +268,12 @@ impl NbdConnection {
                 return host.want_room();
             };
             let intake = &mut self.intake;
-            let count = left.min(intake.capacity as usize);
+            let count = left.min((intake.capacity - intake.filled) as usize);
             host.arena()
-                .slice_mut(buf.slice(0, count as u32))
+                .slice_mut(buf.slice(intake.filled, count as u32))
                 .copy_from_slice(&intake.early.left()[..count]);
             intake.early.at += count;
-            (intake.at, intake.filled) = (0, count as u32);
+            intake.filled += count as u32;
             self.take(host);
         }
     }
@@ -210,13 +284,18 @@ impl NbdConnection {
         if self.life != Life::Serving
             || intake.flight != Flight::None
             || intake.stalled.is_some()
-            || intake.at < intake.filled
+            || !intake.is_used_up(self.transmission.payload_left())
             || !intake.early.is_over()
         {
             return;
         }
         let left = self.transmission.payload_left();
-        if let Some(slot) = intake.write
+        let lacks = intake.lacks(left);
+        if lacks > 0 {
+            let (space, all) = intake.space_behind(lacks);
+            host.receive(space, all);
+            intake.flight = Flight::Buffer(space.len);
+        } else if let Some(slot) = intake.write
             && left >= DIRECT_MIN
         {
             let request = self.table.get(slot);
@@ -228,17 +307,17 @@ impl NbdConnection {
             intake.flight = Flight::Payload;
             self.moved = host.now();
         } else {
-            let Some(buf) = intake.buffer(host) else {
+            // Large payload is not to come with its header: it would be copied.
+            let most = match intake.wants_less {
+                true if intake.write.is_none() => self.transmission.header_len() as u32,
+                _ => RECEIVE_MAX,
+            };
+            let Some(space) = intake.space(host, most) else {
                 self.is_starved = true;
                 return host.want_room();
             };
-            let length = if intake.wants_less {
-                HEADER_RECEIVE
-            } else {
-                intake.capacity
-            };
-            host.receive(buf.slice(0, length), false);
-            intake.flight = Flight::Buffer(length);
+            host.receive(space, false);
+            intake.flight = Flight::Buffer(space.len);
         }
     }
 
@@ -260,7 +339,7 @@ impl NbdConnection {
             (Flight::Buffer(length), Ok(count)) => {
                 let was_arriving = self.intake.write.is_some();
                 self.intake.wants_more |= count == length && count == self.intake.capacity;
-                (self.intake.at, self.intake.filled) = (0, count);
+                self.intake.filled += count;
                 self.take(host);
                 self.progress(host, was_arriving);
             }
@@ -283,7 +362,7 @@ impl NbdConnection {
     /// Parses and submits until the bytes are used up or something must be waited for.
     pub(super) fn take(&mut self, host: &mut impl Host) {
         while self.life == Life::Serving && self.intake.is_due() && self.go_on(host) {
-            if self.intake.at == self.intake.filled {
+            if self.intake.is_used_up(self.transmission.payload_left()) {
                 return;
             }
             let intake = &self.intake;
@@ -367,7 +446,10 @@ impl NbdConnection {
                 length,
                 fua,
             } => {
-                self.intake.wants_less = length >= DIRECT_MIN;
+                self.intake.wants_less = match host.takes_views() {
+                    true => length > IN_PLACE_MAX,
+                    false => length >= DIRECT_MIN,
+                };
                 (Kind::Write { fua }, offset, u64::from(length))
             }
             Command::Flush => (Kind::Flush, 0, 0),
@@ -413,7 +495,12 @@ impl NbdConnection {
                 return self.reply_at_once(host, cookie, origin, Reply::Ok);
             }
         };
-        let Ok(buf) = self.buffer_for(host, kind, offset, length) else {
+        let view = self.view_for(host, kind, offset, length);
+        let buf = match view {
+            Some(_) => Ok(view),
+            None => self.buffer_for(host, kind, offset, length),
+        };
+        let Ok(buf) = buf else {
             self.intake.stalled = Some(Stalled::Command(cookie, origin, command));
             self.is_starved = true;
             return host.want_room();
@@ -426,11 +513,35 @@ impl NbdConnection {
         match kind {
             Kind::Write { .. } => {
                 self.intake.write = Some(slot);
+                self.intake.is_in_place = view.is_some();
                 self.moved = host.now();
             }
             Kind::Status(_) => self.ask_next(host, slot),
             _ => self.submit(host, slot),
         }
+    }
+
+    /// A write to memory whose payload may stay where it is received: its buffer.
+    fn view_for(
+        &mut self,
+        host: &mut impl Host,
+        kind: Kind,
+        offset: u64,
+        length: u64,
+    ) -> Option<BufId> {
+        let is_whole = offset.is_multiple_of(GRANULE) && length.is_multiple_of(GRANULE);
+        if !matches!(kind, Kind::Write { .. }) || !is_whole || !host.takes_views() {
+            return None;
+        }
+        let payload = self.intake.stays(length)?;
+        let after = self.held + payload.len as usize;
+        if after > SHARE_MIN && after > self.limits.payload_bytes_max {
+            return None;
+        }
+        let view = host.arena().view(payload)?;
+        self.held = after;
+        self.intake.behind = payload.len.min(IN_PLACE_MAX);
+        Some(view)
     }
 
     /// The buffer a request needs, if it needs one. `Err` if there is none for it now.
@@ -488,12 +599,15 @@ impl NbdConnection {
         self.answer(host, slot, reply);
     }
 
-    /// Copies payload that came with its header to its place.
+    /// Copies payload that came with its header to its place, unless that is where it is.
     fn copy_payload(&mut self, host: &mut impl Host, from: BufId, at: u32, count: u32) {
         let slot = self
             .intake
             .write
             .expect("payload follows the header of a write");
+        if self.intake.is_in_place {
+            return self.end_payload(host);
+        }
         let request = self.table.get(slot);
         let buf = request
             .buf

@@ -143,6 +143,10 @@ impl<H: Host> Host for Inside<'_, H> {
         self.host.place(from, to);
     }
 
+    fn takes_views(&self) -> bool {
+        self.host.takes_views()
+    }
+
     fn receive(&mut self, into: BufSlice, all: bool) {
         assert!(
             self.side.wish.is_none(),

@@ -278,3 +278,96 @@ fn a_copy_past_the_cache_copies_and_forgets_checksums() {
         assert_eq!(arena.sums(to), None);
     }
 }
+
+#[test]
+fn a_view_is_used_like_a_buffer_and_keeps_its_own_alive() {
+    let mut arena = arena(2 * MIB);
+    let buf = arena.alloc(Class::Net, 64 << 10).unwrap();
+    let bytes: Vec<u8> = (0..64 << 10).map(|i| (i % 251) as u8).collect();
+    arena.bytes_mut(buf).copy_from_slice(&bytes);
+    let view = arena.view(buf.slice(28, 8192)).unwrap();
+    assert_eq!(arena.capacity(view), 8192);
+    assert_eq!(arena.bytes(view), &bytes[28..28 + 8192]);
+    assert_eq!(
+        arena.slice(view.slice(4096, 100)),
+        &bytes[4124..][..100],
+        "parts of it are addressed from its own start"
+    );
+    arena.release(buf);
+    assert_eq!(arena.bytes(view)[0], bytes[28]);
+    arena.release(view);
+    assert_eq!(arena.used(Class::Net), 0);
+}
+
+#[test]
+fn views_of_neighbours_keep_checksums_apart() {
+    let mut arena = arena(2 * MIB);
+    let buf = arena.alloc(Class::Net, 64 << 10).unwrap();
+    let views: Vec<_> = (0..4)
+        .map(|i| arena.view(buf.slice(28 + i * (8192 + 28), 8192)).unwrap())
+        .collect();
+    for (i, view) in views.iter().enumerate() {
+        arena.set_sums(*view, &[i as u64, 10 + i as u64]);
+    }
+    for (i, view) in views.iter().enumerate() {
+        let expected = [i as u64, 10 + i as u64];
+        assert_eq!(arena.sums(*view), Some(&expected[..]));
+    }
+    arena.slice_mut(views[1].slice(0, 1))[0] = 1;
+    assert_eq!(arena.sums(views[1]), None, "changed bytes");
+    assert!(arena.sums(views[2]).is_some());
+}
+
+#[test]
+fn a_pinned_view_fences_off_its_part_of_the_buffer() {
+    let mut arena = arena(2 * MIB);
+    let buf = arena.alloc(Class::Net, 16 << 10).unwrap();
+    let view = arena.view(buf.slice(100, 4096)).unwrap();
+    arena.pin(view.slice(0, 4096), Access::Drain);
+    assert!(arena.in_ring(buf) && arena.in_ring(view));
+    arena.slice_mut(buf.slice(0, 100)).fill(1);
+    arena.slice_mut(buf.slice(4196, 100)).fill(1);
+    arena.release(view);
+    arena.unpin(view, Access::Drain);
+    assert!(!arena.in_ring(buf));
+    assert_eq!(arena.references(buf), 1);
+}
+
+#[test]
+#[should_panic(expected = "is being filled")]
+fn a_view_of_what_the_kernel_writes_cannot_be_read() {
+    let mut arena = arena(2 * MIB);
+    let buf = arena.alloc(Class::Net, 16 << 10).unwrap();
+    let view = arena.view(buf.slice(100, 4096)).unwrap();
+    arena.pin(buf.slice(4000, 8192), Access::Fill);
+    arena.bytes(view);
+}
+
+#[test]
+#[should_panic(expected = "is stale")]
+fn a_stale_view_stops_the_process() {
+    let mut arena = arena(2 * MIB);
+    let buf = arena.alloc(Class::Net, 16 << 10).unwrap();
+    let view = arena.view(buf.slice(100, 4096)).unwrap();
+    arena.release(view);
+    let again = arena.view(buf.slice(100, 4096)).unwrap();
+    assert_eq!(
+        again.slot(),
+        view.slot(),
+        "the same slot, another generation"
+    );
+    arena.bytes(view);
+}
+
+#[test]
+fn there_are_only_so_many_views() {
+    let mut arena = arena(2 * MIB);
+    let buf = arena.alloc(Class::Net, 16 << 10).unwrap();
+    let mut views = Vec::new();
+    while let Some(view) = arena.view(buf.slice(0, 4096)) {
+        views.push(view);
+    }
+    assert_eq!(views.len(), view::VIEWS_MAX);
+    arena.release(views.pop().unwrap());
+    assert!(arena.view(buf.slice(0, 4096)).is_some());
+}

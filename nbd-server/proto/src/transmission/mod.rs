@@ -193,6 +193,14 @@ impl Transmission {
         }
     }
 
+    /// Bytes of a request's header.
+    pub fn header_len(&self) -> usize {
+        match self.gate.is_extended() {
+            true => ExtendedRequest::LEN,
+            false => Request::LEN,
+        }
+    }
+
     /// The gate requests are judged by.
     pub fn gate(&self) -> &Gate {
         &self.gate

@@ -36,6 +36,8 @@ pub(super) struct Fake {
     pub(super) queries: VecDeque<(u32, ByteRange, ExtentKind)>,
     /// What the volume knows to be zeroes, in order.
     pub(super) holes: Vec<ByteRange>,
+    /// The volume is memory.
+    pub(super) takes_views: bool,
     pub(super) room: usize,
     pub(super) wants_room: bool,
     pub(super) timer: Option<Instant>,
@@ -55,6 +57,10 @@ impl Host for Fake {
 
     fn place(&mut self, from: BufSlice, to: BufSlice) {
         self.arena.copy(from, to);
+    }
+
+    fn takes_views(&self) -> bool {
+        self.takes_views
     }
 
     fn receive(&mut self, into: BufSlice, all: bool) {
@@ -234,6 +240,7 @@ impl World {
             submitted: VecDeque::new(),
             queries: VecDeque::new(),
             holes: Vec::new(),
+            takes_views: false,
             room: 1000,
             wants_room: false,
             timer: None,

@@ -141,6 +141,7 @@ fn whenever_a_client_is_moved_everything_is_answered_once() {
         };
         let mut world = World::with(ReplyStyle::Structured, limits, ARENA, Vec::new());
         world.host.room = 1 + random.below(16) as usize;
+        world.host.takes_views = seed % 2 == 0;
         let mut expected = Expected::new();
         for cookie in 0..100 {
             ask_something(&mut world, &mut random, cookie, &mut expected);
@@ -155,6 +156,7 @@ fn whenever_a_client_is_moved_everything_is_answered_once() {
                 .split_off(random.below(world.input.len() as u64 + 1) as usize);
             world.move_to_successor(limits, ARENA);
             world.input.extend(late);
+            world.host.takes_views = seed % 2 == 0;
             world.host.room = 1 + random.below(16) as usize;
         }
         while world.connection.table.used() > 0 || !world.input.is_empty() {
