@@ -397,12 +397,12 @@ pub enum WritePolicy {
     Written,
 }
 
-/// How blocks of a file are allocated.
+/// How blocks of a file, or pages of a memory volume, are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allocation {
     /// Sparse.
     Thin,
-    /// Every block written at create.
+    /// Every block written at create; all memory there before the volume is served.
     Full,
 }
 

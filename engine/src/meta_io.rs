@@ -251,8 +251,12 @@ impl Replica<'_> {
         let (store, identity) = match backing {
             Backing::Memory => {
                 self.format(memory_identity(size))?;
-                let memory = Memory::new(size)
-                    .map_err(StoreError::io("cannot reserve", Path::new("memory")))?;
+                let memory = match self.spec.allocation {
+                    Allocation::Thin => Memory::new(size),
+                    Allocation::Full => Memory::full(size),
+                };
+                let memory =
+                    memory.map_err(StoreError::io("cannot reserve", Path::new("memory")))?;
                 (Opened::Memory(memory), memory_identity(size))
             }
             Backing::Path(path) => {

@@ -382,7 +382,7 @@ fn load_goes_on_while_the_link_flaps_and_the_copies_end_equal() {
                     std::thread::sleep(Duration::from_millis(pause % 150));
                     pair.cable.mend();
                     std::thread::sleep(Duration::from_millis(200 + pause % 400));
-                    pause = pause * 31 + 7;
+                    pause = (pause * 31 + 7) % 10_007;
                 }
             });
             let began = std::time::Instant::now();

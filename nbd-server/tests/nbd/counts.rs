@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::process::Command;
 
+use engine::control::IoCounters;
 use nbd_proto::{CommandFlags, CommandKind, Cookie, Request};
 
 use crate::allocations;
@@ -28,9 +29,15 @@ struct Load {
 
 impl Load {
     fn new(session: Session, kind: CommandKind) -> Load {
+        Load::of(session, kind, DEPTH, LENGTH)
+    }
+
+    /// `depth` requests of `length` bytes in a round.
+    fn of(session: Session, kind: CommandKind, depth: usize, length: usize) -> Load {
         let mut requests = Vec::new();
-        for i in 0..DEPTH as u64 {
-            let (offset, length) = (i * 7919 % 4096 * 4096, LENGTH as u32);
+        let places = (128 << 20) / length as u64;
+        for i in 0..depth as u64 {
+            let (offset, length) = (i * 7919 % places * length as u64, length as u32);
             let flags = CommandFlags::NONE;
             let request = Request {
                 flags,
@@ -41,20 +48,57 @@ impl Load {
             };
             requests.extend(request.encode());
             if kind == CommandKind::WRITE {
-                requests.extend([i as u8; LENGTH]);
+                requests.extend(vec![i as u8; length as usize]);
             }
         }
-        let data = if kind == CommandKind::READ { LENGTH } else { 0 };
+        let data = if kind == CommandKind::READ { length } else { 0 };
         Load {
             session,
             requests,
-            replies: vec![0; DEPTH * (16 + data)],
+            replies: vec![0; depth * (16 + data)],
         }
     }
 
     fn round(&mut self) {
         self.session.stream.write_all(&self.requests).unwrap();
         self.session.stream.read_exact(&mut self.replies).unwrap();
+    }
+
+    /// Replies are read while requests are written, as more than sockets hold is on its way.
+    fn pipelined(&mut self) {
+        let mut reader = self.session.stream.try_clone().unwrap();
+        let replies = &mut self.replies;
+        std::thread::scope(|scope| {
+            scope.spawn(move || reader.read_exact(replies).unwrap());
+            self.session.stream.write_all(&self.requests).unwrap();
+        });
+    }
+}
+
+#[test]
+fn payload_is_copied_once_between_socket_and_memory() {
+    let served = Served::start(128 << 20);
+    for kind in [CommandKind::WRITE, CommandKind::READ] {
+        for (depth, length) in [
+            (1, 4096),
+            (64, 4096),
+            (61, 12 << 10),
+            (16, 64 << 10),
+            (8, 128 << 10),
+            (4, 1 << 20),
+        ] {
+            let mut load = Load::of(served.open_simple(), kind, depth, length);
+            // The first ones tell the server how large requests are.
+            load.pipelined();
+            let before = served.status().io;
+            (0..20).for_each(|_| load.pipelined());
+            let after = served.status().io;
+            let payload = (20 * depth * length) as u64;
+            let moved = |io: &IoCounters| io.read_bytes + io.written_bytes;
+            assert_eq!(moved(&after) - moved(&before), payload);
+            let copied = after.copied_bytes - before.copied_bytes;
+            assert_eq!(copied, payload, "{kind:?} {depth} x {length}");
+        }
     }
 }
 

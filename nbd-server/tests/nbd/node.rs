@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::control::{
     Allocation, Backing, Cache, ClientStatus, NbdExportSpec, Node, NodeSpec, Outcome, Polling,
-    Request, VolumeSpec, WritePolicy,
+    Request, VolumeSpec, VolumeStatus, WritePolicy,
 };
 use engine::front_end::Service;
 use engine::log::Silent;
@@ -91,11 +91,16 @@ impl Served {
 
     /// Clients the engine knows.
     pub fn client_list(&self) -> Vec<ClientStatus> {
+        self.status().clients
+    }
+
+    /// What the engine says of the volume.
+    pub fn status(&self) -> VolumeStatus {
         let (answer, answered) = mpsc::channel();
         self.node
             .status(None, Box::new(move |status| answer.send(status).unwrap()));
         let mut status = answered.recv_timeout(Duration::from_secs(10)).unwrap();
-        status.remove(0).clients
+        status.remove(0)
     }
 
     /// Waits until so many are left.

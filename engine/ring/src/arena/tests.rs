@@ -367,7 +367,7 @@ fn there_are_only_so_many_views() {
     while let Some(view) = arena.view(buf.slice(0, 4096)) {
         views.push(view);
     }
-    assert_eq!(views.len(), view::VIEWS_MAX);
+    assert_eq!(views.len(), VIEWS_MAX);
     arena.release(views.pop().unwrap());
     assert!(arena.view(buf.slice(0, 4096)).is_some());
 }
