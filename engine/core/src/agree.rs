@@ -82,6 +82,9 @@ fn data(me: NodeIdx, mine: &Hello, peer: NodeIdx, theirs: &Hello) -> Result<Plan
     match (mine.disk, theirs.disk) {
         (Disk::Blank, _) | (_, Disk::Blank) => return Ok(Plan::Idle),
         (Disk::Inconsistent, Disk::Inconsistent) => return Ok(Plan::Idle),
+        _ if is_half_joined(theirs, peer, mine, me) || is_half_joined(mine, me, theirs, peer) => {
+            return Ok(Plan::Equal);
+        }
         // An unfinished target holds no history worth comparing: its chain is what it was before.
         (_, Disk::Inconsistent) => {
             return Ok(if i_may_source {
@@ -128,6 +131,19 @@ fn data(me: NodeIdx, mine: &Hello, peer: NodeIdx, theirs: &Hello) -> Result<Plan
         }
         _ => Ok(Plan::Idle),
     }
+}
+
+/// A target that the newest record counts as a member was made equal before that record was
+/// offered (S6), and confirmed what was acknowledged since (T4). Only the word of it did not reach
+/// its disk. Where the member that says so lost power, the target is the better copy.
+fn is_half_joined(target: &Hello, target_node: NodeIdx, member: &Hello, node: NodeIdx) -> bool {
+    let is_newest = |record: &Record| target.record.is_none_or(|r| record.is_newer_than(&r));
+    matches!(target.disk, Disk::Inconsistent | Disk::Outdated)
+        && target.is_whole
+        && member.disk == Disk::UpToDate
+        && !member.is_whole
+        && (member.record.filter(is_newest))
+            .is_some_and(|r| r.in_sync.has(target_node) && r.in_sync.has(node))
 }
 
 /// A primary whose own disk failed goes on through the members that are left (F5).

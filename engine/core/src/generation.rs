@@ -16,6 +16,41 @@ pub struct Entry {
     pub branch: u128,
     /// Term; carries its author.
     pub term: Term,
+    /// Its author knows that nothing was written in it: a candidacy that was offered to a member
+    /// and never began.
+    pub is_empty: bool,
+}
+
+/// Highest bit of an entry's term where it is stored or sent: the reign is empty.
+const EMPTY: u64 = 1 << 63;
+
+impl Entry {
+    /// A reign that may have served.
+    pub fn new(branch: u128, term: Term) -> Entry {
+        Entry {
+            branch,
+            term,
+            is_empty: false,
+        }
+    }
+
+    /// Term and emptiness in one word, as on disk and on the wire.
+    pub fn word(&self) -> u64 {
+        self.term.0 | if self.is_empty { EMPTY } else { 0 }
+    }
+
+    /// The entry of a branch and a [`word`](Entry::word).
+    pub fn from_word(branch: u128, word: u64) -> Entry {
+        Entry {
+            branch,
+            term: Term(word & !EMPTY),
+            is_empty: word & EMPTY != 0,
+        }
+    }
+
+    fn is_same_reign(&self, other: &Entry) -> bool {
+        self.branch == other.branch && self.term == other.term
+    }
 }
 
 /// Reigns, oldest first; the newest is the data's name.
@@ -67,33 +102,50 @@ impl Chain {
         self.entries.push(entry);
     }
 
-    /// Forgets the newest reign: a forced promotion breaks with everybody who shares it.
+    fn knows(&self, reign: &Entry) -> bool {
+        self.entries.iter().any(|e| e.is_same_reign(reign))
+    }
+
+    fn knows_empty(&self, reign: &Entry) -> bool {
+        (self.entries.iter()).any(|e| e.is_empty && e.is_same_reign(reign))
+    }
+
+    /// Forgets the newest reign that may hold data, and empty ones after it: a forced promotion
+    /// breaks with everybody who shares it.
     pub fn pop(&mut self) -> Option<Entry> {
-        self.entries.pop()
+        while let Some(last) = self.entries.pop() {
+            if !last.is_empty {
+                return Some(last);
+            }
+        }
+        None
     }
 }
 
 /// Compares two histories. Pure and symmetric: `judge(a, b)` mirrors `judge(b, a)`.
 ///
 /// A chain that fell off the front still compares by what is kept: "their newest lies in mine".
+/// A reign that either side knows to be empty is no data, so it separates nobody.
 pub fn judge(mine: &Chain, theirs: &Chain) -> Verdict {
-    let (Some(my_newest), Some(their_newest)) = (mine.newest(), theirs.newest()) else {
-        return match (mine.newest(), theirs.newest()) {
+    let counts = |e: &&Entry| !mine.knows_empty(e) && !theirs.knows_empty(e);
+    let newest = |chain: &Chain| chain.entries.iter().rev().find(counts).copied();
+    let (Some(my_newest), Some(their_newest)) = (newest(mine), newest(theirs)) else {
+        return match (newest(mine), newest(theirs)) {
             (None, None) => Verdict::Equal,
             (None, Some(_)) => Verdict::Behind,
             _ => Verdict::Ahead,
         };
     };
-    if my_newest == their_newest {
+    if my_newest.is_same_reign(&their_newest) {
         return Verdict::Equal;
     }
-    if theirs.entries.contains(&my_newest) {
+    if theirs.knows(&my_newest) {
         return Verdict::Behind;
     }
-    if mine.entries.contains(&their_newest) {
+    if mine.knows(&their_newest) {
         return Verdict::Ahead;
     }
-    if mine.entries.iter().any(|e| theirs.entries.contains(e)) {
+    if (mine.entries.iter().filter(counts)).any(|e| theirs.knows(e)) {
         return Verdict::Diverged;
     }
     Verdict::Unrelated
@@ -105,13 +157,33 @@ mod tests {
 
     fn chain(terms: &[u64]) -> Chain {
         let mut chain = Chain::default();
-        terms.iter().for_each(|t| {
-            chain.push(Entry {
-                branch: 1,
-                term: Term(*t),
-            });
-        });
+        terms
+            .iter()
+            .for_each(|t| chain.push(Entry::from_word(1, *t)));
         chain
+    }
+
+    const fn empty(term: u64) -> u64 {
+        EMPTY | term
+    }
+
+    #[test]
+    fn candidacies_that_never_began_separate_nobody() {
+        let cases = [
+            (&[1, empty(2)][..], &[1, empty(3)][..], Verdict::Equal),
+            (&[1, empty(2)], &[1, 2], Verdict::Equal),
+            (&[1, empty(2)], &[1, 2, 3], Verdict::Behind),
+            (&[1, empty(2), 4], &[1, 2], Verdict::Ahead),
+            (&[1, empty(2), 4], &[1, empty(3), 5], Verdict::Diverged),
+            (&[1, 2], &[1, 3], Verdict::Diverged),
+        ];
+        for (mine, theirs, expected) in cases {
+            assert_eq!(
+                judge(&chain(mine), &chain(theirs)),
+                expected,
+                "{mine:x?} / {theirs:x?}"
+            );
+        }
     }
 
     #[test]
@@ -136,9 +208,20 @@ mod tests {
 
     #[test]
     fn both_sides_reach_the_mirrored_verdict() {
-        let pool: Vec<Chain> = [&[][..], &[1], &[1, 2], &[1, 3], &[2], &[1, 2, 3], &[4, 5]]
-            .map(chain)
-            .into();
+        let pool: Vec<Chain> = [
+            &[][..],
+            &[1],
+            &[1, 2],
+            &[1, 3],
+            &[2],
+            &[1, 2, 3],
+            &[4, 5],
+            &[1, empty(2)],
+            &[1, empty(3)],
+            &[1, empty(2), 3],
+        ]
+        .map(chain)
+        .into();
         for a in &pool {
             for b in &pool {
                 let mirrored = match judge(a, b) {

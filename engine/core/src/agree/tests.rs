@@ -35,10 +35,7 @@ fn hello(from: &str, to: &str) -> Hello {
 
 fn with(mut hello: Hello, terms: &[u64], primary: NodeIdx, in_sync: u8, step: u32) -> Hello {
     for term in terms {
-        hello.chain.push(Entry {
-            branch: 1,
-            term: Term(*term),
-        });
+        hello.chain.push(Entry::new(1, Term(*term)));
     }
     hello.record = terms.last().map(|term| Record {
         term: Term(*term),
@@ -169,4 +166,29 @@ fn a_primary_with_a_failed_disk_goes_on_through_its_peer() {
     assert_eq!(both(&diskless, &member), (Ok(Plan::Equal), Ok(Plan::Equal)));
     diskless.is_primary = false;
     assert_eq!(both(&diskless, &member), (Ok(Plan::Idle), Ok(Plan::Idle)));
+}
+
+#[test]
+fn a_target_that_the_record_counts_in_outlives_a_member_that_lost_power() {
+    let (a, mut b) = pair();
+    let mut member = with(a, &[256], A, 3, 1);
+    for disk in [Disk::Inconsistent, Disk::Outdated] {
+        b.disk = disk;
+        member.is_whole = true;
+        let resync = (Ok(Plan::Source), Ok(Plan::Target));
+        assert_eq!(both(&member, &b), resync, "the member holds all too");
+        member.is_whole = false;
+        let equal = (Ok(Plan::Equal), Ok(Plan::Equal));
+        assert_eq!(both(&member, &b), equal, "only the target does");
+        b.is_whole = false;
+        assert_eq!(both(&member, &b), resync, "nobody does (law B6)");
+        b.is_whole = true;
+        let mut alone = member.clone();
+        alone.record = member.record.map(|r| Record {
+            step: 2,
+            in_sync: NodeSet(1),
+            ..r
+        });
+        assert_eq!(both(&alone, &b), resync, "the target has left S since");
+    }
 }

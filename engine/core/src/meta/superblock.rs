@@ -305,7 +305,7 @@ fn put_chain(bytes: &mut MetaBlock, chain: &Chain) {
         put(
             bytes,
             CHAIN_AT + ENTRY_LEN * index + 16,
-            &entry.term.0.to_le_bytes(),
+            &entry.word().to_le_bytes(),
         );
     }
 }
@@ -315,10 +315,9 @@ fn get_chain(bytes: &MetaBlock) -> Result<Chain, Field> {
     let entries: Vec<Entry> = (0..len.min(CHAIN_MAX))
         .map(|index| {
             let at = CHAIN_AT + ENTRY_LEN * index;
-            Ok(Entry {
-                branch: get_u128(bytes, at),
-                term: term(get_u64(bytes, at + 16))?,
-            })
+            let entry = Entry::from_word(get_u128(bytes, at), get_u64(bytes, at + 16));
+            term(entry.term.0)?;
+            Ok(entry)
         })
         .collect::<Result<_, Field>>()?;
     if len > CHAIN_MAX || !entries.is_sorted_by(|a, b| a.term < b.term) {

@@ -25,6 +25,7 @@ impl Volume {
             Purpose::MemberFlush => return self.member_flushed(generation, slot, result),
             Purpose::ResyncFlush => return self.resync_flushed(generation, slot, result),
             Purpose::StopFlush => return self.stop_flushed(result),
+            Purpose::RecoveryFlush => return self.recovery_flushed(result),
             _ => return,
         }
         let Some(op) = self.ops.find(generation, slot) else {

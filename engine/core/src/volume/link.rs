@@ -379,13 +379,20 @@ impl Volume {
         let is_behind = judge(&mine.chain, &theirs.chain) == Verdict::Behind;
         let (record, chain) = (theirs.record, theirs.chain.clone());
         let (incarnation, is_primary, disk) = (theirs.incarnation, theirs.is_primary, theirs.disk);
+        let is_no_copy_yet = |disk| matches!(disk, Disk::Inconsistent | Disk::Outdated);
+        let is_half_joined = plan == Plan::Equal && is_no_copy_yet(mine.disk);
+        let disk = match plan {
+            // If it was not before: it hears that it is a member.
+            Plan::Equal if is_no_copy_yet(disk) => Disk::UpToDate,
+            _ => disk,
+        };
         let is_newer = match (record, self.record()) {
             (Some(theirs), Some(mine)) => theirs.is_newer_than(&mine),
             (theirs, _) => theirs.is_some(),
         };
         if !is_blank && !is_primary && !self.continues(node, life) {
             self.forget_copy(node);
-            if disk == Disk::UpToDate {
+            if disk == Disk::UpToDate || plan == Plan::Equal {
                 return self.refuse(node, Refusal::OlderData);
             }
         }
@@ -400,8 +407,11 @@ impl Volume {
             // We missed nothing; only the newest reign is not written down here yet.
             Plan::Equal if is_newer => {
                 let sb = &mut self.durable.sb;
-                if is_behind {
+                if is_behind || is_half_joined {
                     sb.chain = chain;
+                }
+                if is_half_joined {
+                    sb.disk = Disk::UpToDate;
                 }
                 sb.record = record;
                 let version = self.durable.touch();
@@ -414,8 +424,13 @@ impl Volume {
                 self.peers.get_mut(node).gate = Gate::Superblock(version);
             }
             Plan::Source => self.prepare_source(node, incarnation),
-            Plan::Target if self.disk() == Disk::UpToDate => {
-                self.durable.sb.disk = Disk::Outdated;
+            Plan::Target => {
+                let sb = &mut self.durable.sb;
+                if sb.disk == Disk::UpToDate {
+                    sb.disk = Disk::Outdated;
+                }
+                // What power took before, this resync brings.
+                sb.whole = true;
                 self.durable.touch();
             }
             Plan::Adopt => {
@@ -510,8 +525,13 @@ impl Volume {
             self.actions.push(Action::Drop { link });
         }
         self.peers.get_mut(node).last_refusal = Some(why);
-        if why == Refusal::OlderData && self.disk() == Disk::UpToDate && !self.role.is_serving() {
-            self.durable.sb.disk = Disk::Outdated;
+        if why == Refusal::OlderData && !self.role.is_serving() {
+            let sb = &mut self.durable.sb;
+            match sb.disk {
+                Disk::UpToDate => sb.disk = Disk::Outdated,
+                // What it was sent once is not on this disk any more.
+                _ => sb.whole = false,
+            }
             self.durable.touch();
         }
         // A node that leaves in order was in sync until it left.

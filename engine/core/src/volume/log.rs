@@ -5,6 +5,7 @@
 
 use crate::action::Action;
 use crate::activity_log::{NEVER, Run, granules_of};
+use crate::event::{DiskError, DiskResult};
 use crate::message::Disk;
 use crate::meta::{PageWriter, encode_activity_log_page, encode_bitmap_page};
 use crate::units::{Extent, NodeIdx};
@@ -24,8 +25,10 @@ pub(super) struct PageWrites {
     wanted: Vec<(NodeIdx, usize)>,
     /// Every page that differs from disk.
     pub wants_all: bool,
-    /// Slots found open at attach are not in durable bits yet.
-    is_recovering: bool,
+    /// Slots found open at attach are not in durable bits yet, or what they cover is not durable.
+    pub is_recovering: bool,
+    /// This disk was flushed since attach.
+    is_flushed: bool,
 }
 
 impl PageWrites {
@@ -37,6 +40,7 @@ impl PageWrites {
             wanted: Vec::with_capacity(capacity),
             wants_all: false,
             is_recovering: false,
+            is_flushed: false,
         }
     }
 }
@@ -73,6 +77,9 @@ impl Volume {
         if self.role.is_serving() {
             return self.flush.completed;
         }
+        if self.pages.is_recovering {
+            return 0;
+        }
         let primary = self.peers.iter().find(|p| p.is_primary && p.is_connected());
         primary.map_or(1, |p| p.durable.0 + 1)
     }
@@ -93,14 +100,33 @@ impl Volume {
         self.write_pages();
     }
 
-    /// What the log said at attach is in the bits once those are durable: the slots may go.
+    /// What an earlier process wrote may still be in the cache of the disk. Bits alone do not cover
+    /// that: they are cleared once the peer is durable, whatever this disk loses afterwards.
+    pub(super) fn flush_recovered(&mut self) {
+        if self.pages.is_recovering && self.is_disk_usable() {
+            let token = token(Purpose::RecoveryFlush, 0, 0);
+            self.actions.push(Action::DiskFlush { token });
+        }
+    }
+
+    pub(super) fn recovery_flushed(&mut self, result: DiskResult) {
+        self.pages.is_flushed = true;
+        self.ops.attention = true;
+        if result.is_err() && !self.may_forget_failed_flush() {
+            self.local_failed(DiskError::Io, false);
+        }
+    }
+
+    /// What the log said at attach is in the bits once those are durable, and on this disk: the
+    /// slots may go.
     fn settle_recovered(&mut self) {
         if !self.pages.is_recovering {
             return;
         }
         self.pages.wants_all = true;
         let bits = self.peers.nodes().all(|node| self.are_bits_durable(node));
-        if bits && self.marks.is_swept() {
+        let is_flushed = self.pages.is_flushed && self.is_disk_usable();
+        if bits && is_flushed && self.marks.is_swept() {
             self.pages.is_recovering = false;
             while self.log.close(CLOSE_BATCH, 1, |_| true) > 0 {}
             self.log.want_all();
@@ -231,11 +257,7 @@ impl Volume {
             && self.pages.in_flight.iter().all(|(n, _)| *n != node)
     }
 
-    pub(super) fn meta_done(
-        &mut self,
-        token: crate::event::Token,
-        result: crate::event::DiskResult,
-    ) {
+    pub(super) fn meta_done(&mut self, token: crate::event::Token, result: DiskResult) {
         let Some((purpose, _, index)) = super::ops::parts(token) else {
             return;
         };
@@ -282,7 +304,7 @@ impl Volume {
     }
 
     /// This copy takes part no more: its log says nothing about it.
-    pub(super) fn member_disk_failed(&mut self, error: crate::event::DiskError) {
+    pub(super) fn member_disk_failed(&mut self, error: DiskError) {
         if self.disk() == Disk::Failed {
             return;
         }

@@ -33,9 +33,11 @@ pub(super) enum Purpose {
     AttributePage = 10,
     /// Page of a mark.
     MarkPage = 11,
+    /// Disk flush after a crash, before the log of the earlier process closes.
+    RecoveryFlush = 12,
 }
 
-const PURPOSES: [Purpose; 11] = [
+const PURPOSES: [Purpose; 12] = [
     Purpose::Disk,
     Purpose::Job,
     Purpose::Round,
@@ -47,6 +49,7 @@ const PURPOSES: [Purpose; 11] = [
     Purpose::BitmapPage,
     Purpose::AttributePage,
     Purpose::MarkPage,
+    Purpose::RecoveryFlush,
 ];
 
 /// `purpose: 8 | generation: 24 | index: 32`

@@ -269,10 +269,7 @@ impl Volume {
         sb.record = Some(record);
         sb.promised = sb.promised.max(record.term);
         if change.extends_chain {
-            sb.chain.push(Entry {
-                branch: record.branch,
-                term: record.term,
-            });
+            sb.chain.push(Entry::new(record.branch, record.term));
         }
         // Alone in S this copy is what the volume is.
         sb.whole |= record.in_sync == NodeSet::only(self.me);

@@ -163,7 +163,9 @@ impl Volume {
     pub(super) fn start_up(&mut self) {
         let volatile = self.setup.has_volatile_cache;
         let sb = &mut self.durable.sb;
-        let survived = sb.clean || sb.boot_id == self.setup.boot_id || !volatile;
+        // With nothing open in the log, all that counts was durable on this disk (law S3).
+        let was_durable = sb.clean || !self.pages.is_recovering;
+        let survived = was_durable || sb.boot_id == self.setup.boot_id || !volatile;
         sb.whole &= survived;
         sb.clean = false;
         sb.boot_id = self.setup.boot_id;
@@ -172,6 +174,7 @@ impl Volume {
             id: mix(self.setup.entropy, sb.life.count) as u64,
         };
         self.durable.touch();
+        self.flush_recovered();
         self.ops.attention = true;
         if !self.is_mirrored() {
             let deadline = self.now.after(DRAIN);
@@ -251,8 +254,8 @@ impl Volume {
                 if lost {
                     // A member vanished; what it may have written down stays part of our past.
                     let entry = Entry {
-                        branch: record.branch,
-                        term: record.term,
+                        is_empty: true,
+                        ..Entry::new(record.branch, record.term)
                     };
                     self.durable.sb.chain.push(entry);
                     self.decide_promotion(force);
@@ -373,7 +376,7 @@ impl Volume {
             branch,
         };
         let mut chain: Chain = self.durable.sb.chain.clone();
-        chain.push(Entry { branch, term });
+        chain.push(Entry::new(branch, term));
         for node in with.iter() {
             self.tell_table(node, term);
             self.say(

@@ -84,11 +84,11 @@ impl<'a> Writer<'a> {
         self.u128(record.branch);
     }
 
-    /// 24 bytes per entry, oldest first: `branch u128 | term u64`
+    /// 24 bytes per entry, oldest first: `branch u128 | term u64`, its highest bit: empty
     pub(super) fn chain(&mut self, chain: &Chain) {
         for entry in chain.entries() {
             self.u128(entry.branch);
-            self.u64(entry.term.0);
+            self.u64(entry.word());
         }
     }
 
@@ -199,9 +199,13 @@ impl<'a> Reader<'a> {
 
     pub(super) fn term(&mut self) -> Result<Term, WireError> {
         let term = Term(self.u64()?);
-        let is_known = term.0 <= COUNTER_MAX && usize::from(term.author().0) < NODES_MAX;
-        self.check(is_known, BadField::Term)?;
+        self.known_term(term)?;
         Ok(term)
+    }
+
+    fn known_term(&self, term: Term) -> Result<(), WireError> {
+        let is_known = term.0 <= COUNTER_MAX && usize::from(term.author().0) < NODES_MAX;
+        self.check(is_known, BadField::Term)
     }
 
     pub(super) fn step(&mut self) -> Result<u32, WireError> {
@@ -239,10 +243,11 @@ impl<'a> Reader<'a> {
         self.check(len <= CHAIN_MAX, BadField::Chain)?;
         let mut entries: Vec<Entry> = Vec::with_capacity(len);
         for _ in 0..len {
-            let (branch, term) = (self.u128()?, self.term()?);
-            let grows = entries.last().is_none_or(|newest| newest.term < term);
+            let entry = Entry::from_word(self.u128()?, self.u64()?);
+            self.known_term(entry.term)?;
+            let grows = entries.last().is_none_or(|newest| newest.term < entry.term);
             self.check(grows, BadField::Chain)?;
-            entries.push(Entry { branch, term });
+            entries.push(entry);
         }
         Chain::from_entries(entries).ok_or_else(|| self.bad(BadField::Chain))
     }

@@ -2,6 +2,8 @@
 
 use engine_core::generation::{Verdict, judge};
 use engine_core::message::Disk;
+use engine_core::record::Record;
+use engine_core::units::NodeIdx;
 
 use crate::engine::Found;
 use crate::world::World;
@@ -60,8 +62,12 @@ impl World {
 
     /// T9: a replica that holds acknowledged writes another lacks is never its sync target.
     pub(super) fn law_nothing_is_overwritten(&mut self, source: usize, target: usize) {
-        if self.nodes[source].lost_power {
-            // The last member of S lost it in a power cut (law B6).
+        let is_member = |r: Record| r.in_sync.has(NodeIdx(target as u8));
+        let is_whole = !self.nodes[target].lost_power && !self.nodes[target].is_rolled_back;
+        if self.nodes[source].lost_power
+            && !(is_whole && self.newest_record().is_some_and(is_member))
+        {
+            // The last whole member of S lost it in a power cut (law B6).
             return;
         }
         let lost = self.laws.holds[target]

@@ -50,11 +50,21 @@ impl World {
                 self.count("joins");
                 self.nodes[n].is_rolled_back = false;
                 self.law_joins_when_equal(primary, n);
+                self.settle_loss(primary, n);
                 let gained = self.laws.holds[primary].clone();
                 self.laws.holds[n].extend(gained);
                 self.nodes[n].lost_power = false;
                 self.laws.must_leave[n] = false;
             }
+        }
+    }
+
+    /// What no member is whole for is lost (law B6): it joins and is equal to the primary.
+    fn settle_loss(&mut self, primary: usize, joining: usize) {
+        if self.laws.must_leave[primary] && self.nodes[joining].lost_power {
+            self.count("resyncs from a copy that is not whole");
+            self.all().for_each(|n| self.laws.forget_holdings(n));
+            self.laws.must_leave[primary] = false;
         }
     }
 

@@ -38,14 +38,8 @@ fn a_superblock_is_these_bytes() {
     superblock.known[0] = u128::from_le_bytes([0x11; 16]);
     superblock.known[2] = u128::from_le_bytes([0x33; 16]);
     superblock.chain = Chain::from_entries(vec![
-        Entry {
-            branch: 0xaa,
-            term: Term(0x100),
-        },
-        Entry {
-            branch: 0xcc,
-            term: Term(0x201),
-        },
+        Entry::new(0xaa, Term(0x100)),
+        Entry::new(0xcc, Term(0x201)),
     ])
     .unwrap();
     let expected = block(&[

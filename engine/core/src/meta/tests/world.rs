@@ -130,14 +130,14 @@ pub(super) fn apply(change: &Change, loaded: &mut Loaded) -> (u64, Box<MetaBlock
 }
 
 fn chains() -> impl Strategy<Value = Chain> {
-    let entry = (any::<u128>(), 1u64..1000, 0u64..8);
+    let entry = (any::<u128>(), 1u64..1000, 0u64..8, any::<bool>());
     prop::collection::vec(entry, 0..=64).prop_map(|parts| {
         let mut counter = 0;
-        let entries = parts.into_iter().map(|(branch, step, author)| {
+        let entries = parts.into_iter().map(|(branch, step, author, is_empty)| {
             counter += step;
             Entry {
-                branch,
-                term: Term(counter << 8 | author),
+                is_empty,
+                ..Entry::new(branch, Term(counter << 8 | author))
             }
         });
         Chain::from_entries(entries.collect()).unwrap()

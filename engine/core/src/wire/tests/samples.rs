@@ -30,16 +30,7 @@ pub(super) fn record() -> Record {
 }
 
 pub(super) fn chain() -> Chain {
-    let entries = vec![
-        Entry {
-            branch: 0xaa,
-            term: Term(0x100),
-        },
-        Entry {
-            branch: 0xcc,
-            term: Term(0x201),
-        },
-    ];
+    let entries = vec![Entry::new(0xaa, Term(0x100)), Entry::new(0xcc, Term(0x201))];
     Chain::from_entries(entries).unwrap()
 }
 
@@ -253,10 +244,11 @@ fn records() -> impl Strategy<Value = Record> {
 }
 
 fn chains() -> impl Strategy<Value = Chain> {
-    prop::collection::btree_map(terms(), any::<u128>(), 0..=64).prop_map(|entries| {
-        let entries = entries
-            .into_iter()
-            .map(|(term, branch)| Entry { branch, term });
+    prop::collection::btree_map(terms(), any::<(u128, bool)>(), 0..=64).prop_map(|entries| {
+        let entries = entries.into_iter().map(|(term, (branch, is_empty))| Entry {
+            is_empty,
+            ..Entry::new(branch, term)
+        });
         Chain::from_entries(entries.collect()).unwrap()
     })
 }
