@@ -135,13 +135,16 @@ fn data(me: NodeIdx, mine: &Hello, peer: NodeIdx, theirs: &Hello) -> Result<Plan
 
 /// A target that the newest record counts as a member was made equal before that record was
 /// offered (S6), and confirmed what was acknowledged since (T4). Only the word of it did not reach
-/// its disk. Where the member that says so lost power, the target is the better copy.
+/// its disk. Where the member that says so lost power, the target is the better copy, if it is still
+/// the replica the record speaks of.
 fn is_half_joined(target: &Hello, target_node: NodeIdx, member: &Hello, node: NodeIdx) -> bool {
     let is_newest = |record: &Record| target.record.is_none_or(|r| record.is_newer_than(&r));
     matches!(target.disk, Disk::Inconsistent | Disk::Outdated)
         && target.is_whole
         && member.disk == Disk::UpToDate
         && !member.is_whole
+        && member.knows.incarnation == target.incarnation
+        && member.knows.continues(target.life)
         && (member.record.filter(is_newest))
             .is_some_and(|r| r.in_sync.has(target_node) && r.in_sync.has(node))
 }

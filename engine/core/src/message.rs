@@ -43,6 +43,22 @@ pub struct Life {
     pub id: u64,
 }
 
+/// What a replica remembers of another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The one that was in S when the record was written; 0 for none.
+    pub incarnation: u128,
+    /// The last run it met.
+    pub life: Life,
+}
+
+impl Known {
+    /// This run is the one that is remembered, or a later one of the same copy.
+    pub fn continues(&self, life: Life) -> bool {
+        self.life.id == 0 || life == self.life || life.count > self.life.count
+    }
+}
+
 /// First message on a connection, from both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -76,6 +92,8 @@ pub struct Hello {
     pub incarnation: u128,
     /// This run of the process.
     pub life: Life,
+    /// The replica of the other side, as this one knows it.
+    pub knows: Known,
     /// History of the copy.
     pub chain: Chain,
     /// Newest record this node holds durably.

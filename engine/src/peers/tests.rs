@@ -112,6 +112,7 @@ fn hello(cluster: &str, volume: &str, from: &str, to: &str) -> Message {
         config_digest: 0,
         incarnation: 1,
         life: Life::default(),
+        knows: Default::default(),
         chain: Chain::default(),
         record: None,
         disk: Disk::Blank,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::generation::{Chain, Entry};
+use crate::message::Life;
 use crate::units::{NodeSet, Term};
 
 const A: NodeIdx = NodeIdx(0);
@@ -22,6 +23,7 @@ fn hello(from: &str, to: &str) -> Hello {
         config_digest: 1,
         incarnation: 1,
         life: Default::default(),
+        knows: Default::default(),
         chain: Chain::default(),
         record: None,
         disk: Disk::UpToDate,
@@ -172,6 +174,7 @@ fn a_primary_with_a_failed_disk_goes_on_through_its_peer() {
 fn a_target_that_the_record_counts_in_outlives_a_member_that_lost_power() {
     let (a, mut b) = pair();
     let mut member = with(a, &[256], A, 3, 1);
+    member.knows.incarnation = b.incarnation;
     for disk in [Disk::Inconsistent, Disk::Outdated] {
         b.disk = disk;
         member.is_whole = true;
@@ -183,6 +186,15 @@ fn a_target_that_the_record_counts_in_outlives_a_member_that_lost_power() {
         b.is_whole = false;
         assert_eq!(both(&member, &b), resync, "nobody does (law B6)");
         b.is_whole = true;
+        let (mut other, mut older) = (member.clone(), member.clone());
+        other.knows.incarnation = 99;
+        assert_eq!(both(&other, &b), resync, "that was another replica");
+        older.knows.life = Life { count: 9, id: 9 };
+        assert_eq!(
+            both(&older, &b),
+            resync,
+            "it was put back to an older state"
+        );
         let mut alone = member.clone();
         alone.record = member.record.map(|r| Record {
             step: 2,

@@ -270,6 +270,7 @@ fn fresh_superblock(params: &Params, regions: Vec<Region>) -> Superblock {
         disk: Disk::Blank,
         whole: true,
         held: NodeSet::EMPTY,
+        joined: NodeSet::EMPTY,
         promised: Term(0),
         record: None,
         chain: Chain::default(),

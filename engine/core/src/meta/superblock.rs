@@ -10,7 +10,7 @@
 //!  112 activity-log slots      u32     320 backing size in bytes  u64
 //!  116 slice                   u32     328 backing identity  32 bytes
 //!  120 self node, node count  2×u8     360 volume name, zero padded 256 bytes
-//!  122 is clean, disk state   2×u8     616 chain entries u32, whole, held 2×u8, zero u16
+//!  122 is clean, disk state   2×u8     616 chain entries u32, whole, held, joined 3×u8, 0
 //!  124 has record             u8       624 16 regions × 32 bytes
 //!  125 backing kind           u8      1136 64 chain entries × 24 bytes
 //!  126 name length, regions   2×u8    2672 life: count, id           2×u64
@@ -118,6 +118,8 @@ pub struct Superblock {
     pub whole: bool,
     /// Peers that stay out of S until an operator starts their resync.
     pub held: NodeSet,
+    /// Nodes whose known incarnation is the one that was in S when the record was written.
+    pub joined: NodeSet,
     /// Highest term promised (law T2).
     pub promised: Term,
     /// Newest record held.
@@ -181,7 +183,11 @@ pub fn encode_superblock(superblock: &Superblock, block: u64, counter: u64) -> B
         put(bytes, 320, &sb.backing.size.to_le_bytes());
         put(bytes, BACKING_AT, &sb.backing.identity);
         put(bytes, NAME_AT, name);
-        put(bytes, CHAIN_LEN_AT + 4, &[u8::from(sb.whole), sb.held.0]);
+        put(
+            bytes,
+            CHAIN_LEN_AT + 4,
+            &[u8::from(sb.whole), sb.held.0, sb.joined.0],
+        );
         put_chain(bytes, &sb.chain);
         put_life(bytes, LIFE_AT, sb.life);
         for (index, life) in sb.known_lives.iter().enumerate() {
@@ -235,6 +241,7 @@ pub(super) fn decode_superblock(bytes: &MetaBlock) -> Result<Superblock, Field> 
         disk: disk_state(disk)?,
         whole: flag(bytes[CHAIN_LEN_AT + 4])?,
         held: NodeSet(bytes[CHAIN_LEN_AT + 5]),
+        joined: NodeSet(bytes[CHAIN_LEN_AT + 6]),
         promised: term(get_u64(bytes, 152))?,
         record: if flag(has_record)? {
             Some(get_record(bytes)?)

@@ -28,7 +28,8 @@ pub(super) struct Flushing {
     round: Option<Round>,
     /// Somebody inside needs a round: the log, or the clock.
     pub wanted: bool,
-    /// Rounds begun; a log slot touched now closes after a later round than this.
+    /// Rounds begun, from 1 on; a log slot touched now closes after a later round than this. Slots
+    /// that an earlier process left open are of round 0.
     pub started: u64,
     /// Rounds after which everybody was durable.
     pub completed: u64,
@@ -49,6 +50,14 @@ struct Round {
 }
 
 impl Flushing {
+    pub fn new() -> Flushing {
+        Flushing {
+            started: 1,
+            completed: 1,
+            ..Flushing::default()
+        }
+    }
+
     /// A mutation was dispatched in this epoch.
     #[inline]
     pub fn note_write(&mut self) {

@@ -6,7 +6,7 @@ use crate::agree::agree;
 use crate::event::{CommandId, LinkId, Payload};
 use crate::generation::{Verdict, judge};
 use crate::message::{
-    Disk, Hello, Life, Message, PROTOCOL_MAX, PROTOCOL_MIN, RUNS_MAX, Refusal, Status,
+    Disk, Hello, Known, Life, Message, PROTOCOL_MAX, PROTOCOL_MIN, RUNS_MAX, Refusal, Status,
 };
 use crate::session::{Plan, Session, SessionEvent};
 use crate::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NodeIdx, Seq};
@@ -345,6 +345,7 @@ impl Volume {
             config_digest: setup.config_digest,
             incarnation: sb.incarnation,
             life: sb.life,
+            knows: self.known(node),
             chain: sb.chain.clone(),
             record: self.record(),
             disk: sb.disk,
@@ -390,9 +391,9 @@ impl Volume {
             (Some(theirs), Some(mine)) => theirs.is_newer_than(&mine),
             (theirs, _) => theirs.is_some(),
         };
-        if !is_blank && !is_primary && !self.continues(node, life) {
+        if !is_blank && !is_primary && !self.known(node).continues(life) {
             self.forget_copy(node);
-            if disk == Disk::UpToDate || plan == Plan::Equal {
+            if disk == Disk::UpToDate {
                 return self.refuse(node, Refusal::OlderData);
             }
         }
@@ -444,18 +445,21 @@ impl Volume {
         self.ops.attention = true;
     }
 
-    /// This run of the peer is the one we know, or a later one.
-    fn continues(&self, node: NodeIdx, life: Life) -> bool {
-        let known = self.durable.sb.known_lives[usize::from(node.0)];
-        known.id == 0 || life == known || life.count > known.count
+    fn known(&self, node: NodeIdx) -> Known {
+        let (sb, at) = (&self.durable.sb, usize::from(node.0));
+        Known {
+            incarnation: if sb.joined.has(node) { sb.known[at] } else { 0 },
+            life: sb.known_lives[at],
+        }
     }
 
     /// The peer was put back to a state older than one it had with us: whatever bits say, it
     /// lacks everything (F21, law T8). Its life is remembered only once its own hello says that
     /// it is not whole: the word that refuses it may be lost with the link.
     fn forget_copy(&mut self, node: NodeIdx) {
-        let known = &mut self.durable.sb.known[usize::from(node.0)];
-        if std::mem::take(known) != 0 {
+        let sb = &mut self.durable.sb;
+        sb.joined = sb.joined.without(node);
+        if std::mem::take(&mut sb.known[usize::from(node.0)]) != 0 {
             self.durable.touch();
         }
     }
@@ -525,13 +529,8 @@ impl Volume {
             self.actions.push(Action::Drop { link });
         }
         self.peers.get_mut(node).last_refusal = Some(why);
-        if why == Refusal::OlderData && !self.role.is_serving() {
-            let sb = &mut self.durable.sb;
-            match sb.disk {
-                Disk::UpToDate => sb.disk = Disk::Outdated,
-                // What it was sent once is not on this disk any more.
-                _ => sb.whole = false,
-            }
+        if why == Refusal::OlderData && self.disk() == Disk::UpToDate && !self.role.is_serving() {
+            self.durable.sb.disk = Disk::Outdated;
             self.durable.touch();
         }
         // A node that leaves in order was in sync until it left.
@@ -598,7 +597,9 @@ impl Volume {
                 if self.are_bits_durable(node) {
                     let incarnation = self.peers.get(node).hello.as_ref().map(|h| h.incarnation);
                     if let Some(incarnation) = incarnation {
-                        self.durable.sb.known[usize::from(node.0)] = incarnation;
+                        let sb = &mut self.durable.sb;
+                        sb.known[usize::from(node.0)] = incarnation;
+                        sb.joined = sb.joined.without(node);
                         let version = self.durable.touch();
                         self.peers.get_mut(node).gate = Gate::Superblock(version);
                     }

@@ -181,7 +181,7 @@ impl Volume {
             log: ActivityLog::new(&recovered[..log_slots]),
             pages,
             peers: Peers::new(me, &setup.names, loaded.bitmaps),
-            flush: Flushing::default(),
+            flush: Flushing::new(),
             flushes: MemberFlushes::default(),
             adopting: None,
             attributes: Store::new(loaded.attributes),

@@ -266,7 +266,7 @@ impl Volume {
                 sb.chain.pop();
             }
         }
-        sb.record = Some(record);
+        (sb.record, sb.joined) = (Some(record), record.in_sync);
         sb.promised = sb.promised.max(record.term);
         if change.extends_chain {
             sb.chain.push(Entry::new(record.branch, record.term));

@@ -11,13 +11,14 @@
 //!         94: chain entries u16            96: record, 32 bytes, zeros without one
 //!        128: lengths of cluster, volume, from, to, 4 × u8
 //!        132: zero, 4 bytes               136: life: count u64, id u64
+//!        152: known of the other: incarnation u128, life: count u64, id u64
 //!         lists: those four strings in UTF-8, then per chain entry branch u128 | term u64
 //!  Refuse  0: cause u8 | 1: zero, 7 bytes
 //! ```
 //!
 //! The first 24 bytes of fields mean the same in every protocol version.
 
-use crate::message::{Disk, Hello, Life, Message, Refusal};
+use crate::message::{Disk, Hello, Known, Life, Message, Refusal};
 use crate::wire::bytes::{Reader, Writer};
 use crate::wire::codes::Code;
 use crate::wire::error::WireError;
@@ -56,6 +57,9 @@ pub(super) fn put(hello: &Hello, w: &mut Writer) {
     w.zeros::<4>();
     w.u64(hello.life.count);
     w.u64(hello.life.id);
+    w.u128(hello.knows.incarnation);
+    w.u64(hello.knows.life.count);
+    w.u64(hello.knows.life.id);
     w.lists();
     names.iter().for_each(|name| w.bytes(name.as_bytes()));
     w.chain(&hello.chain);
@@ -76,9 +80,10 @@ pub(super) fn take(f: &mut Reader, lists: &mut Reader) -> Result<Hello, WireErro
     };
     let lengths = [f.u8()?, f.u8()?, f.u8()?, f.u8()?];
     f.skip::<4>()?;
-    let life = Life {
-        count: f.u64()?,
-        id: f.u64()?,
+    let life = take_life(f)?;
+    let knows = Known {
+        incarnation: f.u128()?,
+        life: take_life(f)?,
     };
     Ok(Hello {
         protocol_min,
@@ -96,6 +101,7 @@ pub(super) fn take(f: &mut Reader, lists: &mut Reader) -> Result<Hello, WireErro
         config_digest,
         incarnation,
         life,
+        knows,
         chain: lists.chain(chain_len)?,
         record,
         disk,
@@ -104,6 +110,13 @@ pub(super) fn take(f: &mut Reader, lists: &mut Reader) -> Result<Hello, WireErro
         activity_log_slots,
         credit_operations,
         credit_bytes,
+    })
+}
+
+fn take_life(f: &mut Reader) -> Result<Life, WireError> {
+    Ok(Life {
+        count: f.u64()?,
+        id: f.u64()?,
     })
 }
 

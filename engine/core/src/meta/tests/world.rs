@@ -199,6 +199,7 @@ pub(super) fn superblocks() -> impl Strategy<Value = Superblock> {
                     disk,
                     whole,
                     held: NodeSet(held),
+                    joined: NodeSet(!held),
                     promised: Term(term.0 << 8 | term.1),
                     record,
                     chain,

@@ -51,6 +51,10 @@ pub(super) fn hello() -> Hello {
         config_digest: 0x1122_3344_5566_7788,
         incarnation: 0xdead,
         life: Life { count: 3, id: 0x99 },
+        knows: Known {
+            incarnation: 0xbeef,
+            life: Life { count: 2, id: 0x77 },
+        },
         chain: chain(),
         record: Some(record()),
         disk: Disk::UpToDate,
@@ -325,6 +329,13 @@ fn hellos() -> impl Strategy<Value = Hello> {
                 life: Life {
                     count: b.8,
                     id: b.9,
+                },
+                knows: Known {
+                    incarnation: a.4,
+                    life: Life {
+                        count: b.9,
+                        id: b.8,
+                    },
                 },
                 chain,
                 record,
