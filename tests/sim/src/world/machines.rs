@@ -131,7 +131,8 @@ impl World {
         machine.meta.crash();
         machine.boot_id = machine.rng.next_u128();
         machine.lost_power |= machine.disk.has_volatile_cache();
-        machine.restart_at = Some(self.now + down);
+        // What was taken out of service stays so when power is back.
+        machine.restart_at = (!machine.is_gone).then(|| self.now + down);
         self.power_lost(node);
         self.check_crashed(node);
         self.law_metadata_never_goes_back(node, before);
