@@ -76,6 +76,8 @@ fn a_client_that_does_not_read_holds_a_takeover_up_for_two_seconds() {
     eventually(Duration::from_secs(15), "the others are gone", || {
         (stage.clients() == 1).then_some(())
     });
+    // Before the daemon goes.
+    drop(witness);
 }
 
 #[test]
@@ -92,6 +94,7 @@ fn clients_may_go_at_any_byte_while_their_node_is_taken_over() {
     eventually(Duration::from_secs(15), "the crowd is gone", || {
         (stage.clients() == 1).then_some(())
     });
+    drop(witness);
 }
 
 #[test]
