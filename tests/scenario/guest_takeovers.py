@@ -70,7 +70,7 @@ class Job:
     def finish(self):
         self.thread.join(120)
         assert not self.thread.is_alive(), "the guest's load hangs"
-        text = self.result.text.strip()
+        text = self.said.decode(errors="replace").strip()
         assert self.result.rc == 0, f"the guest's load failed: {text[-2000:]}"
         say("# " + text.splitlines()[-1])
 
