@@ -309,7 +309,9 @@ impl NbdConnection {
         } else {
             // Large payload is not to come with its header: it would be copied.
             let most = match intake.wants_less {
-                true if intake.write.is_none() => self.transmission.header_len() as u32,
+                true if intake.write.is_none() && self.transmission.to_skip() == 0 => {
+                    self.transmission.header_len() as u32
+                }
                 _ => RECEIVE_MAX,
             };
             let Some(space) = intake.space(host, most) else {

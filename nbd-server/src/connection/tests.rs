@@ -297,6 +297,24 @@ fn large_payload_for_memory_is_received_straight_into_its_buffer() {
 }
 
 #[test]
+fn the_payload_of_a_refused_write_is_not_received_by_the_header() {
+    let mut world = World::new(ReplyStyle::Simple);
+    world.ask_write(1, 0, &vec![1; 1 << 20]);
+    world.run();
+    assert_eq!(world.host.receive.unwrap().0.len, 28);
+    world.ask_write(2, SIZE, &vec![2; 1 << 20]);
+    world.deliver(usize::MAX);
+    world.flush();
+    assert!(world.host.receive.unwrap().0.len >= 4096);
+    world.ask(K::FLUSH, 3, 0, 0);
+    world.run();
+    assert_eq!(
+        world.output,
+        [simple(0, 1), simple(28, 2), simple(0, 3)].concat()
+    );
+}
+
+#[test]
 fn the_largest_request_is_served_wherever_it_begins() {
     for offset in [0, 1, 4095] {
         let mut world = World::new(ReplyStyle::Simple);
