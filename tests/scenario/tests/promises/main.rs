@@ -8,4 +8,5 @@ mod replicas;
 mod roles;
 mod split_brain;
 mod start;
+mod takeover;
 mod wires;
