@@ -6,8 +6,9 @@
 //!             └─ stop: listener closed, socket file removed      GO ─► Volumes::attach
 //! ```
 //!
-//! A client counts as half-open until it is attached or gone. One that comes beyond a limit is
-//! closed at once; the rate delays, it does not refuse.
+//! A client counts as half-open until it is attached or gone. One that comes beyond the limit of its
+//! address is closed at once; beyond that of all, the oldest of the largest crowd is. The rate
+//! delays, it does not refuse.
 
 mod admission;
 mod adopt;
@@ -340,17 +341,23 @@ impl Accept {
     }
 
     fn admit(&mut self, stream: Stream, origin: Origin) {
-        let Some(permit) = self.admission.enter(origin.ip) else {
+        let Some(mut permit) = self.admission.enter(origin.ip) else {
             let text = format!(
-                "client {} is turned away: too many negotiations",
+                "client {} is turned away: too many negotiations from there",
                 origin.address
             );
             return self.shared.complain(Level::Warn, &text);
         };
         let (shared, stopping) = (self.shared.clone(), self.stopping.clone());
         tokio::spawn(async move {
-            handshake::run(stream, origin, &shared, stopping).await;
-            drop(permit);
+            let address = origin.address.clone();
+            tokio::select! {
+                () = handshake::run(stream, origin, &shared, stopping) => {}
+                () = permit.taken() => {
+                    let text = format!("client {address} is closed: others want to negotiate");
+                    shared.complain(Level::Warn, &text);
+                }
+            }
         });
     }
 }

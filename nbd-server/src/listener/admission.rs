@@ -1,11 +1,12 @@
 //! Who may begin a negotiation: a rate, a number, a number per address; and how loudly it is said.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::log::{Level, Line, Log};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::config::Limits;
@@ -21,13 +22,37 @@ pub(super) struct Admission {
 /// A client's place among the half-open ones; given back when dropped.
 pub(super) struct Permit {
     half_open: Arc<Mutex<HalfOpen>>,
-    ip: Option<IpAddr>,
+    number: u64,
+    gone: oneshot::Receiver<()>,
 }
 
+/// Clients in order of arrival. There are few enough to be counted where that is needed.
 #[derive(Default)]
 struct HalfOpen {
-    total: usize,
-    by_address: HashMap<IpAddr, usize>,
+    next: u64,
+    places: BTreeMap<u64, Place>,
+}
+
+struct Place {
+    ip: Option<IpAddr>,
+    /// Dropped, it tells the client to go.
+    _stay: oneshot::Sender<()>,
+}
+
+impl HalfOpen {
+    fn held_by(&self, ip: Option<IpAddr>) -> usize {
+        self.places.values().filter(|place| place.ip == ip).count()
+    }
+
+    /// Takes the place of the oldest client of the address that holds the most.
+    fn make_room(&mut self) {
+        // Of addresses that hold as many the one with the oldest client: the last maximum wins.
+        let places = self.places.iter().rev();
+        let most = places.max_by_key(|(_, place)| self.held_by(place.ip));
+        if let Some(number) = most.map(|(number, _)| *number) {
+            self.places.remove(&number);
+        }
+    }
 }
 
 impl Admission {
@@ -47,41 +72,41 @@ impl Admission {
         }
     }
 
-    /// A place for one more client; `None` if there are too many. Clients without an address
-    /// (Unix sockets) are counted in total only.
+    /// A place for one more client; `None` if its address holds too many. Where all are taken,
+    /// the oldest client of the address that holds the most has to go: crowds make way for
+    /// others. Clients without an address (Unix sockets) count as one that has no limit.
     pub(super) fn enter(&self, ip: Option<IpAddr>) -> Option<Permit> {
         let mut half_open = lock(&self.half_open);
-        if half_open.total >= self.half_open_max {
+        if ip.is_some() && half_open.held_by(ip) >= self.per_address_max {
             return None;
         }
-        if let Some(ip) = ip {
-            let count = half_open.by_address.entry(ip).or_default();
-            if *count >= self.per_address_max {
-                return None;
-            }
-            *count += 1;
+        if half_open.places.len() >= self.half_open_max {
+            half_open.make_room();
         }
-        half_open.total += 1;
+        let (stay, gone) = oneshot::channel();
+        let number = half_open.next;
+        half_open.next += 1;
+        half_open.places.insert(number, Place { ip, _stay: stay });
         drop(half_open);
         Some(Permit {
             half_open: self.half_open.clone(),
-            ip,
+            number,
+            gone,
         })
+    }
+}
+
+impl Permit {
+    /// Returns once the place was taken by another client.
+    pub(super) async fn taken(&mut self) {
+        // Nothing is ever sent: the sender is dropped.
+        let _ = (&mut self.gone).await;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut half_open = lock(&self.half_open);
-        half_open.total -= 1;
-        if let Some(ip) = self.ip
-            && let Some(count) = half_open.by_address.get_mut(&ip)
-        {
-            *count -= 1;
-            if *count == 0 {
-                half_open.by_address.remove(&ip);
-            }
-        }
+        lock(&self.half_open).places.remove(&self.number);
     }
 }
 
@@ -193,19 +218,46 @@ mod tests {
         Admission::new(&limits)
     }
 
+    fn is_taken(permit: &mut Permit) -> bool {
+        permit.gone.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+    }
+
     #[test]
     fn one_address_cannot_take_all_places() {
         let admission = admission(3, 2);
-        let (near, far) = ("10.0.0.1".parse().ok(), "10.0.0.2".parse().ok());
+        let near = "10.0.0.1".parse().ok();
         let first = admission.enter(near);
         let second = admission.enter(near);
         assert!(first.is_some() && second.is_some());
         assert!(admission.enter(near).is_none());
-        let third = admission.enter(far);
-        assert!(third.is_some());
-        assert!(admission.enter(far).is_none(), "three places in all");
         drop(first);
         assert!(admission.enter(near).is_some());
+    }
+
+    #[test]
+    fn where_all_places_are_taken_the_oldest_of_the_largest_crowd_makes_way() {
+        let admission = admission(4, 3);
+        let ip = |last: u8| Some(IpAddr::from([10, 0, 0, last]));
+        let mut held: Vec<Permit> = [1, 2, 2, 1]
+            .into_iter()
+            .map(|last| admission.enter(ip(last)).unwrap())
+            .collect();
+        let _new = admission.enter(ip(3)).unwrap();
+        let gone: Vec<bool> = held.iter_mut().map(is_taken).collect();
+        assert_eq!(
+            gone,
+            [true, false, false, false],
+            "the oldest of two crowds"
+        );
+        let _other = admission.enter(ip(4)).unwrap();
+        assert!(is_taken(&mut held[1]) && !is_taken(&mut held[2]));
+        assert_eq!(lock(&admission.half_open).places.len(), 4);
+        drop(held.remove(0));
+        assert_eq!(
+            lock(&admission.half_open).places.len(),
+            4,
+            "given up before"
+        );
     }
 
     #[test]
@@ -216,8 +268,7 @@ mod tests {
                 .map(|_| admission.enter("::1".parse().ok()))
                 .collect::<Vec<_>>(),
         );
-        let half_open = lock(&admission.half_open);
-        assert_eq!((half_open.total, half_open.by_address.len()), (0, 0));
+        assert!(lock(&admission.half_open).places.is_empty());
     }
 
     #[test]

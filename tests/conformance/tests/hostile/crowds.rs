@@ -43,6 +43,41 @@ fn half_open_clients_of_one_address_do_not_stop_others() {
 }
 
 #[test]
+fn crowds_of_several_addresses_make_way_for_others() {
+    let stage = Stage::new("", "memory");
+    let before = stage.vitals();
+    let address = stage.address();
+    // Four times as many as one address may have: all the places of the listener.
+    let crowd = |last: u8| -> Vec<Raw> {
+        let attacker = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+        let half_open = (0..64).map(|_| {
+            let mut client = Raw::tcp_from(attacker, &address).expect("the kernel accepts");
+            client.greeting();
+            client
+        });
+        half_open.collect()
+    };
+    let mut crowds: Vec<Vec<Raw>> = (2..6).map(crowd).collect();
+    let began = Instant::now();
+    let mut served: Vec<Raw> = Vec::new();
+    for _ in 0..20 {
+        let mut client = stage.attach(Style::Structured);
+        client
+            .send(&raw::request(0, cmd::READ, 1, 0, 512))
+            .expect("it is taken");
+        assert_eq!(client.reply(512).expect("it is served").error, 0);
+        served.push(client);
+    }
+    // Long before the places of the crowds fall back by themselves.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let first = &mut crowds[0][0];
+    assert!(first.is_closed_within(Duration::from_secs(5)), "the oldest");
+    drop((crowds, served));
+    stage.until_clients(0, &before);
+}
+
+#[test]
 fn a_flood_of_connections_delays_and_disturbs_nobody_for_long() {
     let stage = Stage::new("", "memory");
     let witness = Witness::start(&stage);
