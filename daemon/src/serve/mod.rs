@@ -232,6 +232,7 @@ impl Daemon<'_> {
                 from.abort(&why);
                 return Err(explain::takeover_failed(&why));
             }
+            sockets::remove_unused(&mut given);
         }
         let session = self.open_up(facts, nbd_config, sockets, engine, started.volumes, log)?;
         let seated = session.seat(&mut given, &missing);

@@ -2,6 +2,7 @@
 
 use std::net::{TcpListener, ToSocketAddrs};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use nbd_server::{Listeners, NbdConfig};
@@ -53,6 +54,21 @@ impl Sockets {
             api,
             nbd,
         })
+    }
+}
+
+/// Closes the NBD sockets that were given and that the configuration does not name any more, and
+/// removes their files: nobody would answer there.
+pub(super) fn remove_unused(given: &mut Given) {
+    let is_one = |listener: &mut Listener| listener.role == Role::NbdSocket;
+    for listener in given.listeners.extract_if(.., is_one) {
+        let path = Path::new(&listener.address);
+        let found = std::fs::symlink_metadata(path);
+        if found.is_ok_and(|found| found.file_type().is_socket())
+            && let Err(why) = std::fs::remove_file(path)
+        {
+            tracing::warn!(code = "W156", "{} is not removed: {why}", path.display());
+        }
     }
 }
 

@@ -154,6 +154,20 @@ fn the_new_process_has_sockets_lock_and_role_and_tells_the_service_manager() {
 }
 
 #[test]
+fn a_socket_that_the_new_file_does_not_name_goes_with_a_takeover() {
+    let place = Place::new("vm.img");
+    let mut old = Daemon::start(place.command(&["serve"]), "I120");
+    place.create();
+    let text = fs::read_to_string(&place.config).unwrap();
+    fs::write(&place.config, text.replace("nbd.sock", "other.sock")).unwrap();
+    let mut new = Daemon::start(place.command(&["serve", "--takeover"]), "I126");
+    assert_eq!(old.exit(), 0);
+    assert!(!place.file("nbd.sock").exists(), "nobody answers there");
+    assert!(UnixStream::connect(place.file("other.sock")).is_ok());
+    assert_eq!(new.stop(), 0);
+}
+
+#[test]
 fn what_lives_in_memory_is_not_taken_over_unless_forced() {
     let place = Place::new("memory");
     let mut old = Daemon::start(place.command(&["serve"]), "I120");
