@@ -15,7 +15,7 @@ use engine::control::{Clients, Refusal, RefusalKind, Request};
 
 use crate::api::body::{LinkState, Problem, Replica, State, VolumeEntry};
 use crate::config::edit::EditError;
-use crate::config::units::show_bytes;
+use crate::config::units::{exact_size, show_bytes};
 use crate::config::{Diagnostic, Loaded, Severity};
 use crate::exit::Exit;
 
@@ -164,6 +164,16 @@ pub fn cannot_write(path: &Path, source: &io::Error) -> Failure {
     );
     Failure::new(Exit::Failed, "E138", text)
         .hint("the daemon writes it; change it by hand, then: pollux config apply")
+}
+
+/// A volume has grown, and its file still says the old size.
+pub fn size_not_written(path: &Path, volume: &str, size_bytes: u64, source: &io::Error) -> Failure {
+    let text = format!(
+        "{volume} has {size_bytes} bytes now, but {} cannot be written: {source}",
+        path.display()
+    );
+    let size = exact_size(size_bytes);
+    Failure::new(Exit::Partial, "E140", text).hint(format!("write size = \"{size}\" there"))
 }
 
 /// The running node is no longer in its file.
@@ -542,6 +552,7 @@ pub fn asked(request: &Request) -> String {
             )
         }
         Request::MarkDelete { name } => format!("volume mark delete {name}"),
+        Request::Resize { size_bytes } => format!("volume resize {}", exact_size(*size_bytes)),
         Request::MarkList => "volume mark list".to_owned(),
         Request::ResyncPause => "resync pause".to_owned(),
         Request::ResyncResume => "resync resume".to_owned(),

@@ -11,13 +11,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use engine::control::{NbdExportSpec, NodeSpec, VolumeSpec};
+use engine::control::{Done, NbdExportSpec, NodeSpec, VolumeSpec};
 use engine::front_end::ExportLabel;
 use nbd_proto::{ExportName, NbdUri, Transport};
 use nbd_server::{Elsewhere, Limits, NbdConfig, NbdExport, NbdServer, NbdTls};
 use tokio::sync::Mutex;
 
 use crate::config::edit::{self, EditError};
+use crate::config::units::exact_size;
 use crate::config::{Listener, Loaded, Node};
 use crate::explain::{self, Failure};
 
@@ -26,16 +27,15 @@ pub struct Live {
     path: PathBuf,
     node: String,
     nbd: Arc<NbdServer>,
-    started: Started,
     /// Where clients find the NBD server.
     transports: Vec<Transport>,
     tls: RwLock<Option<NbdTls>>,
-    /// One change at a time.
-    changing: Mutex<()>,
+    /// Locked by whoever changes something: one change at a time.
+    started: Mutex<Started>,
 }
 
-/// What a node was started with and keeps until it ends.
-#[derive(PartialEq, Eq)]
+/// What a node was started with and keeps until it ends, but for sizes of volumes, which grow.
+#[derive(Clone, PartialEq, Eq)]
 struct Started {
     /// Without exports.
     spec: NodeSpec,
@@ -52,6 +52,8 @@ pub struct Applied {
     pub exports: usize,
     /// What differs from the running node and needs a restart.
     pub restart: Vec<String>,
+    /// Verbs that do what the file asks for beyond that.
+    pub verbs: Vec<String>,
 }
 
 /// A file that was found good, and what it brings.
@@ -59,6 +61,7 @@ struct Next {
     exports: Vec<NbdExport>,
     tls: Option<NbdTls>,
     restart: Vec<String>,
+    verbs: Vec<String>,
 }
 
 impl Live {
@@ -69,10 +72,9 @@ impl Live {
             path: loaded.path.clone(),
             node: node.name.value.clone(),
             nbd,
-            started: Started::with(loaded, node),
             transports: transports.map(|(transport, _)| transport).collect(),
             tls: RwLock::new(tls),
-            changing: Mutex::new(()),
+            started: Mutex::new(Started::with(loaded, node)),
         }
     }
 
@@ -116,8 +118,8 @@ impl Live {
     /// Takes over what the file says now. Errors: it cannot be read or has errors, or a
     /// certificate it names has; then nothing changes.
     pub async fn apply(&self) -> Result<Applied, Failure> {
-        let _alone = self.changing.lock().await;
-        let next = self.look_at(&self.read()?)?;
+        let started = self.started.lock().await;
+        let next = self.look_at(&self.read()?, &started)?;
         self.take_over(next, None)
     }
 
@@ -129,17 +131,50 @@ impl Live {
         change: impl FnOnce(&str) -> Result<String, EditError>,
         renamed: Option<(&str, &str)>,
     ) -> Result<Applied, Failure> {
-        let _alone = self.changing.lock().await;
-        let before = self.read()?;
-        let text = change(&before.source).map_err(|why| explain::cannot_edit(&self.path, &why))?;
-        let after = Loaded::parse(&self.path, text);
-        if after.errors() > 0 {
-            return Err(explain::edit_is_wrong(&after));
-        }
-        let next = self.look_at(&after)?;
+        let started = self.started.lock().await;
+        let after = self.edited(change)?;
+        let next = self.look_at(&after, &started)?;
         edit::replace(&self.path, &after.source)
             .map_err(|why| explain::cannot_write(&self.path, &why))?;
         self.take_over(next, renamed)
+    }
+
+    /// Grows a volume by `grow` and writes its size into the file, which is taken over. Errors: as
+    /// [`Live::edit`], or of `grow`; then nothing changes. Only that the file cannot be written
+    /// is found out last, and says so.
+    pub async fn resize(
+        &self,
+        volume: &str,
+        size_bytes: u64,
+        grow: impl Future<Output = Result<Done, Failure>>,
+    ) -> Result<Done, Failure> {
+        let mut started = self.started.lock().await;
+        let after = self.edited(|text| edit::resize(text, volume, size_bytes))?;
+        let mut grown = started.clone();
+        let mut volumes = grown.spec.volumes.iter_mut();
+        if let Some(found) = volumes.find(|found| found.name == volume) {
+            found.size_bytes = size_bytes;
+        }
+        let next = self.look_at(&after, &grown)?;
+        let done = grow.await?;
+        *started = grown;
+        edit::replace(&self.path, &after.source)
+            .map_err(|why| explain::size_not_written(&self.path, volume, size_bytes, &why))?;
+        self.take_over(next, None)?;
+        Ok(done)
+    }
+
+    fn edited(
+        &self,
+        change: impl FnOnce(&str) -> Result<String, EditError>,
+    ) -> Result<Loaded, Failure> {
+        let before = self.read()?;
+        let text = change(&before.source).map_err(|why| explain::cannot_edit(&self.path, &why))?;
+        let after = Loaded::parse(&self.path, text);
+        match after.errors() {
+            0 => Ok(after),
+            _ => Err(explain::edit_is_wrong(&after)),
+        }
     }
 
     fn read(&self) -> Result<Loaded, Failure> {
@@ -152,12 +187,12 @@ impl Live {
     }
 
     /// Everything that may fail.
-    fn look_at(&self, loaded: &Loaded) -> Result<Next, Failure> {
+    fn look_at(&self, loaded: &Loaded, started: &Started) -> Result<Next, Failure> {
         let mut nodes = loaded.config.nodes.iter();
         let node = nodes
             .find(|node| node.name.value == self.node)
             .ok_or_else(|| explain::node_left_the_file(&self.path, &self.node))?;
-        let mut restart = differences(&self.started, &Started::with(loaded, node));
+        let (mut restart, verbs) = differences(started, &Started::with(loaded, node));
         let (tls, is_relaxed) = stricter(self.tls(), tls_of(loaded, node)?);
         if is_relaxed {
             restart.push(format!("[node.{}.nbd_tls]", self.node));
@@ -165,7 +200,7 @@ impl Live {
         let mut exports = NbdConfig::of(&loaded.config.node_spec(node)).exports;
         // Those of a volume that is new come with it, at the next start.
         exports.retain(|export| {
-            let mut volumes = self.started.spec.volumes.iter();
+            let mut volumes = started.spec.volumes.iter();
             volumes.any(|volume| volume.name == export.volume)
         });
         nbd_server::check_exports(&exports).map_err(|why| explain::nbd_did_not_start(&why))?;
@@ -173,6 +208,7 @@ impl Live {
             exports,
             tls,
             restart,
+            verbs,
         })
     }
 
@@ -185,6 +221,7 @@ impl Live {
         Ok(Applied {
             exports: next.exports.len(),
             restart: next.restart,
+            verbs: next.verbs,
         })
     }
 }
@@ -262,8 +299,9 @@ impl Started {
     }
 }
 
-/// What differs between two nodes of one name, by the words of the file.
-fn differences(old: &Started, new: &Started) -> Vec<String> {
+/// What differs between two nodes of one name: what needs a restart, by the words of the file, and
+/// verbs for the rest.
+fn differences(old: &Started, new: &Started) -> (Vec<String>, Vec<String>) {
     let cluster = |at: &Started| {
         let NodeSpec {
             cluster,
@@ -286,7 +324,7 @@ fn differences(old: &Started, new: &Started) -> Vec<String> {
         (data_dir, address, nbd, nbd_socket, reactors)
     };
     let rest = |at: &Started| (at.api.clone(), at.limits, at.insecure.clone());
-    let mut found = Vec::new();
+    let (mut found, mut verbs) = (Vec::new(), Vec::new());
     let mut note = |differs: bool, what: String| {
         if differs {
             found.push(what);
@@ -309,14 +347,21 @@ fn differences(old: &Started, new: &Started) -> Vec<String> {
         let name = &volume.name;
         match of(new, name) {
             None => note(true, format!("[volume.{name}] (removed)")),
-            Some(after) => note(after != *volume, format!("[volume.{name}]")),
+            Some(mut after) => {
+                if after.size_bytes > volume.size_bytes && after.replicas.len() == 1 {
+                    let size = exact_size(after.size_bytes);
+                    verbs.push(format!("pollux volume resize {name} {size}"));
+                    after.size_bytes = volume.size_bytes;
+                }
+                note(after != *volume, format!("[volume.{name}]"));
+            }
         }
     }
     for volume in &new.spec.volumes {
         let name = &volume.name;
         note(of(old, name).is_none(), format!("[volume.{name}] (new)"));
     }
-    found
+    (found, verbs)
 }
 
 impl Applied {
@@ -326,6 +371,9 @@ impl Applied {
         let mut text = format!("{}: {exports} in force", path.display());
         if !self.restart.is_empty() {
             text.push_str(&format!("; needs a restart: {}", self.restart.join(", ")));
+        }
+        for verb in &self.verbs {
+            text.push_str(&format!("; not done yet: {verb}"));
         }
         text
     }

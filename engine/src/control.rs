@@ -85,6 +85,11 @@ pub enum Request {
     },
     /// The marks, oldest first. Only the primary answers.
     MarkList,
+    /// Be larger from now on. Clients that are attached keep the size they were told.
+    Resize {
+        /// Bytes from then on, a multiple of 4096.
+        size_bytes: u64,
+    },
     /// Cut off clients at once: what they asked for and is not answered yet is not answered.
     Disconnect {
         /// Which.
@@ -182,7 +187,7 @@ pub enum RefusalKind {
 pub struct VolumeStatus {
     /// Name in the configuration.
     pub name: String,
-    /// Declared size in bytes.
+    /// Size in bytes; of a volume that is not attached the declared one.
     pub size_bytes: u64,
     /// What this node does for it.
     pub role: Role,

@@ -4,15 +4,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
-use engine_core::message::Refusal;
-use engine_core::meta::Loaded;
+use engine_core::message::Refusal as PeerRefusal;
+use engine_core::meta::{self, Loaded};
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
 use engine_core::volume::Setup;
 use engine_ring::Waker;
 
 use crate::backend::Opened;
-use crate::control::{Outcome, Request, VolumeSpec, VolumeStatus};
+use crate::control::{Outcome, Refusal, Request, VolumeSpec, VolumeStatus};
 use crate::entry::Entry;
 use crate::front_end::Attachment;
 use crate::layer::faulty::Faults;
@@ -28,7 +28,10 @@ pub(crate) struct NewVolume {
     pub(crate) store: Opened,
     /// The metadata file.
     pub(crate) meta: OwnedFd,
+    /// With the size it really has.
     pub(crate) spec: VolumeSpec,
+    /// What the configuration says of it.
+    pub(crate) declared_bytes: u64,
     pub(crate) faults: Faults,
 }
 
@@ -56,7 +59,7 @@ pub(crate) enum PeerNews {
     /// It is connected, and volumes without a link still have none.
     Unlinked,
     /// One of the two nodes does not take the other for what it should be.
-    Refused(Refusal),
+    Refused(PeerRefusal),
 }
 
 /// Everything a reactor is told.
@@ -80,6 +83,8 @@ pub(crate) enum Message {
         request: Request,
         reply: Reply<Outcome>,
     },
+    /// May this volume have so many bytes? Its backing, if there is something to do.
+    MayGrow(String, u64, Reply<Result<Option<meta::Backing>, Refusal>>),
     /// Status of one volume; `None` when it is not here.
     Status(String, Reply<Option<VolumeStatus>>),
     /// Stop the volume cleanly and let go of its files.

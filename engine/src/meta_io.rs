@@ -26,6 +26,18 @@ use crate::sums;
 /// Slots of the activity log of a new replica.
 const ACTIVITY_LOG_SLOTS: u32 = 1024;
 
+/// Smallest size up to which every new volume may grow, and how many times its own.
+const ROOM_BYTES_MIN: u64 = 64 << 30;
+const ROOM_FACTOR: u64 = 4;
+
+/// Bytes to which a volume made now may grow: its metadata has room for the marks of so many (a
+/// hole until then), and memory has the addresses.
+fn room(size: u64) -> u64 {
+    let most = meta::SIZE_GRANULES_MAX * GRANULE;
+    let wanted = size.saturating_mul(ROOM_FACTOR).max(ROOM_BYTES_MIN);
+    wanted.min(most).max(size)
+}
+
 /// One replica of this node, as configured.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica<'a> {
@@ -224,6 +236,7 @@ impl Replica<'_> {
             node_count: self.spec.replicas.len() as u8,
             nodes_digest: nodes_digest(&self.spec.replicas),
             size_granules,
+            size_granules_max: room(self.spec.size_bytes) / GRANULE,
             grain: grain_for(size_granules),
             activity_log_slots: ACTIVITY_LOG_SLOTS,
             boot_id: boot_id(),
@@ -244,16 +257,21 @@ impl Replica<'_> {
     pub(crate) fn attach(&self) -> Result<Attached, ReplicaError> {
         let path = self.meta_path();
         let backing = self.backing()?;
-        if self.peek()? == Peek::Nothing {
-            return Err(ReplicaError::NotCreated);
-        }
-        let size = self.spec.size_bytes;
+        let size = match self.peek()? {
+            Peek::Nothing => return Err(ReplicaError::NotCreated),
+            // It may have grown since the file was read, or before a crash that came before the
+            // file was changed: what was committed counts.
+            Peek::Ours(found) if self.spec.replicas.len() == 1 && *backing != Backing::Memory => {
+                found.size_granules.saturating_mul(GRANULE)
+            }
+            _ => self.spec.size_bytes,
+        };
         let (store, identity) = match backing {
             Backing::Memory => {
                 self.format(memory_identity(size))?;
                 let memory = match self.spec.allocation {
-                    Allocation::Thin => Memory::new(size),
-                    Allocation::Full => Memory::full(size),
+                    Allocation::Thin => Memory::new(size, room(size)),
+                    Allocation::Full => Memory::full(size, room(size)),
                 };
                 let memory =
                     memory.map_err(StoreError::io("cannot reserve", Path::new("memory")))?;
@@ -287,6 +305,48 @@ impl Replica<'_> {
             meta,
             loaded,
         })
+    }
+
+    /// Makes the backing hold `size` bytes, durably, if it is still the one that `expected` names.
+    /// What it holds beyond the volume already becomes part of it as it is. Blocks.
+    pub(crate) fn grow_backing(
+        &self,
+        expected: &meta::Backing,
+        size: u64,
+    ) -> Result<(), ReplicaError> {
+        let Backing::Path(path) = self.backing()? else {
+            return Ok(());
+        };
+        let open = OpenOptions::new().write(true).open(path);
+        // Its lock is ours already, with the descriptor that the reactor holds.
+        let opened = open.map_err(StoreError::io("cannot open", path))?;
+        let disk = OpenedDisk {
+            kind: file::kind_of(path)?,
+            fd: opened
+                .try_clone()
+                .map_err(StoreError::io("cannot open", path))?
+                .into(),
+            is_direct: false,
+            has_volatile_cache: true,
+        };
+        let found = identity(&disk, path)?;
+        if (found.kind, found.identity) != (expected.kind, expected.identity) {
+            let path = path.display().to_string();
+            return Err(StoreError::Replaced(path).into());
+        }
+        match disk.kind {
+            DiskKind::File => {
+                let grown = file::grow(&opened, size, self.spec.allocation);
+                Ok(grown.map_err(StoreError::io("cannot grow", path))?)
+            }
+            DiskKind::Device if found.size < size => Err(StoreError::Size {
+                path: path.display().to_string(),
+                found: found.size,
+                expected: size,
+            }
+            .into()),
+            DiskKind::Device => Ok(()),
+        }
     }
 
     /// Removes the metadata, and with `wipe` the data too. Nothing of it may be attached.

@@ -13,7 +13,7 @@
 //! | W109, W110 | connection refused | | E211 | clients attached, or still primary |
 //! | W111 | read error | | E212 | another node may have gone on (law T9) |
 //! | W112 | verify found differences | | E213 | cannot found |
-//! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E226 | see `refusal` |
+//! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
 use std::time::SystemTime;
 
@@ -240,12 +240,67 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
                 )),
             )
         }
+        CommandError::GrowsAlone => (
+            RefusalKind::Failed,
+            "E227",
+            format!(
+                "it has {} replicas, and growing a mirror is not offered yet",
+                names.nodes.len()
+            ),
+            None,
+        ),
+        CommandError::WouldShrink { size } => (
+            RefusalKind::Failed,
+            "E228",
+            format!(
+                "it has {} bytes, and a volume never shrinks",
+                size * GRANULE
+            ),
+            None,
+        ),
+        CommandError::NoRoomToGrow { max } => (
+            RefusalKind::Failed,
+            "E229",
+            format!(
+                "its metadata was made with room for {} bytes at most",
+                max * GRANULE
+            ),
+            None,
+        ),
     };
     Refusal {
         kind,
         code,
         text: format!("cannot {verb} {volume} on {me}: {why}"),
         hint,
+    }
+}
+
+/// A volume's memory cannot grow where it lies.
+pub(crate) fn no_memory_to_grow(names: Names<'_>, size_bytes: u64) -> Refusal {
+    let Names { volume, .. } = names;
+    Refusal {
+        kind: RefusalKind::Failed,
+        code: "E230",
+        text: format!(
+            "cannot resize {volume} on {}: there is no room for {size_bytes} bytes where its memory lies",
+            names.own()
+        ),
+        hint: None,
+    }
+}
+
+/// The size of a volume, for people.
+pub(crate) fn has_size(volume: &str, size_bytes: u64) -> String {
+    format!("{volume} has {size_bytes} bytes")
+}
+
+/// The configuration says another size than a volume has.
+pub(crate) fn size_differs(volume: &str, declared_bytes: u64, size_bytes: u64) -> String {
+    let what = format!("the file declares {declared_bytes} bytes, the volume has {size_bytes}");
+    match declared_bytes > size_bytes {
+        true => format!("{what}: pollux volume resize {volume} {declared_bytes}B"),
+        false => format!("{what}, and never shrinks: write size = \"{size_bytes}B\""),
     }
 }
 
@@ -266,6 +321,7 @@ fn verb(request: &Request) -> &'static str {
         Request::MarkCreate { .. } => "make a mark of",
         Request::MarkDelete { .. } => "delete a mark of",
         Request::MarkList => "list the marks of",
+        Request::Resize { .. } => "resize",
     }
 }
 
@@ -320,6 +376,12 @@ pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
         Request::MarkCreate { name, .. } => format!("{volume} has the mark {name}"),
         Request::MarkDelete { name } => format!("{volume} has the mark {name} no more"),
         Request::MarkList => format!("the marks of {volume}"),
+        Request::Resize { size_bytes } => {
+            format!(
+                "{}; clients see it when they attach anew",
+                has_size(volume, *size_bytes)
+            )
+        }
     }
 }
 

@@ -262,6 +262,7 @@ fn params() -> Params {
         node_count: 1,
         nodes_digest: 1,
         size_granules: SIZE_GRANULES,
+        size_granules_max: SIZE_GRANULES,
         grain: 1,
         activity_log_slots: 1024,
         boot_id: 1,

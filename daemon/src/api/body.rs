@@ -391,6 +391,9 @@ pub struct AppliedReport {
     pub exports: usize,
     /// What differs from the running node and needs a restart.
     pub restart: Vec<String>,
+    /// Commands that do what the file asks for beyond that.
+    #[serde(default)]
+    pub commands: Vec<String>,
     /// For people.
     pub text: String,
 }
@@ -595,6 +598,14 @@ pub mod ask {
     pub struct Demote {
         /// Drain and close attached clients.
         pub disconnect: bool,
+    }
+
+    /// `POST …/resize`.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Resize {
+        /// Bytes from then on.
+        pub size_bytes: u64,
     }
 
     /// `POST …/exports/add`.

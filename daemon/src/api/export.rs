@@ -105,6 +105,7 @@ pub(super) async fn apply(
     Ok(Json(AppliedReport {
         exports: applied.exports,
         restart: applied.restart,
+        commands: applied.verbs,
         text,
     }))
 }
@@ -125,7 +126,7 @@ fn live(shared: &Shared) -> Result<&Live, Failure> {
 }
 
 /// For a change of a volume of this node.
-fn open<'s>(shared: &'s Shared, volume: &str) -> Result<&'s Live, Failure> {
+pub(super) fn open<'s>(shared: &'s Shared, volume: &str) -> Result<&'s Live, Failure> {
     shared.volume(volume)?;
     live(shared)
 }

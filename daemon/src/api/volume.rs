@@ -49,6 +49,18 @@ pub(super) async fn change(shared: &Shared, name: &str, request: Request) -> Ans
         .map(|done| Json(done.into()))
 }
 
+/// `POST …/resize`.
+pub(super) async fn resize(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Body(ask::Resize { size_bytes }): Body<ask::Resize>,
+) -> Answer {
+    let live = super::export::open(&shared, &name)?;
+    let grow = shared.change(&name, Request::Resize { size_bytes });
+    let done = live.resize(&name, size_bytes, grow).await?;
+    Ok(Json(done.into()))
+}
+
 /// `POST …/create`.
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,

@@ -23,11 +23,11 @@ pub(super) enum Config {
 /// Have the running node take over what the file says now
 ///
 /// Exports and certificates hold at once, and attached clients stay. Anything else that differs is
-/// named and needs a restart. A file with errors changes nothing. SIGHUP does the same.
+/// named and needs a restart, or a command of its own. A file with errors changes nothing. SIGHUP does the same.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXIT CODES
-  0 the file is in force   9 errors, or it cannot be read   10 parts of it need a restart
+  0 the file is in force   9 errors, or it cannot be read   10 parts of it are not
 
 EXAMPLES
   pollux config apply
@@ -94,7 +94,8 @@ impl Apply {
             true => output::say_json(&applied),
             false => output::say(&format!("{}\n", applied.text)),
         }
-        Ok(match applied.restart.is_empty() {
+        let is_whole = applied.restart.is_empty() && applied.commands.is_empty();
+        Ok(match is_whole {
             true => Exit::Done,
             false => Exit::Partial,
         })

@@ -105,6 +105,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     units::duration(text).map_err(explain_unit)
 }
 
+/// A size on the command line.
+fn parse_size(text: &str) -> Result<u64, String> {
+    units::size(text).map_err(explain_unit)
+}
+
 /// A rate on the command line.
 fn parse_rate(text: &str) -> Result<resync::Rate, String> {
     match units::rate(text) {

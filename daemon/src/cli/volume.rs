@@ -1,9 +1,9 @@
-//! `pollux volume create|list|show|delete|mark`.
+//! `pollux volume create|list|show|resize|delete|mark`.
 
 use clap::{Args, Subcommand};
 
 use super::confirm::confirm;
-use super::{Place, block_on, output, text, volume_path};
+use super::{Place, block_on, output, parse_size, text, volume_path};
 use crate::api::body::{Changed, StatusReport, VolumeReport, ask};
 use crate::exit::Exit;
 use crate::explain::Failure;
@@ -15,11 +15,13 @@ EXAMPLES
   pollux volume create vm-store
   pollux volume list
   pollux volume show vm-store
+  pollux volume resize vm-store 200GiB
   pollux volume delete vm-store --wipe")]
 pub(super) enum Volume {
     Create(Create),
     List(List),
     Show(Show),
+    Resize(Resize),
     Delete(Delete),
     #[command(subcommand)]
     Mark(super::mark::Mark),
@@ -74,6 +76,27 @@ pub(super) struct Show {
     json: bool,
 }
 
+/// Make a volume larger while it is used
+///
+/// Its backing, its metadata and the size in the configuration file grow. A client that is attached
+/// keeps the size it was told, and sees the new one when it attaches again. A volume never shrinks.
+/// Volumes with several replicas do not grow yet.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXIT CODES
+  0 it has that size   1 refused   9 the file has errors   10 grown, but the file cannot be written
+
+EXAMPLES
+  pollux volume resize vm-store 200GiB            10GiB is 10 × 2^30, 10GB is 10 × 10^9")]
+pub(super) struct Resize {
+    /// The volume
+    #[arg(value_name = "VOL")]
+    volume: String,
+    /// Its size from now on, a multiple of 4096 bytes
+    #[arg(value_name = "SIZE", value_parser = parse_size)]
+    size: u64,
+}
+
 /// Remove this node's replica: its metadata, and with --wipe its data
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -98,6 +121,7 @@ impl Volume {
             Volume::Create(create) => create.run(place),
             Volume::List(list) => list.run(place),
             Volume::Show(show) => show.run(place),
+            Volume::Resize(resize) => resize.run(place),
             Volume::Delete(delete) => delete.run(place),
             Volume::Mark(mark) => mark.run(place),
         }
@@ -142,6 +166,23 @@ impl Show {
             true => output::say_json(&report),
             false => output::say(&text::declared(&self.volume, &report)),
         }
+        Ok(Exit::Done)
+    }
+}
+
+impl Resize {
+    fn run(self, place: &Place) -> Result<Exit, Failure> {
+        let daemon = place.daemon()?;
+        let ask = ask::Resize {
+            size_bytes: self.size,
+        };
+        let path = volume_path(&self.volume, "resize");
+        // Writing every new block of a large volume takes as long as it takes.
+        let done: Changed = block_on(daemon.post(&path, &ask, None))?;
+        output::say(&format!(
+            "{}\nnext: pollux volume show {}\n",
+            done.text, self.volume
+        ));
         Ok(Exit::Done)
     }
 }

@@ -1,4 +1,4 @@
-//! Changes of the file's text: an export more, less, or under another name. Everything else in
+//! Changes of the file's text: an export more, less, or under another name; a larger volume. Everything else in
 //! it, comments too, stays as it was written.
 
 use std::fs::{self, File, OpenOptions};
@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use super::units::exact_size;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 /// An export to be written down; what is not given is not written.
@@ -119,6 +120,24 @@ pub fn rename(source: &str, volume: &str, old: &str, new: &str) -> Result<String
             }
             _ => {
                 found.insert("name", toml_edit::value(new));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// `source` with another size of `volume`.
+pub fn resize(source: &str, volume: &str, size_bytes: u64) -> Result<String, EditError> {
+    change(source, volume, |table| {
+        let size = exact_size(size_bytes);
+        match table.get_mut("size") {
+            Some(Item::Value(value)) => {
+                let decor = value.decor().clone();
+                *value = Value::from(size);
+                *value.decor_mut() = decor;
+            }
+            _ => {
+                table.insert("size", toml_edit::value(size));
             }
         }
         Ok(())
@@ -287,6 +306,13 @@ backing = \"c.img\"
         let renamed = rename(FILE, "b", "b", "disk").unwrap();
         let named = "read_only = true # only\nname = \"disk\"\n";
         assert_eq!(renamed, FILE.replace("read_only = true # only\n", named));
+    }
+
+    #[test]
+    fn a_size_is_changed_where_it_stands() {
+        let text = "[volume.a]\nbacking = \"x\"\nsize  =  \"1MiB\" # for now\n";
+        let grown = resize(text, "a", 3 << 20).unwrap();
+        assert_eq!(grown, text.replace("1MiB", "3MiB"));
     }
 
     #[test]

@@ -127,6 +127,14 @@ pub fn show_bytes(bytes: u64) -> String {
     }
 }
 
+/// A size as the file says it, to the byte: `64MiB`, `4100B`.
+pub fn exact_size(bytes: u64) -> String {
+    const NAMES: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+    let fits = |(_, shift): &&(&str, u32)| bytes > 0 && bytes.trailing_zeros() >= *shift;
+    let (name, shift) = NAMES.iter().find(fits).unwrap_or(&("B", 0));
+    format!("{}{name}", bytes >> shift)
+}
+
 /// `45 s`, `2 min 14 s`, `3 h 5 min`, `4 d 2 h`.
 pub fn show_seconds(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
@@ -141,6 +149,23 @@ pub fn show_seconds(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exact_size_is_read_as_it_was_meant() {
+        for bytes in [
+            0,
+            1,
+            4096,
+            5 << 20,
+            (5 << 20) + 4096,
+            7 << 30,
+            3 << 40,
+            9_999_999,
+        ] {
+            assert_eq!(size(&exact_size(bytes)).unwrap(), bytes);
+        }
+        assert_eq!(exact_size(64 << 20), "64MiB");
+    }
 
     #[test]
     fn binary_and_decimal_units_differ() {

@@ -203,6 +203,18 @@ pub enum CommandError {
     TooManyMarks,
     /// The metadata of this node's replica was made before there were marks, or its program was.
     NoRoomForMarks(NodeIdx),
+    /// Only a volume with one replica grows.
+    GrowsAlone,
+    /// A volume never shrinks.
+    WouldShrink {
+        /// Granules it has.
+        size: u64,
+    },
+    /// Its metadata has no room for marks of so large a volume.
+    NoRoomToGrow {
+        /// Granules it may have.
+        max: u64,
+    },
 }
 
 /// What a verify found.

@@ -88,6 +88,23 @@ impl Bitmap {
         }
     }
 
+    /// The volume has grown: what is new is marked. Panics if it shrinks.
+    pub fn grow(&mut self, size_granules: u64) {
+        let old = self.size_granules;
+        assert!(size_granules >= old, "{size_granules} granules after {old}");
+        let grain = self.grain as u32;
+        let pages = pages_for(size_granules, grain) as usize;
+        self.size_granules = size_granules;
+        self.bits = bits_for(size_granules, grain);
+        self.words.resize(pages * WORDS_PER_PAGE, 0);
+        self.occupied = self.occupied.widened(pages * WORDS_PER_PAGE);
+        self.stale = self.stale.widened(pages);
+        self.fresh = self.fresh.widened(pages * UNITS_PER_PAGE);
+        if size_granules > old {
+            self.set(Extent::new(old, size_granules));
+        }
+    }
+
     /// Size of the volume.
     pub fn size_granules(&self) -> u64 {
         self.size_granules
@@ -236,6 +253,17 @@ impl Bitmap {
         true
     }
 
+    /// As [`Bitmap::load_page`], without the bits past the volume's end.
+    pub fn load_page_cut(&mut self, page: usize, words: &[u64; WORDS_PER_PAGE]) {
+        let mut words = *words;
+        let first = page as u64 * BITS_PER_PAGE;
+        for (index, mask) in masks(self.bits.max(first)..(first + BITS_PER_PAGE).max(self.bits)) {
+            words[index - page * WORDS_PER_PAGE] &= !mask;
+        }
+        let is_taken = self.load_page(page, &words);
+        assert!(is_taken, "bits past the end were cut off");
+    }
+
     /// Marks what `words`, the first of a page, mark. Answers `false`, and changes nothing, if the
     /// page is none or a bit lies past the volume's end.
     #[must_use]
@@ -359,6 +387,14 @@ impl IndexSet {
                 return IndexSet { levels };
             }
         }
+    }
+
+    /// The same members, with room for numbers below `len`.
+    fn widened(&self, len: usize) -> IndexSet {
+        let mut wide = IndexSet::new(len);
+        let next = |index: &usize| self.next(index + 1);
+        std::iter::successors(self.next(0), next).for_each(|index| wide.insert(index));
+        wide
     }
 
     fn contains(&self, index: usize) -> bool {

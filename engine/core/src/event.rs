@@ -135,6 +135,13 @@ pub enum Command {
         /// Its name.
         name: MarkName,
     },
+    /// Be larger from now on; the backing already is.
+    Grow {
+        /// Granules from then on.
+        size: u64,
+        /// Bytes the backing holds.
+        backing_bytes: u64,
+    },
     /// Drain and mark clean (law O4); nothing is served afterwards.
     Stop,
 }

@@ -41,6 +41,20 @@ impl Mapping {
         sys::map(len, reserve)
     }
 
+    /// As [`Mapping::new`], with address space for `room` bytes where that is to be had and the
+    /// pages are not reserved ones.
+    pub(crate) fn with_room(bytes: usize, room: usize) -> io::Result<Mapping> {
+        let least = Mapping::new(bytes, false)?;
+        if least.pages == Pages::Hugetlb || room <= least.len {
+            return Ok(least);
+        }
+        // Untouched pages cost nothing; a system that counts them all may refuse.
+        match Mapping::new(room, false) {
+            Ok(roomy) if roomy.pages != Pages::Hugetlb => Ok(roomy),
+            _ => Ok(least),
+        }
+    }
+
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -53,9 +67,10 @@ impl Mapping {
         self.pages
     }
 
-    /// Gives all of it pages now, without changing a byte. Errors: out of memory.
-    pub(crate) fn populate(&self) -> io::Result<()> {
-        sys::populate(self)
+    /// Gives its first `bytes` pages now, without changing one. Errors: out of memory.
+    pub(crate) fn populate(&self, bytes: usize) -> io::Result<()> {
+        let len = bytes.next_multiple_of(HUGE).min(self.len);
+        sys::populate(self, len)
     }
 
     /// Gives whole huge pages back; they read as zeroes afterwards. False when the kernel
@@ -128,11 +143,11 @@ mod sys {
             .is_ok_and(|text| !text.contains("[never]"))
     }
 
-    pub(super) fn populate(mapping: &Mapping) -> io::Result<()> {
+    pub(super) fn populate(mapping: &Mapping, len: usize) -> io::Result<()> {
         let base = mapping.base.as_ptr();
-        // SAFETY: the range is our own mapping; the advice makes pages present and writable and
+        // SAFETY: the range lies in our own mapping, `len` is at most its length; the advice makes pages present and writable and
         // changes no byte.
-        match unsafe { madvise(base.cast(), mapping.len, Advice::LinuxPopulateWrite) } {
+        match unsafe { madvise(base.cast(), len, Advice::LinuxPopulateWrite) } {
             // Before Linux 5.14: it comes by page faults, as without this.
             Err(rustix::io::Errno::INVAL) => Ok(()),
             other => Ok(other?),
@@ -178,7 +193,7 @@ mod sys {
         })
     }
 
-    pub(super) fn populate(_mapping: &Mapping) -> io::Result<()> {
+    pub(super) fn populate(_mapping: &Mapping, _len: usize) -> io::Result<()> {
         Ok(())
     }
 

@@ -28,7 +28,28 @@ impl Region {
     /// Gives all of it memory now, so that no later write waits for a page (about 0.5 ms for each
     /// 2 MiB). Takes as long as that takes. Errors: out of memory; kernels before 5.14 do nothing.
     pub fn populate(&self) -> io::Result<()> {
-        self.memory.populate()
+        self.memory.populate(self.len as usize)
+    }
+
+    /// As [`Region::new`], with room to grow to `room` bytes where the system has it.
+    pub fn with_room(len: u64, room: u64) -> io::Result<Region> {
+        let bytes = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let room = usize::try_from(room).unwrap_or(bytes);
+        Ok(Region {
+            memory: Arc::new(Mapping::with_room(bytes, room)?),
+            len,
+        })
+    }
+
+    /// Has `len` bytes from now on; what is new is zero. False, and nothing changed, where there
+    /// is no room for it or it would shrink.
+    #[must_use]
+    pub fn grow(&mut self, len: u64) -> bool {
+        let fits = (self.len..=self.memory.len() as u64).contains(&len);
+        if fits {
+            self.len = len;
+        }
+        fits
     }
 
     /// Bytes.
@@ -176,6 +197,20 @@ mod tests {
                 "{offset}+{len}"
             );
         }
+    }
+
+    #[test]
+    fn a_region_grows_where_it_has_room_and_keeps_what_it_holds() {
+        let mut region = Region::with_room(10_000, 3 * HUGE as u64).unwrap();
+        region.write(9_990, b"0123456789");
+        if region.pages() != Pages::Hugetlb {
+            assert!(region.grow(3 * HUGE as u64));
+            assert_eq!(region.slice(9_990, 12), b"0123456789\0\0");
+            assert!(region.slice(2 * HUGE as u64, HUGE).iter().all(|b| *b == 0));
+        }
+        let len = region.len();
+        assert!(!region.grow(len - 1) && !region.grow(64 * HUGE as u64));
+        assert_eq!(region.len(), len);
     }
 
     #[test]

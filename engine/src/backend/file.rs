@@ -1,9 +1,9 @@
 //! A regular file: O_DIRECT where the file system allows it, sparse or fully written.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use engine_core::meta;
@@ -43,7 +43,7 @@ pub(crate) fn create(path: &Path, size: u64, allocation: Allocation) -> Result<(
         .create_new(true)
         .mode(0o600)
         .open(path);
-    let mut file = match made {
+    let file = match made {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             return Err(StoreError::Exists(path.display().to_string()));
@@ -52,7 +52,7 @@ pub(crate) fn create(path: &Path, size: u64, allocation: Allocation) -> Result<(
     };
     let filled = match allocation {
         Allocation::Thin => file.set_len(size),
-        Allocation::Full => write_all_blocks(&mut file, size),
+        Allocation::Full => write_all_blocks(&file, size),
     };
     let done = filled
         .and_then(|()| file.sync_all())
@@ -64,17 +64,38 @@ pub(crate) fn create(path: &Path, size: u64, allocation: Allocation) -> Result<(
     })
 }
 
-fn write_all_blocks(file: &mut File, size: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(&*file, FallocateFlags::empty(), 0, size) {
+fn write_all_blocks(file: &File, size: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
         Err(e) => return Err(e.into()),
     }
+    write_zeros(file, 0, size)
+}
+
+/// Makes the file at least `size` bytes long, durably; what is new is zeros. On failure it is as
+/// long as before. Blocks.
+pub(crate) fn grow(file: &File, size: u64, allocation: Allocation) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    if before >= size {
+        return Ok(());
+    }
+    let grown = match allocation {
+        Allocation::Thin => file.set_len(size),
+        Allocation::Full => write_zeros(file, before, size),
+    };
+    grown.and_then(|()| file.sync_all()).inspect_err(|_| {
+        // The failure is what counts; a longer file is in nobody's way.
+        let _ = file.set_len(before);
+    })
+}
+
+/// Writes zeros from `at` to `end`, every block of them.
+fn write_zeros(file: &File, mut at: u64, end: u64) -> io::Result<()> {
     let zeros = vec![0; PIECE];
-    let mut left = size;
-    while left > 0 {
-        let piece = left.min(PIECE as u64);
-        file.write_all(&zeros[..piece as usize])?;
-        left -= piece;
+    while at < end {
+        let piece = (end - at).min(PIECE as u64);
+        file.write_all_at(&zeros[..piece as usize], at)?;
+        at += piece;
     }
     Ok(())
 }
@@ -210,6 +231,23 @@ mod tests {
     }
 
     #[test]
+    fn a_file_grows_as_it_is_allocated_and_keeps_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, allocation) in [("thin", Allocation::Thin), ("full", Allocation::Full)] {
+            let path = dir.path().join(name);
+            fs::write(&path, [7; 5000]).unwrap();
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            grow(&file, 9 * MIB, allocation).unwrap();
+            let bytes = fs::read(&path).unwrap();
+            assert_eq!(bytes.len() as u64, 9 * MIB);
+            assert!(bytes[..5000].iter().all(|b| *b == 7) && bytes[5000..].iter().all(|b| *b == 0));
+            assert_eq!(blocks(&path) >= 9 * MIB, allocation == Allocation::Full);
+            grow(&file, MIB, allocation).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().len(), 9 * MIB);
+        }
+    }
+
+    #[test]
     fn an_existing_file_is_never_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
@@ -269,7 +307,7 @@ mod tests {
             .write(true)
             .open(&path)
             .unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&file, &[1; MIB as usize], MIB).unwrap();
+        file.write_all_at(&[1; MIB as usize], MIB).unwrap();
         let range = ByteRange {
             offset: 0,
             len: 4 * MIB,

@@ -51,6 +51,21 @@ impl HoleMap {
         }
     }
 
+    /// The store has `size` bytes from now on. Nothing is known of what is new.
+    pub(crate) fn grow(&mut self, size: u64) {
+        // Its last chunk now ends in what is new.
+        if !self.size.is_multiple_of(CHUNK) && size > self.size {
+            let last = self.size / CHUNK;
+            let is_data = self.get(last) == DATA;
+            self.set(last, if is_data { DATA } else { UNKNOWN });
+        }
+        let bytes = size.div_ceil(CHUNK).div_ceil(PER_BYTE) as usize;
+        let mut states = std::mem::take(&mut self.states).into_vec();
+        states.resize(bytes.max(states.len()), UNKNOWN);
+        self.states = states.into_boxed_slice();
+        self.size = self.size.max(size);
+    }
+
     /// What lies beyond the size it was made for is data.
     fn get(&self, chunk: u64) -> u8 {
         let states = self.states.get((chunk / PER_BYTE) as usize);
@@ -217,6 +232,22 @@ mod tests {
         assert_eq!(map.first_hole(range(0, 10 * MIB), 5 * MIB), None);
         assert_eq!(map.first_hole(range(5 * MIB, MIB), 1), None);
         assert_eq!(map.begin_scan(), None, "all is known");
+    }
+
+    #[test]
+    fn nothing_is_known_of_what_a_store_grows_by() {
+        let mut map = scanned(vec![run(10 * MIB, HOLE)]);
+        map.grow(10 * MIB + 4096);
+        let all = range(9 * MIB, 2 * MIB);
+        assert_eq!(map.first_hole(all, 1), Some(range(9 * MIB, MIB)));
+        assert!(map.begin_scan().is_some(), "of the new end");
+        let mut odd = HoleMap::new(CHUNK + 4096, true);
+        odd.zeroed(extent(0, CHUNK + 4096));
+        odd.grow(2 * CHUNK);
+        assert_eq!(
+            odd.first_hole(range(0, 2 * CHUNK), 1),
+            Some(range(0, CHUNK))
+        );
     }
 
     #[test]

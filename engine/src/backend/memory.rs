@@ -19,25 +19,40 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// `len` bytes of zeros. Errors: no address space or memory.
-    pub(crate) fn new(len: u64) -> io::Result<Memory> {
+    /// `len` bytes of zeros, with room for `room` where the system has it. Errors: no address
+    /// space or memory.
+    pub(crate) fn new(len: u64, room: u64) -> io::Result<Memory> {
         let words = len.div_ceil(GRANULE).div_ceil(64) as usize;
         Ok(Memory {
-            region: Region::new(len)?,
+            region: Region::with_room(len, room)?,
             allocated: vec![0; words].into_boxed_slice(),
         })
     }
 
     /// As [`Memory::new`], and all of it is there from the start: no write waits for a page. Takes
     /// about a quarter of a second for each GiB. Errors: also when that much memory is not free.
-    pub(crate) fn full(len: u64) -> io::Result<Memory> {
+    pub(crate) fn full(len: u64, room: u64) -> io::Result<Memory> {
         if let Some(available) = available_bytes().filter(|available| *available < len) {
             let text = format!("{len} bytes are wanted and {available} available");
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
         }
-        let memory = Memory::new(len)?;
+        let memory = Memory::new(len, room)?;
         memory.region.populate()?;
         Ok(memory)
+    }
+
+    /// Has `len` bytes from now on; false where there is no room for them. What is new gets its
+    /// pages as it is written, also where the rest had them from the start.
+    #[must_use]
+    pub(crate) fn grow(&mut self, len: u64) -> bool {
+        if !self.region.grow(len) {
+            return false;
+        }
+        let words = len.div_ceil(GRANULE).div_ceil(64) as usize;
+        let mut allocated = std::mem::take(&mut self.allocated).into_vec();
+        allocated.resize(words, 0);
+        self.allocated = allocated.into_boxed_slice();
+        true
     }
 
     /// Fills `into`, which covers the bytes from `offset` on.
@@ -169,9 +184,9 @@ mod tests {
     #[test]
     fn memory_in_full_is_refused_when_it_is_not_there() {
         let available = available_bytes().unwrap();
-        let error = Memory::full(available + (64 << 30)).unwrap_err();
+        let error = Memory::full(available + (64 << 30), 0).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
-        let memory = Memory::full(4 << 20).unwrap();
+        let memory = Memory::full(4 << 20, 64 << 20).unwrap();
         // Its blocks still count as unwritten.
         let all = ByteRange {
             offset: 0,
@@ -182,7 +197,7 @@ mod tests {
 
     #[test]
     fn only_written_granules_are_allocated() {
-        let mut memory = Memory::new(200 * GRANULE).unwrap();
+        let mut memory = Memory::new(200 * GRANULE, 0).unwrap();
         let all = ByteRange {
             offset: 0,
             len: 200 * GRANULE,
@@ -205,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_first_long_run_that_was_not_written_is_found() {
-        let mut memory = Memory::new(200 * GRANULE).unwrap();
+        let mut memory = Memory::new(200 * GRANULE, 0).unwrap();
         let range = |offset, len| ByteRange { offset, len };
         memory.write(Extent::new(4, 5), &[7; GRANULE as usize]);
         memory.write(Extent::new(100, 101), &[7; GRANULE as usize]);
@@ -221,7 +236,7 @@ mod tests {
 
     #[test]
     fn zeroing_releases_unless_told_to_allocate() {
-        let mut memory = Memory::new(128 * GRANULE).unwrap();
+        let mut memory = Memory::new(128 * GRANULE, 0).unwrap();
         let all = ByteRange {
             offset: 0,
             len: 128 * GRANULE,
@@ -239,8 +254,23 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_has_grown_is_unallocated_at_its_end() {
+        let mut memory = Memory::new(100 * GRANULE, 300 * GRANULE).unwrap();
+        memory.write(Extent::new(98, 100), &[7; 2 * GRANULE as usize]);
+        assert!(memory.grow(300 * GRANULE));
+        let end = ByteRange {
+            offset: 98 * GRANULE,
+            len: 202 * GRANULE,
+        };
+        let runs = [run(2 * GRANULE, true), run(200 * GRANULE, false)];
+        assert_eq!(memory.extents(end, 9), runs);
+        memory.write(Extent::new(299, 300), &[9; GRANULE as usize]);
+        assert_eq!(memory.slice(300 * GRANULE - 1, 1), [9]);
+    }
+
+    #[test]
     fn what_was_written_is_read() {
-        let mut memory = Memory::new(8 * GRANULE).unwrap();
+        let mut memory = Memory::new(8 * GRANULE, 0).unwrap();
         memory.write(Extent::new(3, 4), &[9; GRANULE as usize]);
         let mut back = [0; 2];
         memory.read(3 * GRANULE - 1, &mut back);

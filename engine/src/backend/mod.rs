@@ -63,6 +63,19 @@ pub(crate) enum Store {
 }
 
 impl Store {
+    /// Has `size` bytes from now on; false where memory has no room for them. A file or device
+    /// has them already.
+    #[must_use]
+    pub(crate) fn grow(&mut self, size: u64) -> bool {
+        match self {
+            Store::Memory(memory) => memory.grow(size),
+            Store::Disk(disk) => {
+                disk.holes.grow(size);
+                true
+            }
+        }
+    }
+
     /// The first run of at least `min` bytes of known zeros in the range, whole granules but for
     /// the ends of the range.
     pub(crate) fn first_hole(&mut self, range: ByteRange, min: u64) -> Option<ByteRange> {
@@ -187,6 +200,9 @@ pub(crate) enum StoreError {
         /// Bytes wanted.
         expected: u64,
     },
+    /// Another file or device stands where the volume's was.
+    #[error("{0} is not what the volume is attached to")]
+    Replaced(String),
     /// It holds somebody's data.
     #[error("{path} holds {what}")]
     Signature {

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 
+use engine_core::units::GRANULE;
 use engine_core::verdict::Policy;
 use engine_core::volume::Setup;
 
-use super::{KEEPER_EVERY, Shared, failed, leave_and_wait, not_found, read_faults};
+use super::{KEEPER_EVERY, Shared, ask_and_wait, failed, leave_and_wait, not_found, read_faults};
 use crate::backend::{DiskKind, Opened};
 use crate::control::{
     Backing, Cache, Done, Outcome, Refusal, RefusalKind, Request, VolumeSpec, WritePolicy,
@@ -103,6 +104,12 @@ impl Shared {
             let text = "the backing's file system has no direct I/O";
             self.say(Level::Warn, "W113", &spec.name, text);
         }
+        let size_bytes = loaded.superblock.size_granules * GRANULE;
+        entry.change_view(|view| view.size_bytes = size_bytes);
+        if size_bytes != spec.size_bytes {
+            let text = words::size_differs(&spec.name, spec.size_bytes, size_bytes);
+            self.say(Level::Warn, "W116", &spec.name, &text);
+        }
         let setup = Setup {
             node: loaded.superblock.self_node,
             names: spec.replicas.clone(),
@@ -129,7 +136,11 @@ impl Shared {
             loaded,
             store,
             meta,
-            spec: spec.clone(),
+            spec: VolumeSpec {
+                size_bytes,
+                ..spec.clone()
+            },
+            declared_bytes: spec.size_bytes,
             faults: self.faults_of(&spec.name),
         };
         let reactor = self.reactor_of(index);
@@ -209,6 +220,9 @@ impl Shared {
             }
             Request::Delete { wipe } => {
                 this.off_thread(reply, move |this| this.delete(index, wipe));
+            }
+            Request::Resize { size_bytes } => {
+                this.off_thread(reply, move |this| this.resize(index, size_bytes));
             }
             request => {
                 let place = this.entries[index].place().clone();
@@ -375,6 +389,33 @@ impl Shared {
                 Err(failed(words::code_of(&error), text, None))
             }
         }
+    }
+
+    /// First the backing, then the volume: a crash in between leaves a backing that is longer than
+    /// it need be.
+    fn resize(&self, index: usize, size_bytes: u64) -> Outcome {
+        let (spec, entry) = (&self.spec.volumes[index], &self.entries[index]);
+        let name = &spec.name;
+        let place = entry.place().clone();
+        let Place::Attached(reactor) = place else {
+            return Err(self.not_attached(name, &place));
+        };
+        let mailbox = &self.mailboxes[reactor];
+        let may = |reply| Message::MayGrow(name.clone(), size_bytes, reply);
+        let Some(backing) = ask_and_wait(mailbox, name, may)? else {
+            return Ok(Done::Already(words::has_size(name, size_bytes)));
+        };
+        let grown = self.replica(spec).grow_backing(&backing, size_bytes);
+        grown.map_err(|error| {
+            let text = format!("cannot resize {name}: {}", words::offline(&error));
+            failed(words::code_of(&error), text, None)
+        })?;
+        let resize = |reply| Message::Request {
+            volume: name.clone(),
+            request: Request::Resize { size_bytes },
+            reply,
+        };
+        ask_and_wait(mailbox, name, resize)
     }
 
     /// What every volume leaves behind, after all have left.

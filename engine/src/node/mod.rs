@@ -32,7 +32,7 @@ use crate::front_end::{AttachError, Attachment, Service, VolumeView};
 use crate::handover::{HandOverError, Inherited, Legacy};
 use crate::layer::faulty::Faults;
 use crate::log::{Level, Line, Log};
-use crate::mailbox::{Leave, Mailbox, Message, PeerNews};
+use crate::mailbox::{Leave, Mailbox, Message, PeerNews, Reply};
 use crate::peers::{self, Peers, Router};
 use crate::reactor::Turns;
 use reactors::ReactorHandle;
@@ -513,13 +513,21 @@ fn failed(code: &'static str, text: String, hint: Option<String>) -> Refusal {
 
 /// Ends a volume's stay on its reactor and waits for it. Blocks.
 fn leave_and_wait(mailbox: &Mailbox, volume: &str, leave: Leave) -> Outcome {
+    ask_and_wait(mailbox, volume, |reply| {
+        Message::Leave(volume.to_owned(), leave, reply)
+    })
+}
+
+/// Puts a question to a reactor and waits for its answer. Blocks.
+fn ask_and_wait<T: Send + 'static>(
+    mailbox: &Mailbox,
+    volume: &str,
+    question: impl FnOnce(Reply<Result<T, Refusal>>) -> Message,
+) -> Result<T, Refusal> {
     let (sender, receiver) = std::sync::mpsc::channel();
     // The receiver waits below; if it did not, nobody would need the answer.
     let reply = Box::new(move |outcome| drop(sender.send(outcome)));
-    if mailbox
-        .send(Message::Leave(volume.to_owned(), leave, reply))
-        .is_err()
-    {
+    if mailbox.send(question(reply)).is_err() {
         return Err(failed(
             "E216",
             format!("{volume}: the node is too busy"),

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use engine_core::action::{Answer, CommandError};
 use engine_core::event::{Command, CommandId};
-use engine_core::units::{NodeIdx, NodeSet};
+use engine_core::meta::Backing;
+use engine_core::units::{GRANULE, NodeIdx, NodeSet};
 use engine_core::volume::RoleStatus;
 
 use super::Reactor;
@@ -62,6 +63,12 @@ impl Reactor {
                 self.start_verify(slot, id);
             }
             (Some(_), Request::Promote { .. }) => self.ask_around(slot, request, reply),
+            (Some(command), Request::Resize { size_bytes }) => {
+                if !volume.driver.store.grow(*size_bytes) {
+                    return reply(Err(words::no_memory_to_grow(volume.names(), *size_bytes)));
+                }
+                volume.command(command, Pending::Request(request, reply));
+            }
             (Some(command), _) => {
                 volume.command(command, Pending::Request(request, reply));
             }
@@ -213,6 +220,9 @@ impl Reactor {
                         volume.is_admitting = true;
                         volume.publish();
                     }
+                    if let (Request::Resize { size_bytes }, Ok(_)) = (&request, &result) {
+                        volume.has_grown(*size_bytes);
+                    }
                     reply(volume.outcome(&request, result));
                 }
                 (Pending::Leave(reply), result) => {
@@ -301,6 +311,10 @@ impl Volume {
                 created_ms: words::milliseconds(SystemTime::now()),
             },
             Request::MarkDelete { name } => Command::MarkDelete { name: *name },
+            Request::Resize { size_bytes } => Command::Grow {
+                size: size_bytes / GRANULE,
+                backing_bytes: *size_bytes,
+            },
             Request::VerifyStatus | Request::MarkList => return Ok(None),
             Request::Disconnect { .. } => unreachable!("the core has no part in it"),
             Request::Create { .. } | Request::Delete { .. } => {
@@ -327,6 +341,18 @@ impl Volume {
                 Ok(Done::Already(format!("{text} already")))
             }
             Err(error) => Err(words::refusal(self.names(), request, &error)),
+        }
+    }
+
+    /// It may have so many bytes: what its backing is, or `None` if it has them.
+    pub(super) fn may_grow(&self, size_bytes: u64) -> Result<Option<Backing>, Refusal> {
+        match self.driver.core.may_grow(size_bytes / GRANULE) {
+            Ok(()) => Ok(Some(self.driver.core.backing())),
+            Err(CommandError::NothingToDo) => Ok(None),
+            Err(error) => {
+                let request = Request::Resize { size_bytes };
+                Err(words::refusal(self.names(), &request, &error))
+            }
         }
     }
 

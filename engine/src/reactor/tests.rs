@@ -245,6 +245,7 @@ fn formatted(node: u8, count: usize, memory: bool) -> (Vec<u8>, meta::Loaded) {
         node_count: count as u8,
         nodes_digest: 1,
         size_granules,
+        size_granules_max: 4 * size_granules,
         grain: 1,
         activity_log_slots: 64,
         boot_id: 5,
@@ -463,7 +464,7 @@ impl Node {
                 Allocation::Thin,
                 SIZE,
             )),
-            None => Store::Memory(crate::backend::memory::Memory::new(SIZE).unwrap()),
+            None => Store::Memory(crate::backend::memory::Memory::new(SIZE, 0).unwrap()),
         };
         let (inbox, receiver) = sync_channel(64);
         let redial = Arc::new(AtomicBool::new(names.len() > 1));
@@ -494,6 +495,7 @@ impl Node {
             meta,
             spec: spec(names, memory),
             faults: Faults::default(),
+            declared_bytes: SIZE,
             notes: Vec::new(),
         };
         reactor.install(Arc::clone(&entry), arrival);

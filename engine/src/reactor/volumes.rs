@@ -27,8 +27,9 @@ use crate::log::Level;
 use crate::mailbox::{Message, NewVolume, PeerNews, Reply};
 use crate::peers::When;
 use crate::reactor::Reactor;
+use crate::reactor::commands::refuse;
 use crate::status::{self, Rates};
-use crate::words::Names;
+use crate::words::{self, Names};
 
 /// Who waits for an answer of the core.
 pub(super) enum Pending {
@@ -67,6 +68,7 @@ pub(super) struct Arrival {
     pub(super) store: Store,
     pub(super) meta: FileId,
     pub(super) spec: VolumeSpec,
+    pub(super) declared_bytes: u64,
     pub(super) faults: Faults,
     pub(super) notes: Vec<String>,
 }
@@ -77,6 +79,8 @@ pub(super) struct Volume {
     pub(super) clients: usize,
     pub(super) entry: Arc<Entry>,
     pub(super) spec: VolumeSpec,
+    /// What the configuration says; another size than it has is noted.
+    pub(super) declared_bytes: u64,
     pub(super) me: NodeIdx,
     pub(super) is_admitting: bool,
     pub(super) leaving: Option<Leaving>,
@@ -164,7 +168,16 @@ impl Volume {
         self.entry.change_view(|view| {
             view.service = service;
             view.contexts = contexts;
+            view.size_bytes = self.spec.size_bytes;
         });
+    }
+
+    /// It has grown: who attaches from now on is told so.
+    pub(super) fn has_grown(&mut self, size_bytes: u64) {
+        self.spec.size_bytes = size_bytes;
+        self.declared_bytes = size_bytes;
+        self.driver.intake.size_bytes = size_bytes;
+        self.publish();
     }
 }
 
@@ -210,6 +223,17 @@ impl Reactor {
                 request,
                 reply,
             } => self.request(&volume, request, reply),
+            Message::MayGrow(name, size_bytes, reply) => {
+                let slot = self.find(&name);
+                let volume = slot.and_then(|slot| self.volumes.get(slot));
+                reply(match volume.filter(|volume| volume.leaving.is_none()) {
+                    Some(volume) => volume.may_grow(size_bytes),
+                    None => Err(refuse(
+                        "E215",
+                        format!("{name} is being demoted or stopped"),
+                    )),
+                });
+            }
             Message::Status(volume, reply) => {
                 let slot = self.find(&volume);
                 reply(slot.map(|slot| self.status(slot)));
@@ -240,6 +264,7 @@ impl Reactor {
             store,
             meta,
             spec,
+            declared_bytes,
             faults,
         } = new;
         let mut notes = Vec::new();
@@ -262,6 +287,7 @@ impl Reactor {
             store,
             meta,
             spec,
+            declared_bytes,
             faults,
             notes,
         };
@@ -279,6 +305,7 @@ impl Reactor {
             store,
             meta,
             spec,
+            declared_bytes,
             faults,
             mut notes,
         } = arrival;
@@ -315,6 +342,7 @@ impl Reactor {
             verify_failure: None,
             rates: Rates::default(),
             notes,
+            declared_bytes,
             spec,
         };
         assert!(
@@ -414,6 +442,12 @@ impl Reactor {
         status.clients = clients;
         status.io = volume.driver.intake.counters;
         status.notes.clone_from(&volume.notes);
+        let (declared, has) = (volume.declared_bytes, volume.spec.size_bytes);
+        if declared != has {
+            status
+                .notes
+                .push(words::size_differs(&volume.spec.name, declared, has));
+        }
         status
     }
 }

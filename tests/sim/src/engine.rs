@@ -92,6 +92,7 @@ pub fn format(spec: &NodeSpec) -> BTreeMap<u64, Box<MetaBlock>> {
         node_count: spec.nodes as u8,
         nodes_digest: 11,
         size_granules: spec.granules,
+        size_granules_max: 4 * spec.granules,
         grain: grain_for(spec.granules),
         activity_log_slots: spec.log_slots,
         boot_id: spec.boot_id,

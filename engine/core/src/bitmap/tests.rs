@@ -228,3 +228,32 @@ fn what_changes_elsewhere_in_a_page_leaves_an_extent_as_it_was_encoded() {
     map.set(Extent::new(3000, 3001));
     assert!(!map.is_fresh(here));
 }
+
+#[test]
+fn what_a_volume_grows_by_is_marked_and_the_rest_stays() {
+    for (grain, old, new) in [(1, 100, 100_000), (4, 101, 103), (4, 129, 40_000)] {
+        let mut bitmap = Bitmap::new(old, grain);
+        bitmap.set(Extent::new(7, 9));
+        bitmap.mark_page_clean(0);
+        bitmap.grow(new);
+        let mut fresh = Bitmap::new(new, grain);
+        fresh.set(Extent::new(7, 9));
+        fresh.set(Extent::new(old, new));
+        assert_eq!(bitmap.count_granules(), fresh.count_granules());
+        assert_eq!(bitmap.words, fresh.words);
+        assert_eq!(bitmap.occupied, fresh.occupied);
+        let touched = bitmap.pages_of(Extent::new(old, new));
+        assert!(bitmap.dirty_pages().eq(touched), "pages of what is new");
+    }
+}
+
+#[test]
+fn bits_past_the_end_are_cut_off_where_that_is_asked_for() {
+    let mut words = [0; WORDS_PER_PAGE];
+    (words[0], words[1], words[9]) = (0b101, u64::MAX, 7);
+    let mut bitmap = Bitmap::new(66, 1);
+    assert!(!bitmap.load_page(0, &words));
+    bitmap.load_page_cut(0, &words);
+    assert_eq!(bitmap.count_granules(), 4);
+    assert_eq!(bitmap.next_dirty_page(0), None);
+}

@@ -46,6 +46,8 @@ pub struct Params {
     pub nodes_digest: u64,
     /// Size of the volume.
     pub size_granules: u64,
+    /// Size up to which it may grow: there is room for its marks.
+    pub size_granules_max: u64,
     /// Granules one bitmap bit covers; [`crate::bitmap::grain_for`] chooses.
     pub grain: u32,
     /// Slots of the activity log, 1 to 65536.
@@ -102,6 +104,7 @@ pub fn layout(params: &Params) -> Result<Layout, ParamsError> {
         self_node: params.self_node,
         node_count: params.node_count,
         size_granules: params.size_granules,
+        size_granules_max: params.size_granules_max,
         grain: params.grain,
         activity_log_slots: params.activity_log_slots,
     }
@@ -113,6 +116,7 @@ pub(super) struct Geometry {
     pub(super) self_node: NodeIdx,
     pub(super) node_count: u8,
     pub(super) size_granules: u64,
+    pub(super) size_granules_max: u64,
     pub(super) grain: u32,
     pub(super) activity_log_slots: u32,
 }
@@ -130,7 +134,7 @@ impl Geometry {
                 version: VERSION,
                 index: 0,
                 offset: 0,
-                length: MARKS_MAX as u64 * bitmap_blocks,
+                length: MARKS_MAX as u64 * 2 * pages_for(self.size_granules_max, self.grain),
             },
         };
         layout.place(Kind::ActivityLog, 0, 2 * log_pages);
@@ -151,6 +155,11 @@ impl Geometry {
         } = self;
         let (grain, slots) = (self.grain, self.activity_log_slots);
         if !(1..=SIZE_GRANULES_MAX).contains(&size_granules) {
+            return Err(ParamsError::Size { size_granules });
+        }
+        let size_max = self.size_granules_max;
+        if !(size_granules..=SIZE_GRANULES_MAX).contains(&size_max) {
+            let size_granules = size_max;
             return Err(ParamsError::Size { size_granules });
         }
         if usize::from(node_count) > NODES_MAX || self_node >= node_count {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::action::{META_BLOCK, MetaBlock};
 use crate::bitmap::Bitmap;
+use crate::marks::MARKS_MAX;
 use crate::meta::attributes::{LoadedAttributes, decode_attributes, decode_directory};
 use crate::meta::block::{Finding, Kind, VERSION, examine, has_magic, incarnation_of};
 use crate::meta::error::{Field, LoadError};
@@ -274,7 +275,11 @@ fn check_identity(found: &Superblock, expect: &Expect) -> Result<(), LoadError> 
         let (found, expected) = (found.size_granules, expect.size_granules);
         return Err(LoadError::Size { found, expected });
     }
-    if found.backing != expect.backing {
+    // It may have grown: only its first bytes are used.
+    let is_same = (found.backing.kind, found.backing.identity)
+        == (expect.backing.kind, expect.backing.identity)
+        && found.backing.size <= expect.backing.size;
+    if !is_same {
         return Err(LoadError::Backing {
             found: found.backing,
             expected: expect.backing,
@@ -289,6 +294,7 @@ fn needed_layout(superblock: &Superblock) -> Result<Layout, Field> {
         self_node: superblock.self_node,
         node_count: superblock.node_count,
         size_granules: superblock.size_granules,
+        size_granules_max: superblock.size_granules,
         grain: superblock.grain,
         activity_log_slots: superblock.activity_log_slots,
     };
@@ -335,7 +341,14 @@ fn check_regions(
         if region.version != VERSION {
             return Err(LoadError::version(kind_of(wanted), region.version));
         }
-        if region.length != wanted.length {
+        let is_fit = match region.kind == Kind::Mark as u32 {
+            // There is room to grow.
+            true => {
+                region.length >= wanted.length && region.length.is_multiple_of(2 * MARKS_MAX as u64)
+            }
+            false => region.length == wanted.length,
+        };
+        if !is_fit {
             return Err(invalid.clone());
         }
     }

@@ -7,11 +7,13 @@
 //! | none valid, one torn at most | nothing was written since the mark began: no bit is set. A first write that was torn covers open activity-log extents, which become bits again |
 //! | both torn, misplaced, of another version, or same counter twice | lost: all of the mark counts as changed |
 //!
+//! Bits past the volume's end are left out: a growth writes them before it is committed.
+//!
 //! A mark never costs the replica: where peers' bitmaps refuse, it says too much.
 
 use crate::action::{META_BLOCK, MetaBlock};
-use crate::bitmap::{Bitmap, pages_for};
-use crate::marks::{MARKS_KEY, MarkEntry, decode_marks};
+use crate::bitmap::{BITS_PER_PAGE, Bitmap, pages_for};
+use crate::marks::{MARKS_KEY, MARKS_MAX, MarkEntry, decode_marks};
 use crate::meta::block::{Finding, Kind, examine};
 use crate::meta::layout::Region;
 use crate::meta::load::Loaded;
@@ -25,7 +27,9 @@ const PAGES_AT_ONCE: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarkRegion {
     offset: u64,
+    /// Pages of a slot that are in use, and those it has room for.
     pages: usize,
+    pages_max: usize,
     size_granules: u64,
     grain: u32,
     incarnation: u128,
@@ -47,6 +51,7 @@ impl MarkRegion {
         MarkRegion {
             offset: region.offset,
             pages: pages_for(superblock.size_granules, superblock.grain) as usize,
+            pages_max: region.pages() as usize / MARKS_MAX,
             size_granules: superblock.size_granules,
             grain: superblock.grain,
             incarnation: superblock.incarnation,
@@ -54,7 +59,31 @@ impl MarkRegion {
     }
 
     fn slot_offset(&self, slot: u8) -> u64 {
-        self.offset + u64::from(slot) * 2 * self.pages as u64
+        self.offset + u64::from(slot) * 2 * self.pages_max as u64
+    }
+
+    /// The largest volume whose marks it has room for.
+    pub fn size_granules_max(&self) -> u64 {
+        self.pages_max as u64 * BITS_PER_PAGE * u64::from(self.grain)
+    }
+
+    /// The volume has grown, to at most [`MarkRegion::size_granules_max`].
+    pub fn grow(&mut self, size_granules: u64) {
+        self.size_granules = size_granules;
+        self.pages = pages_for(size_granules, self.grain) as usize;
+        assert!(
+            self.pages <= self.pages_max,
+            "{} pages of {}",
+            self.pages,
+            self.pages_max
+        );
+    }
+
+    /// For the pages of a slot that was used before the volume grew. `superblock` is the counter
+    /// of the newest superblock: every attach writes one, so that it is above the counters of
+    /// pages that an earlier process wrote once for a growth and did not commit.
+    pub fn grow_writer(&self, writer: &mut PageWriter, superblock: u64) {
+        writer.grow(self.pages, superblock);
     }
 
     /// For a new mark in this slot: nothing that lies there counts.
@@ -103,8 +132,7 @@ fn load_mark<E>(
             match judge(a, b, slot_block(offset, page, Slot::A), life) {
                 Judged::Newest(newest) => {
                     let newest_bytes = if newest.slot == Slot::A { a } else { b };
-                    let is_sound = bitmap.load_page(page, &decode_bitmap_page(newest_bytes));
-                    entry.is_whole |= !is_sound;
+                    bitmap.load_page_cut(page, &decode_bitmap_page(newest_bytes));
                     writer.set_newest(page, newest);
                 }
                 Judged::Unwritten => {}

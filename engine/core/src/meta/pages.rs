@@ -79,6 +79,19 @@ impl PageWriter {
         PageWriter::new(offset, vec![nothing; pages])
     }
 
+    /// The region has more pages now. Of those nothing counts, but a growth that ended before its
+    /// superblock was written may have left some: `counter` is above theirs.
+    pub(super) fn grow(&mut self, pages: usize, counter: u64) {
+        let slot = Slot::B;
+        let pages = pages.max(self.newest.len());
+        self.newest.resize(pages, Newest { slot, counter });
+    }
+
+    /// The newest counter of a page. Panics past [`PageWriter::page_count`].
+    pub fn counter(&self, page: usize) -> u64 {
+        self.newest[page].counter
+    }
+
     /// What counts of this page was found elsewhere than its newest version.
     pub(super) fn set_newest(&mut self, page: usize, newest: Newest) {
         self.newest[page] = newest;

@@ -279,6 +279,7 @@ impl Volume {
             self.drop_link(node);
         }
         self.fail_marks();
+        self.fail_growth();
         self.ops.attention = true;
     }
 

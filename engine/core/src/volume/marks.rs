@@ -135,6 +135,29 @@ impl Marks {
         }
     }
 
+    /// The largest volume they have room for; `None`: there are none, and never will be.
+    pub fn size_max(&self) -> Option<u64> {
+        self.region.map(|region| region.size_granules_max())
+    }
+
+    /// The volume is about to grow: what is new counts as changed in every mark. Every page that
+    /// differs from disk is written.
+    pub fn grow(&mut self, size_granules: u64, superblock_counter: u64) {
+        let Some(region) = &mut self.region else {
+            return;
+        };
+        region.grow(size_granules);
+        for writer in self.writers.iter_mut().flatten() {
+            region.grow_writer(writer, superblock_counter);
+        }
+        for mark in &mut self.marks {
+            // A growth that was given up may have gone further.
+            let size = size_granules.max(mark.bits.size_granules());
+            mark.bits.grow(size);
+        }
+        self.sweep();
+    }
+
     /// There is no mark to keep.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -298,7 +321,8 @@ impl Volume {
                 created_ms: mark.entry.created_ms,
                 dirty_granules: match mark.entry.is_whole {
                     true => self.size,
-                    false => mark.bits.count_granules(),
+                    // More, while the volume grows.
+                    false => mark.bits.count_granules().min(self.size),
                 },
                 is_whole: mark.entry.is_whole,
             })
@@ -403,7 +427,7 @@ impl Volume {
         if self.durable.has_failed {
             return Err(CommandError::MetaFailed);
         }
-        if self.marks.setting.is_some() {
+        if self.marks.setting.is_some() || self.growing.is_some() {
             return Err(CommandError::InProgress);
         }
         let takes = |n: &NodeIdx| self.peers.get(*n).session.data_link().is_some();

@@ -7,7 +7,8 @@
 //!            ├ source.rs / target.rs   pulled resync        ├ flush.rs   rounds, epochs
 //!            ├ role.rs      promote, demote, stop, found    ├ record.rs  S, superblock
 //!            ├ log.rs       activity log and bitmap pages   ├ disk.rs    completions, failures
-//!            └ marks.rs     what changed since a point      └ attributes.rs  SetAttr
+//!            ├ marks.rs     what changed since a point      ├ attributes.rs  SetAttr
+//!            └ grow.rs      a larger volume
 //! ```
 //!
 //! What it does not do: touch bytes, sockets, clocks. See `action.rs` for who owns a buffer.
@@ -18,6 +19,7 @@ mod client;
 mod disk;
 mod extents;
 mod flush;
+mod grow;
 mod link;
 mod log;
 mod marks;
@@ -51,6 +53,7 @@ use crate::verdict::Policy;
 use adopt::Adopting;
 use attributes::Store;
 use flush::{Flushing, MemberFlushes};
+use grow::Growing;
 use log::PageWrites;
 use marks::Marks;
 use ops::Ops;
@@ -122,6 +125,7 @@ pub struct Volume {
     adopting: Option<Adopting>,
     attributes: Store,
     marks: Marks,
+    growing: Option<Growing>,
     verify: Verifying,
     /// Peers that are about to join S: their confirmation is needed already (law T4).
     joining: NodeSet,
@@ -186,6 +190,7 @@ impl Volume {
             adopting: None,
             attributes: Store::new(loaded.attributes),
             marks,
+            growing: None,
             verify: Verifying::default(),
             joining: NodeSet::EMPTY,
             closing: Vec::new(),
@@ -281,6 +286,10 @@ impl Volume {
                 Command::Verify => self.start_verify(id),
                 Command::MarkCreate { name, created_ms } => self.create_mark(id, name, created_ms),
                 Command::MarkDelete { name } => self.delete_mark(id, name),
+                Command::Grow {
+                    size,
+                    backing_bytes,
+                } => self.grow(id, size, backing_bytes),
             },
         }
     }
@@ -319,6 +328,7 @@ impl Volume {
         self.settle_role();
         self.settle_verify();
         self.settle_marks();
+        self.settle_growth();
         self.begin_round();
         self.dispatch_waiting();
         self.settle_log();

@@ -86,6 +86,11 @@ impl Durable {
         self.version
     }
 
+    /// Counter of the newest superblock that was written or is being written.
+    pub fn newest_counter(&self) -> u64 {
+        self.writer.counter(0)
+    }
+
     /// Everything up to `version` is on disk.
     pub fn is_durable(&self, version: u64) -> bool {
         self.durable >= version

@@ -216,7 +216,7 @@ fn the_file_is_taken_over_by_apply_and_by_sighup() {
         bed.done("export nbd list").contains("newer").then_some(())
     });
     // What cannot change while running is named, and the rest holds.
-    bed.write("size = \"48MiB\"", "size = \"64MiB\"");
+    bed.write("[volume.mem]\n", "[volume.mem]\npolling = \"cpu\"\n");
     bed.write("{ name = \"newer\"", "{ name = \"newest\"");
     let ran = bed.pollux("config apply");
     assert_eq!(ran.exit, 10, "{ran:?}");

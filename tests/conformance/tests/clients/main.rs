@@ -9,5 +9,6 @@ mod matrix;
 mod nbdcopy;
 mod nbdinfo;
 mod qemu;
+mod resize;
 mod stage;
 mod tls;

@@ -144,6 +144,7 @@ fn a_full_house_still_fits_its_region_table() {
     let params = Params {
         node_count: 8,
         size_granules: 1 << 40,
+        size_granules_max: 1 << 40,
         grain: 16,
         ..params()
     };

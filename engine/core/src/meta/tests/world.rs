@@ -21,6 +21,7 @@ pub(super) fn params() -> Params {
         node_count: 3,
         nodes_digest: 0x1122_3344_5566_7788,
         size_granules: 40_000,
+        size_granules_max: 40_000,
         grain: 1,
         activity_log_slots: 504,
         boot_id: 77,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::action::{Action, Answer, CommandError, Job, MetaBlock, Outcome, ReadInto};
 use crate::event::{Command, CommandId, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId};
 use crate::message::Message;
-use crate::meta::{self, Backing, BackingKind, Expect, Params};
+use crate::meta::{self, Backing, BackingKind, Expect, Params, Peek};
 use crate::record::Choice;
 use crate::time::Instant;
 use crate::units::{BufId, ByteRange, GRANULE, NodeIdx};
@@ -16,7 +16,9 @@ use crate::volume::{Setup, Status, Volume};
 pub struct Node {
     pub volume: Volume,
     pub disk: Vec<u64>,
-    meta: Vec<Box<MetaBlock>>,
+    pub meta: Vec<Box<MetaBlock>>,
+    /// Metadata writes since somebody cleared this, in order.
+    pub written: Vec<(u64, Box<MetaBlock>)>,
     buffers: HashMap<u64, Vec<u64>>,
     events: VecDeque<Event>,
     lives: u128,
@@ -46,6 +48,7 @@ fn params(node: usize, nodes: usize, size: u64) -> Params {
         node_count: nodes as u8,
         nodes_digest: 1,
         size_granules: size,
+        size_granules_max: 2 * 32_256 * 3,
         grain: 1,
         activity_log_slots: 64,
         boot_id: 1,
@@ -58,20 +61,33 @@ fn params(node: usize, nodes: usize, size: u64) -> Params {
 }
 
 impl Node {
-    fn attach(&mut self, node: usize, nodes: usize, size: u64) {
-        let p = params(node, nodes, size);
+    /// Attaches at the size its metadata says.
+    fn attach(&mut self, node: usize, nodes: usize) {
+        let Peek::Ours(found) = meta::peek(&self.meta[0], &self.meta[1]) else {
+            panic!("the metadata is whole");
+        };
+        let p = params(node, nodes, found.size_granules);
+        self.disk.resize(found.size_granules as usize, 0);
         let expect = Expect {
             volume: p.volume,
             slice: 0,
             self_node: p.self_node,
             node_count: p.node_count,
             nodes_digest: 1,
-            size_granules: size,
+            size_granules: found.size_granules,
             granule_bytes: GRANULE as u32,
             backing: p.backing,
         };
         let bytes: Vec<u8> = self.meta.iter().flat_map(|b| b.iter().copied()).collect();
-        let loaded = meta::load(&bytes, &expect).expect("the metadata is whole");
+        let mut loaded = meta::load(&bytes, &expect).expect("the metadata is whole");
+        let read = |block: u64, buffer: &mut [u8]| {
+            let at = (block as usize * 4096).min(bytes.len());
+            let there = buffer.len().min(bytes.len() - at);
+            buffer[..there].copy_from_slice(&bytes[at..at + there]);
+            buffer[there..].fill(0);
+            Ok::<(), ()>(())
+        };
+        meta::load_marks(&mut loaded, read).expect("it is memory");
         self.lives += 1;
         self.volume = Volume::attach(setup(node, nodes, self.lives), loaded);
         self.events.clear();
@@ -130,6 +146,7 @@ impl World {
                 volume: Volume::attach(setup(node, nodes, 0), loaded),
                 disk: vec![0; size as usize],
                 meta: disk,
+                written: Vec::new(),
                 buffers: HashMap::new(),
                 events: VecDeque::from([Event::Start]),
                 lives: 0,
@@ -230,8 +247,8 @@ impl World {
     /// The process ends at once and starts again in the same boot.
     pub fn restart(&mut self, node: usize) {
         self.cut();
-        let (nodes, size) = (self.nodes.len(), self.size);
-        self.nodes[node].attach(node, nodes, size);
+        let nodes = self.nodes.len();
+        self.nodes[node].attach(node, nodes);
         self.settle();
     }
 
@@ -384,6 +401,9 @@ impl World {
                 block,
                 bytes,
             } => {
+                let room = node.meta.len().max(block as usize + 1);
+                node.meta.resize_with(room, || Box::new([0; 4096]));
+                node.written.push((block, bytes.clone()));
                 node.meta[block as usize] = bytes;
                 node.events.push_back(Event::MetaDone {
                     token,
