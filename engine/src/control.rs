@@ -225,6 +225,10 @@ pub struct IoCounters {
     /// Bytes of payload copied between buffers of this process, on their way to or from the
     /// replica here. What the kernel copies to and from sockets is not counted.
     pub copied_bytes: u64,
+    /// Reads of clients here that another node answered.
+    pub reads_by_peers: u64,
+    /// Reads of another node's clients that this node answered.
+    pub reads_for_peers: u64,
 }
 
 /// Role of this node for a volume.
@@ -380,6 +384,8 @@ pub struct VolumeSpec {
     pub min_copies: u32,
     /// How a reactor waits.
     pub polling: Polling,
+    /// Whose disk reads for clients of this node.
+    pub reads: Reads,
     /// NBD exports of it.
     pub nbd: Vec<NbdExportSpec>,
 }
@@ -391,6 +397,15 @@ pub enum Backing {
     Path(PathBuf),
     /// Anonymous memory; lost at exit.
     Memory,
+}
+
+/// Whose disk reads for clients (law R6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// This node's, while it can.
+    Local,
+    /// This node's; a member of S helps out while its answers come sooner.
+    Balanced,
 }
 
 /// When a write is acknowledged (law R2).

@@ -361,7 +361,7 @@ mod tests {
     use engine_core::units::Seq;
 
     use super::*;
-    use crate::control::{Allocation, Backing, Cache, Polling, WritePolicy};
+    use crate::control::{Allocation, Backing, Cache, Polling, Reads, WritePolicy};
 
     #[test]
     fn a_rate_is_hidden_first_then_a_mean_and_begins_anew_with_the_next_resync() {
@@ -387,6 +387,7 @@ mod tests {
             cache: Cache::Direct,
             min_copies: 1,
             polling: Polling::Cpu,
+            reads: Reads::Local,
             nbd: Vec::new(),
         }
     }
@@ -419,6 +420,7 @@ mod tests {
             is_verifying: false,
             verify: VerifyFigures::default(),
             is_resync_paused: false,
+            reads: Default::default(),
         }
     }
 

@@ -295,6 +295,7 @@ fn setup() -> Setup {
         volume: "bench".to_owned(),
         config_digest: 1,
         policy: Policy::Written,
+        read_margin: None,
         min_copies: 1,
         member_timeout: Duration::from_secs(5),
         has_volatile_cache: false,

@@ -231,6 +231,12 @@ pub struct Io {
     pub flushes: u64,
     /// Requests answered with an error.
     pub errors: u64,
+    /// Reads of clients here that another node answered.
+    #[serde(default)]
+    pub reads_by_peers: u64,
+    /// Reads of another node's clients that this node answered.
+    #[serde(default)]
+    pub reads_for_peers: u64,
 }
 
 impl VolumeEntry {
@@ -270,6 +276,8 @@ impl From<control::IoCounters> for Io {
             written_bytes: io.written_bytes,
             flushes: io.flushes,
             errors: io.errors,
+            reads_by_peers: io.reads_by_peers,
+            reads_for_peers: io.reads_for_peers,
         }
     }
 }
@@ -338,10 +346,17 @@ pub struct Declared {
     pub cache: String,
     /// `balanced`, `latency` or `cpu`.
     pub polling: String,
+    /// `local` or `balanced`.
+    #[serde(default = "local")]
+    pub reads: String,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: u32,
     /// Exports with the URIs that clients can paste.
     pub nbd: Vec<DeclaredExport>,
+}
+
+fn local() -> String {
+    "local".to_owned()
 }
 
 /// An NBD export as configured.

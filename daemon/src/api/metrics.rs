@@ -154,6 +154,14 @@ fn io_metrics(volumes: &[VolumeStatus], registry: &mut Registry) {
     let written_bytes = counters("volume_written_bytes", "Bytes written");
     let flushes = counters("volume_flushes", "Flushes answered");
     let errors = counters("volume_errors", "Requests answered with an error");
+    let by_peers = counters(
+        "volume_reads_by_peers",
+        "Reads of clients here that another node answered",
+    );
+    let for_peers = counters(
+        "volume_reads_for_peers",
+        "Reads of another node's clients that this node answered",
+    );
     for volume in volumes {
         let labels = vec![("volume", volume.name.clone())];
         let io = &volume.io;
@@ -164,6 +172,8 @@ fn io_metrics(volumes: &[VolumeStatus], registry: &mut Registry) {
             (&written_bytes, io.written_bytes),
             (&flushes, io.flushes),
             (&errors, io.errors),
+            (&by_peers, io.reads_by_peers),
+            (&for_peers, io.reads_for_peers),
         ] {
             family.get_or_create(&labels).inc_by(count);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path as UrlPath, Query, State};
-use engine::control::{Allocation, Backing, Cache, NbdExportSpec, Polling, WritePolicy};
+use engine::control::{Allocation, Backing, Cache, NbdExportSpec, Polling, Reads, WritePolicy};
 use jiff::Timestamp;
 use nbd_proto::{ExportName, NbdUri, Transport};
 use serde::Deserialize;
@@ -93,6 +93,10 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         Polling::Latency => "latency",
         Polling::Cpu => "cpu",
     };
+    let reads = match volume.reads {
+        Reads::Local => "local",
+        Reads::Balanced => "balanced",
+    };
     let (transports, exports) = match shared.live() {
         Some(live) => (live.transports(), live.exports(name)),
         None => (shared.facts.nbd.clone(), volume.nbd.clone()),
@@ -106,6 +110,7 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         allocation: allocation.to_owned(),
         cache: cache.to_owned(),
         polling: polling.to_owned(),
+        reads: reads.to_owned(),
         min_copies: volume.min_copies,
         nbd: exports.collect(),
     })

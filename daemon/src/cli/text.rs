@@ -366,6 +366,7 @@ pub(super) fn declared(name: &str, report: &VolumeReport) -> String {
     line("allocation", &declared.allocation);
     line("cache", &declared.cache);
     line("polling", &declared.polling);
+    line("reads", &declared.reads);
     line("min_copies", &declared.min_copies.to_string());
     for export in &declared.nbd {
         let access = if export.read_only { ", read-only" } else { "" };

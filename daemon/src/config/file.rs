@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::control::{Allocation, Attach, Backing, Cache, Polling, WritePolicy};
+use engine::control::{Allocation, Attach, Backing, Cache, Polling, Reads, WritePolicy};
 use toml::de::DeTable;
 
 use super::endpoint::parse_network;
@@ -288,6 +288,8 @@ fn volume(
         ("cpu", Polling::Cpu),
     ];
     let polling = section.word("polling", &pollings, &[], out);
+    let sides = [("local", Reads::Local), ("balanced", Reads::Balanced)];
+    let reads = section.word("reads", &sides, &[], out);
     let exports = section.array("nbd", out);
     let volume = Volume {
         size_bytes: size(&mut section, out),
@@ -297,6 +299,7 @@ fn volume(
         allocation: allocation.map_or(Allocation::Thin, |allocation| allocation.value),
         cache: cache.map_or(Cache::Direct, |cache| cache.value),
         polling: polling.map_or(Polling::Balanced, |polling| polling.value),
+        reads: reads.map_or(Reads::Local, |reads| reads.value),
         min_copies: section
             .count("min_copies", 1..=32, out)
             .unwrap_or(At::new(1, 0..0)),

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use engine::control::{Allocation, Attach, Backing, Cache, Polling, WritePolicy};
+use engine::control::{Allocation, Attach, Backing, Cache, Polling, Reads, WritePolicy};
 
 pub use diagnostic::{Diagnostic, DiagnosticReport, Severity, render};
 pub use endpoint::Endpoint;
@@ -171,6 +171,8 @@ pub struct Volume {
     pub allocation: Allocation,
     /// How a reactor waits.
     pub polling: Polling,
+    /// Whose disk reads for clients.
+    pub reads: Reads,
     /// Past the page cache or through it.
     pub cache: Cache,
     /// Fewest members of S with which writes are acknowledged.

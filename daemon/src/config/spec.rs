@@ -110,6 +110,7 @@ impl Volume {
             cache: self.cache,
             min_copies: self.min_copies.value,
             polling: self.polling,
+            reads: self.reads,
             nbd: self.nbd.iter().map(NbdExport::spec).collect(),
         }
     }

@@ -30,11 +30,13 @@ pub enum Bug {
     LogClosesPastMarks,
     MarkMissesMemberWrites,
     MarksNotTold,
+    PeerReadPassesWrites,
+    ReadsFromWhoLeft,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 24] = [
+    pub const ALL: [Bug; 26] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -59,5 +61,7 @@ impl Bug {
         Bug::LogClosesPastMarks,
         Bug::MarkMissesMemberWrites,
         Bug::MarksNotTold,
+        Bug::PeerReadPassesWrites,
+        Bug::ReadsFromWhoLeft,
     ];
 }

@@ -1,7 +1,7 @@
 //! Carrying out one action: inline for memory, by the ring for files and devices.
 
 use engine_core::action::{Action, Job, MetaBlock, Outcome, ReadInto};
-use engine_core::event::{Event, JobOutcome, Token};
+use engine_core::event::{DiskError, Event, JobOutcome, Token};
 use engine_core::message::Zeroing;
 use engine_core::units::{Extent, GRANULE};
 use engine_ring::{BufId, Class};
@@ -261,6 +261,13 @@ impl Driver {
                 true
             }
             Job::Copy { from, to, bytes } => {
+                // What a peer sent, which may be less than it was asked for.
+                let arrived = shell.arena.sums(to_ring(from)).map_or(0, <[u64]>::len);
+                if (arrived as u64) * GRANULE < bytes {
+                    let outcome = JobOutcome::Failed(DiskError::Io);
+                    self.job_done(token, outcome);
+                    return true;
+                }
                 let part = |buf| to_ring(buf).slice(0, bytes as u32);
                 shell.arena.copy(part(from), part(to));
                 self.job_done(token, JobOutcome::Done);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::control::{Polling, WritePolicy};
+use crate::control::{Polling, Reads, WritePolicy};
 
 const SIZE: u64 = 1 << 20;
 
@@ -14,6 +14,7 @@ fn spec(backing: Backing) -> VolumeSpec {
         cache: Cache::Direct,
         min_copies: 1,
         polling: Polling::Cpu,
+        reads: Reads::Local,
         nbd: Vec::new(),
     }
 }
@@ -176,6 +177,7 @@ fn the_digest_covers_what_replicas_must_agree_on_and_nothing_local() {
     let mut other = base.clone();
     other.backing = Some(Backing::Path("/x".into()));
     other.polling = Polling::Latency;
+    other.reads = Reads::Balanced;
     assert_eq!(config_digest(&base), config_digest(&other));
     other.min_copies = 2;
     assert_ne!(config_digest(&base), config_digest(&other));

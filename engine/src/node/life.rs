@@ -11,7 +11,7 @@ use engine_core::volume::Setup;
 use super::{KEEPER_EVERY, Shared, ask_and_wait, failed, leave_and_wait, not_found, read_faults};
 use crate::backend::{DiskKind, Opened};
 use crate::control::{
-    Backing, Cache, Done, Outcome, Refusal, RefusalKind, Request, VolumeSpec, WritePolicy,
+    Backing, Cache, Done, Outcome, Reads, Refusal, RefusalKind, Request, VolumeSpec, WritePolicy,
 };
 use crate::entry::{Entry, Place};
 use crate::front_end::Service;
@@ -28,6 +28,8 @@ const REQUESTS_MAX: usize = 1024;
 /// Writes of a primary accepted at once, and their payload: more than one of the largest pieces.
 const PEER_REQUESTS_MAX: usize = 1024;
 const PEER_BYTES_MAX: u64 = 40 << 20;
+/// Balanced reads: a disk with fewer reads outstanding beyond a peer's is not helped.
+const READ_MARGIN: u32 = 4;
 
 impl Shared {
     fn replica<'a>(&'a self, spec: &'a VolumeSpec) -> Replica<'a> {
@@ -120,6 +122,7 @@ impl Shared {
                 WritePolicy::Durable => Policy::Durable,
                 WritePolicy::Written => Policy::Written,
             },
+            read_margin: (spec.reads == Reads::Balanced).then_some(READ_MARGIN),
             min_copies: spec.min_copies,
             member_timeout: self.spec.member_timeout,
             has_volatile_cache,

@@ -23,8 +23,8 @@ use super::volumes::Arrival;
 use super::*;
 use crate::backend::{Disk, DiskKind, Store};
 use crate::control::{
-    Allocation, Backing, Cache, Done, Outcome as Answer, Polling, Request, State, VolumeSpec,
-    WritePolicy,
+    Allocation, Backing, Cache, Done, Outcome as Answer, Polling, Reads, Request, State,
+    VolumeSpec, WritePolicy,
 };
 use crate::driver::to_core;
 use crate::entry::Entry;
@@ -221,6 +221,7 @@ fn spec(names: &[&str], memory: bool) -> VolumeSpec {
         cache: Cache::Direct,
         min_copies: 1,
         polling: Polling::Cpu,
+        reads: Reads::Local,
         nbd: Vec::new(),
     }
 }
@@ -277,6 +278,7 @@ fn setup(node: u8, names: &[&str], is_memory: bool) -> Setup {
         volume: "v".into(),
         config_digest: 3,
         policy: Policy::Written,
+        read_margin: None,
         min_copies: 1,
         member_timeout: Duration::from_secs(2),
         has_volatile_cache: true,

@@ -441,6 +441,8 @@ impl Reactor {
         let mut status = status::attached(&volume.spec, volume.me, &core, &mut volume.rates, now);
         status.clients = clients;
         status.io = volume.driver.intake.counters;
+        status.io.reads_by_peers = core.reads.by_peers;
+        status.io.reads_for_peers = core.reads.for_peers;
         status.notes.clone_from(&volume.notes);
         let (declared, has) = (volume.declared_bytes, volume.spec.size_bytes);
         if declared != has {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::control::{
-    Allocation, Backing, Cache, Done, Node, NodeSpec, Outcome, Polling, Request, VolumeSpec,
+    Allocation, Backing, Cache, Done, Node, NodeSpec, Outcome, Polling, Reads, Request, VolumeSpec,
     VolumeStatus, WritePolicy,
 };
 use engine::front_end::{Attachment, ClientInfo, ExportLabel};
@@ -41,6 +41,7 @@ pub fn volume(name: &str, size: u64, backing: Backing, replicas: &[&str]) -> Vol
         cache: Cache::Direct,
         min_copies: 1,
         polling: Polling::Cpu,
+        reads: Reads::Local,
         nbd: Vec::new(),
     }
 }

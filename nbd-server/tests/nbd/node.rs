@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::control::{
     Allocation, Backing, Cache, ClientStatus, NbdExportSpec, Node, NodeSpec, Outcome, Polling,
-    Request, VolumeSpec, VolumeStatus, WritePolicy,
+    Reads, Request, VolumeSpec, VolumeStatus, WritePolicy,
 };
 use engine::front_end::Service;
 use engine::log::Silent;
@@ -164,6 +164,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
             cache: Cache::Direct,
             min_copies: 1,
             polling: Polling::Cpu,
+            reads: Reads::Local,
             nbd: vec![export("disk", false), export("sealed", true)],
         }],
     }

@@ -42,6 +42,8 @@ pub struct NodeSpec {
     pub requests_max: usize,
     /// Durable instead of written.
     pub is_durable_policy: bool,
+    /// Peers read for clients from this many outstanding reads on.
+    pub read_margin: Option<u32>,
     /// The disk forgets unflushed writes in a power cut.
     pub has_volatile_cache: bool,
     /// Boot of the machine.
@@ -237,6 +239,7 @@ impl Engine {
             } else {
                 Policy::Written
             },
+            read_margin: spec.read_margin,
             min_copies: 1,
             member_timeout: MEMBER_TIMEOUT,
             has_volatile_cache: spec.has_volatile_cache,

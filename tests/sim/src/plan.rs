@@ -25,6 +25,8 @@ pub struct Settings {
     pub is_durable_policy: u64,
     /// Bit *i*: the disk of node *i* forgets unflushed writes in a power cut.
     pub volatile_nodes: u64,
+    /// Reads are balanced, with a margin of this less one; 0: they are local.
+    pub read_margin: u64,
     /// Activity-log slots.
     pub log_slots: u64,
     /// Client requests the core takes at once.
@@ -66,6 +68,7 @@ settings!(
     spot_granules,
     is_durable_policy,
     volatile_nodes,
+    read_margin,
     log_slots,
     requests_max,
     sessions,
@@ -84,6 +87,7 @@ impl Default for Settings {
             spot_granules: 8,
             is_durable_policy: 0,
             volatile_nodes: 3,
+            read_margin: 0,
             log_slots: 64,
             requests_max: 32,
             sessions: 3,

@@ -50,6 +50,7 @@ fn settings(rng: &mut Rng) -> Settings {
         spot_granules: if is_wide { 1 } else { rng.between(2, 10) },
         is_durable_policy: u64::from(rng.one_in(4)),
         volatile_nodes: *rng.pick(&[3, 3, 3, 1, 2, 0]),
+        read_margin: 0,
         log_slots: 64,
         requests_max: *rng.pick(&[4, 8, 32, 32, 64]),
         sessions: rng.between(1, 4),
@@ -253,7 +254,9 @@ fn mark_steps(seed: u64, begin: u64, span: u64) -> Vec<(u64, Step)> {
 /// The plan of a seed.
 pub fn plan(seed: u64) -> Plan {
     let mut rng = Rng::fork(seed, "plan", 0);
-    let settings = settings(&mut rng);
+    let mut settings = settings(&mut rng);
+    // Drawn apart, as marks are.
+    settings.read_margin = *Rng::fork(seed, "reads", 0).pick(&[0, 0, 1, 1, 2, 3]);
     let spots = spots(seed, &settings);
     let span = rng.between(300, 4000) * MS;
     let mut steps = Vec::new();

@@ -48,6 +48,8 @@ const MET: &[&str] = &[
     "promotions",
     "promotions refused as they must be",
     "read errors",
+    "reads by peers",
+    "reads by peers of a healthy disk",
     "replacements",
     "resync equal",
     "resync pieces",

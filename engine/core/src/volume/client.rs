@@ -63,7 +63,8 @@ impl Volume {
         let extent = self.ops.get(slot).extent;
         let ignores = planted!(self, OverlapIgnored);
         let reads_pass = planted!(self, ReadDoesNotWait);
-        let unordered = ignores || (reads_pass && !exclusive);
+        let passes = planted!(self, PeerReadPassesWrites) && self.reader_for(extent).is_some();
+        let unordered = ignores || ((reads_pass || passes) && !exclusive);
         if unordered || self.overlap.insert(slot, extent, exclusive) {
             self.start(slot);
         }

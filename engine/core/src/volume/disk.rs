@@ -137,7 +137,8 @@ impl Volume {
         self.reconsider_all();
     }
 
-    fn start_read_from(&self) -> bool {
+    /// The own disk may answer reads.
+    pub(super) fn start_read_from(&self) -> bool {
         self.is_disk_usable() && matches!(self.disk(), Disk::UpToDate)
     }
 
@@ -162,15 +163,24 @@ impl Volume {
     }
 
     pub(super) fn start_read(&mut self, slot: u32) {
-        let Kind::Read { buf, .. } = self.ops.get(slot).kind else {
-            unreachable!("a read has a buffer");
-        };
         if !self.start_read_from() {
             return self.read_remotely(slot);
         }
-        let token = self.ops.token(Purpose::Disk, slot);
+        match self.reader_for(self.ops.get(slot).extent) {
+            Some((node, link)) => self.ask_to_read(slot, node, link),
+            None => self.read_here(slot),
+        }
+    }
+
+    /// Asks the own disk.
+    pub(super) fn read_here(&mut self, slot: u32) {
+        let Kind::Read { buf, .. } = self.ops.get(slot).kind else {
+            unreachable!("a read has a buffer");
+        };
+        let (token, now) = (self.ops.token(Purpose::Disk, slot), self.now);
+        self.note_local_read();
         let op = self.ops.get_mut(slot);
-        (op.phase, op.pending) = (Phase::Out, NodeSet::only(self.me));
+        (op.phase, op.pending, op.since) = (Phase::Out, NodeSet::only(self.me), now);
         let (extent, into) = (op.extent, crate::action::ReadInto::Buf(buf));
         self.actions.push(Action::DiskRead {
             token,
@@ -181,8 +191,11 @@ impl Volume {
 
     #[inline]
     fn read_done(&mut self, slot: u32, result: DiskResult) {
+        self.read_left(slot, self.me);
         if result.is_err() {
-            let extent = self.ops.get(slot).extent;
+            let op = self.ops.get_mut(slot);
+            op.failed = op.failed.with(self.me);
+            let extent = op.extent;
             self.notice(Notice::ReadError { extent });
             return self.read_remotely(slot);
         }
@@ -211,7 +224,7 @@ impl Volume {
         };
         match self.ops.get(slot).kind {
             Kind::Write { .. } | Kind::Zero { .. } => self.merged(slot, &outcome),
-            Kind::Read { .. } => self.remote_copied(slot),
+            Kind::Read { .. } => self.remote_copied(slot, &outcome),
             Kind::Serve { id } => self.serve_sums(slot, id, outcome),
             Kind::ServeSums { id } => self.sums_served(slot, id, outcome),
             Kind::Pull { id } => self.pull_with_sums(slot, id, outcome),

@@ -8,6 +8,7 @@
 //!            ├ role.rs      promote, demote, stop, found    ├ record.rs  S, superblock
 //!            ├ log.rs       activity log and bitmap pages   ├ disk.rs    completions, failures
 //!            ├ marks.rs     what changed since a point      ├ attributes.rs  SetAttr
+//!            ├ remote.rs    reads through another member    ├ balance.rs    who reads
 //!            └ grow.rs      a larger volume
 //! ```
 //!
@@ -15,6 +16,7 @@
 
 mod adopt;
 mod attributes;
+mod balance;
 mod client;
 mod disk;
 mod extents;
@@ -64,7 +66,7 @@ use verify::Verifying;
 
 pub use extents::Run;
 pub use marks::MarkStatus;
-pub use status::{PeerStatus, RoleStatus, Status};
+pub use status::{PeerStatus, ReadCounts, RoleStatus, Status};
 
 /// What a volume is told when it is attached. Fixed for its life.
 #[derive(Clone, Debug)]
@@ -81,6 +83,10 @@ pub struct Setup {
     pub config_digest: u64,
     /// When a write is acknowledged.
     pub policy: Policy,
+    /// Reads outstanding on the own disk beyond those of a member of S from which on that member
+    /// is given some, if it answers sooner; 0 looks at the numbers alone. `None`: the own disk
+    /// reads all it can.
+    pub read_margin: Option<u32>,
     /// Fewest members of S with which writes are acknowledged (law R4).
     pub min_copies: u32,
     /// Age of an unanswered request after which a member leaves S (law L4).
@@ -146,6 +152,9 @@ pub struct Volume {
     /// Actions of this turn, and those that did not fit into the last ones.
     actions: Vec<Action>,
     backlog: VecDeque<Action>,
+    /// Reads given to the own disk.
+    local_reads: balance::Leg,
+    read_counts: ReadCounts,
     resync_paused: bool,
     resync_rate: u64,
     /// Flushes begun as a sync target, over all sessions.
@@ -202,6 +211,8 @@ impl Volume {
             wait_dispatch: VecDeque::with_capacity(slots),
             actions: Vec::with_capacity(ACTIONS_PER_TURN),
             backlog: VecDeque::with_capacity(slots),
+            local_reads: Default::default(),
+            read_counts: ReadCounts::default(),
             resync_paused: false,
             resync_rate: 0,
             resync_flushes: 0,

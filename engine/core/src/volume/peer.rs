@@ -47,6 +47,8 @@ pub(super) struct Peer {
     /// Credit that it granted and we used.
     pub operations_out: u32,
     pub bytes_out: u64,
+    /// Reads of clients that it was given.
+    pub reads: super::balance::Leg,
     /// Writes of it above its `stable` mark: may differ there after it vanished.
     pub unstable: VecDeque<(Seq, Extent)>,
     /// Newest seq it stamped.
@@ -175,6 +177,7 @@ impl Peer {
             last_refusal: None,
             operations_out: 0,
             bytes_out: 0,
+            reads: Default::default(),
             unstable: VecDeque::new(),
             seen: Seq(0),
             durable: Seq(0),

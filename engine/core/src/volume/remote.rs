@@ -1,5 +1,5 @@
-//! Reads through another member: by a primary whose own disk failed or misread (law R6, F6),
-//! and the answers to such reads and to a verify's questions.
+//! Reads through another member: by a primary whose own disk failed or misread (law R6, F6) or is
+//! busier (`balance.rs`), and the answers to such reads and to a verify's questions.
 
 use crate::action::{Action, Job, Outcome, ReadInto};
 use crate::event::{DiskResult, JobOutcome};
@@ -7,8 +7,8 @@ use crate::message::{Disk, Message, RESYNC_PIECE_GRANULES, Status};
 use crate::session::Session;
 use crate::units::{BufId, Extent, NodeIdx, NodeSet, PIECE_MAX};
 
-use super::Volume;
 use super::ops::{Kind, Phase, Purpose};
+use super::{Volume, planted};
 
 impl Volume {
     /// Asks a member of S for what this node cannot read; nobody left is an error (law B12).
@@ -26,11 +26,7 @@ impl Volume {
             self.answer(slot, Outcome::Io);
             return self.end(slot);
         };
-        let op = self.ops.get_mut(slot);
-        (op.phase, op.link) = (Phase::Out, link);
-        op.pending = NodeSet::only(node);
-        let (id, extent) = (u64::from(op.generation) << 32 | u64::from(slot), op.extent);
-        self.say(node, Message::ReadRequest { id, extent });
+        self.ask_to_read(slot, node, link);
     }
 
     pub(super) fn read_reply(
@@ -44,10 +40,11 @@ impl Volume {
         let op = self
             .ops
             .find(generation, slot)
-            .filter(|op| op.pending.has(node));
+            .filter(|op| op.pending.has(node) && op.piece_buf.is_none());
         let Some(Kind::Read { buf: to, .. }) = op.map(|op| op.kind) else {
             return self.release(buf);
         };
+        self.read_left(slot, node);
         match buf {
             Some(from) if status == Status::Ok => {
                 let bytes = self.ops.get(slot).extent.bytes();
@@ -63,15 +60,24 @@ impl Volume {
                 self.release(buf);
                 let op = self.ops.get_mut(slot);
                 op.failed = op.failed.with(node);
-                self.read_remotely(slot);
+                self.read_again(slot);
             }
         }
     }
 
-    /// The bytes lie in the client's buffer.
-    pub(super) fn remote_copied(&mut self, slot: u32) {
-        let from = self.ops.get(slot).piece_buf;
+    /// The bytes lie in the client's buffer, or the reply held fewer than were asked for.
+    pub(super) fn remote_copied(&mut self, slot: u32, outcome: &JobOutcome) {
+        let op = self.ops.get_mut(slot);
+        let from = op.piece_buf.take();
+        op.piece_buf_owned = false;
+        let asked = op.pending;
         self.release(from);
+        if matches!(outcome, JobOutcome::Failed(_)) {
+            let op = self.ops.get_mut(slot);
+            op.failed = NodeSet(op.failed.0 | asked.0);
+            return self.read_again(slot);
+        }
+        self.read_counts.by_peers += 1;
         self.answer(slot, Outcome::Ok);
         self.end(slot);
     }
@@ -85,7 +91,8 @@ impl Volume {
                 && op.piece_buf.is_none();
             if waits {
                 op.failed = op.failed.with(node);
-                self.read_remotely(slot);
+                self.read_left(slot, node);
+                self.read_again(slot);
             }
         }
     }
@@ -97,12 +104,16 @@ impl Volume {
         let most = if sums {
             RESYNC_PIECE_GRANULES
         } else {
-            PIECE_MAX / crate::units::GRANULE
+            // A piece of a request that does not begin with a granule covers one more.
+            PIECE_MAX / crate::units::GRANULE + 1
         };
         if extent.end > self.size || extent.granules() > most {
             return self.breach(node);
         }
-        let is_member = matches!(session, Session::InSync(_)) && self.disk() == Disk::UpToDate;
+        let is_member = matches!(session, Session::InSync(_))
+            && self.disk() == Disk::UpToDate
+            && !self.role.is_serving()
+            || planted!(self, ReadsFromWhoLeft);
         let kind = if sums {
             Kind::ServeSums { id }
         } else {
@@ -156,6 +167,7 @@ impl Volume {
         if self.peers.by_link(link).is_some() {
             let status = result.map_or_else(Status::from, |()| Status::Ok);
             let payload = buf.filter(|_| result.is_ok());
+            self.read_counts.for_peers += u64::from(result.is_ok());
             let message = Message::ReadReply { id, status };
             self.actions.push(Action::Send {
                 link,

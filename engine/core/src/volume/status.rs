@@ -43,6 +43,17 @@ pub struct Status {
     pub verify: VerifyFigures,
     /// An operator paused resync on this node.
     pub is_resync_paused: bool,
+    /// Reads that went from one node to the other, since it was attached.
+    pub reads: ReadCounts,
+}
+
+/// Reads that went from one node to the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCounts {
+    /// Reads of clients here that another node answered.
+    pub by_peers: u64,
+    /// Reads of another node's clients that this node answered.
+    pub for_peers: u64,
 }
 
 /// Role as others see it.
@@ -117,6 +128,7 @@ impl Volume {
             is_verifying,
             verify: verify.clone(),
             is_resync_paused: self.resync_paused,
+            reads: self.read_counts,
         }
     }
 

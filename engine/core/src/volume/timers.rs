@@ -49,6 +49,7 @@ impl Volume {
         }
         self.time_out_sessions();
         self.time_out_legs();
+        self.time_out_reads();
         self.age_log();
     }
 

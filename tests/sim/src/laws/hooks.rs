@@ -2,7 +2,7 @@
 
 use engine_core::action::Notice;
 use engine_core::event::{Event, LinkId};
-use engine_core::message::Message;
+use engine_core::message::{Message, Status};
 use engine_core::record::Record;
 use engine_core::units::{Extent, NodeIdx};
 
@@ -56,6 +56,10 @@ impl World {
                 }
                 self.count("writes sent");
             }
+            Message::ReadRequest { extent, .. } => self.law_reader_is_equal(node, link, *extent),
+            Message::ReadReply {
+                status: Status::Ok, ..
+            } => self.count("reads by peers"),
             Message::ResyncData { .. } => self.count("resync pieces"),
             Message::ResyncZero { .. } => self.count("resync zeros"),
             Message::ResyncEqual { .. } => self.count("resync equal"),
@@ -92,7 +96,7 @@ impl World {
         }
     }
 
-    fn peer_of(&mut self, node: usize, link: LinkId) -> usize {
+    pub(super) fn peer_of(&mut self, node: usize, link: LinkId) -> usize {
         let life = self.nodes[node].life;
         let Some((connection, end)) = self.net.find(node, life, link) else {
             return node;

@@ -17,6 +17,7 @@ mod histories;
 mod hooks;
 mod marks;
 mod membership;
+mod reads;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -167,6 +167,10 @@ impl World {
             log_slots: settings.log_slots as u32,
             requests_max: settings.requests_max as usize,
             is_durable_policy: settings.is_durable_policy == 1,
+            read_margin: settings
+                .read_margin
+                .checked_sub(1)
+                .map(|margin| margin as u32),
             has_volatile_cache: self.nodes[node].disk.has_volatile_cache(),
             boot_id: self.nodes[node].boot_id,
             incarnation: Rng::fork(

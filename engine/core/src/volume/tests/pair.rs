@@ -106,6 +106,7 @@ fn setup(node: usize, nodes: usize, life: u128) -> Setup {
         volume: "v".into(),
         config_digest: 1,
         policy: Policy::Written,
+        read_margin: None,
         min_copies: 1,
         member_timeout: Duration::from_secs(5),
         has_volatile_cache: true,
