@@ -9,7 +9,8 @@ use std::time::Duration;
 use common::nodes::*;
 use common::{OK, pattern};
 use engine::control::{
-    Backing, DiskState, Done, LinkState, NodeSpec, RefusalKind, Request, Role, State, VolumeSpec,
+    Backing, DiskState, Done, LinkState, NodeSpec, Reads, RefusalKind, Request, Role, State,
+    VolumeSpec,
 };
 use engine::node::NodeHandle;
 
@@ -36,10 +37,18 @@ fn specs(dir: &Path, memory: bool) -> VolumeSpec {
 impl Pair {
     /// Alpha dials beta through a cable; beta probes alpha.
     fn new(memory: bool) -> Pair {
+        Pair::reading(memory, Reads::Local)
+    }
+
+    fn reading(memory: bool, reads: Reads) -> Pair {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let cable = Cable::new();
-        let mut alpha = node("alpha", dirs[0].path(), vec![specs(dirs[0].path(), memory)]);
-        let mut beta = node("beta", dirs[1].path(), vec![specs(dirs[1].path(), memory)]);
+        let volumes = |index: usize| {
+            let spec = specs(dirs[index].path(), memory);
+            vec![VolumeSpec { reads, ..spec }]
+        };
+        let mut alpha = node("alpha", dirs[0].path(), volumes(0));
+        let mut beta = node("beta", dirs[1].path(), volumes(1));
         let probe = Cable::new();
         let through = cable.address.to_string();
         let back = probe.address.to_string();
@@ -80,7 +89,11 @@ impl Pair {
     }
 
     fn created(memory: bool) -> Pair {
-        let pair = Pair::new(memory);
+        Pair::new(memory).found()
+    }
+
+    fn found(self) -> Pair {
+        let pair = self;
         create(pair.alpha(), "v");
         create(pair.beta(), "v");
         assert_eq!(
@@ -330,6 +343,83 @@ fn a_primary_whose_disk_fails_serves_through_its_peer() {
     assert!(client.read(0, 1 << 20) == (OK, pattern(1, 1 << 20)));
     drop(client);
     assert!(pair.read_on_beta(MIB, 1 << 20) == bytes);
+}
+
+/// Reads 64 blocks at a time, each twice, and compares them with what was written.
+fn read_deep(client: &mut common::Client, bytes: &[u8]) {
+    for offset in 0..2u64 {
+        let mut asked = std::collections::HashMap::new();
+        for index in 0..64u64 {
+            let at = index * 8192 + offset * 512;
+            asked.insert(client.send(common::Ask::Read, at, 6000, &[]), at as usize);
+        }
+        for _ in 0..64 {
+            let (id, status, found) = client.receive().expect("every read is answered");
+            let at = asked[&id];
+            assert_eq!(status, OK);
+            assert!(found == bytes[at..at + 6000], "block at {at}");
+        }
+    }
+}
+
+/// Reads that beta answered for clients of alpha, as both count them.
+fn helped(pair: &Pair) -> u64 {
+    let (asked, served) = (status(pair.alpha(), "v").io, status(pair.beta(), "v").io);
+    assert_eq!((asked.reads_for_peers, served.reads_by_peers), (0, 0));
+    assert!(served.reads_for_peers >= asked.reads_by_peers);
+    asked.reads_by_peers
+}
+
+#[test]
+fn a_slow_disk_is_helped_by_a_peer_if_told_so() {
+    for (reads, memory) in [
+        (Reads::Balanced, false),
+        (Reads::Local, false),
+        (Reads::Balanced, true),
+    ] {
+        let pair = Pair::reading(memory, reads).found();
+        let mut client = attach(pair.alpha(), "v");
+        let bytes = pattern(1, 1 << 20);
+        assert_eq!(client.write(0, &bytes), OK);
+        pair.alpha().plant_faults("v: read=delay:200").unwrap();
+        let began = std::time::Instant::now();
+        for _ in 0..2 {
+            read_deep(&mut client, &bytes);
+        }
+        println!("{reads:?}, memory {memory}: {:?}", began.elapsed());
+        let expected = if reads == Reads::Balanced && !memory {
+            50..=256
+        } else {
+            0..=0
+        };
+        let helped = helped(&pair);
+        assert!(
+            expected.contains(&helped),
+            "{reads:?}, memory {memory}: {helped}"
+        );
+    }
+}
+
+#[test]
+fn a_read_that_a_peer_does_not_answer_comes_from_the_own_disk() {
+    let pair = Pair::reading(false, Reads::Balanced).found();
+    let mut client = attach(pair.alpha(), "v");
+    let bytes = pattern(1, 1 << 20);
+    assert_eq!(client.write(0, &bytes), OK);
+    pair.alpha().plant_faults("v: read=delay:20").unwrap();
+    pair.beta().plant_faults("v: read=hang").unwrap();
+    read_deep(&mut client, &bytes);
+    // And where the link breaks under them.
+    pair.beta().plant_faults("v: read=delay:300").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(30));
+            pair.cable.cut();
+        });
+        read_deep(&mut client, &bytes);
+    });
+    assert_eq!(client.write(0, &bytes), OK, "alpha goes on alone");
+    read_deep(&mut client, &bytes);
 }
 
 #[test]

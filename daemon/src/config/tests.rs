@@ -249,6 +249,11 @@ fn each_slip_is_found_where_it_stands() {
         ),
         (
             "write_policy = \"written\"",
+            "reads = \"peer\"",
+            "E005 18:9 `reads` of [volume.vm-store] cannot be \"peer\"",
+        ),
+        (
+            "write_policy = \"written\"",
             "cache = \"cached\"",
             "E005 18:9 `cache` of [volume.vm-store] cannot be \"cached\"",
         ),

@@ -193,6 +193,8 @@ fn metrics_are_openmetrics() {
         "pollux_replica_disk_state{volume=\"vm-store\",node=\"alpha\",state=\"up_to_date\"} 1.0",
         "pollux_resync_done_ratio{volume=\"vm-store\",node=\"beta\"} 0.5",
         "pollux_volume_reads_total{volume=\"vm-store\"} 3",
+        "pollux_volume_reads_by_peers_total{volume=\"vm-store\"} 2",
+        "pollux_volume_reads_for_peers_total{volume=\"vm-store\"} 1",
     ] {
         assert!(body.lines().any(|found| found == line), "{line}\n{body}");
     }

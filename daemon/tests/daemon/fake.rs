@@ -160,6 +160,8 @@ pub fn vm_store(state: State) -> VolumeStatus {
         io: IoCounters {
             reads: 3,
             read_bytes: 12_288,
+            reads_by_peers: 2,
+            reads_for_peers: 1,
             ..IoCounters::default()
         },
     }
