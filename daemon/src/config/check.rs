@@ -243,10 +243,40 @@ fn replicas(config: &Config, volume: &Volume, out: &mut Findings) {
         let found = Diagnostic::error("E013", volume.min_copies.span.clone(), says);
         out.push(found.label("writes would never be acknowledged"));
     }
-    if *volume.backing == Backing::Memory {
-        let says = format!("volume {} lives in memory", *volume.name);
+    let mut placed = volume.backings.iter();
+    if let Some(placed) = placed.find(|placed| *placed.backing == Backing::Memory) {
+        let says = match &placed.node {
+            None => format!("volume {} lives in memory", *volume.name),
+            Some(node) => format!("volume {} lives in memory on {}", *volume.name, **node),
+        };
         let label = "what is written is lost when the daemon ends";
-        out.push(Diagnostic::warning("W004", volume.backing.span.clone(), says).label(label));
+        out.push(Diagnostic::warning("W004", placed.backing.span.clone(), says).label(label));
+    }
+    places(volume, out);
+}
+
+/// Named places are those of the replicas, each once.
+fn places(volume: &Volume, out: &mut Findings) {
+    for node in volume.backings.iter().filter_map(|p| p.node.as_ref()) {
+        if !volume.is_on(node) {
+            let says = format!(
+                "`backing` of volume {} names {}, which holds no replica",
+                *volume.name, **node
+            );
+            let label = "not among `replicas`";
+            out.push(Diagnostic::error("E007", node.span.clone(), says).label(label));
+        }
+    }
+    let homeless = |replica: &&At<String>| volume.backing_on(replica).is_none();
+    if !volume.backings.is_empty()
+        && let Some(replica) = volume.replicas.iter().find(homeless)
+    {
+        let says = format!(
+            "`backing` of volume {} says nothing of {}",
+            *volume.name, **replica
+        );
+        let label = "where is this replica?";
+        out.push(Diagnostic::error("E004", replica.span.clone(), says).label(label));
     }
 }
 
@@ -365,45 +395,47 @@ fn default_exports(config: &Config, out: &mut Findings) {
 
 fn backings(config: &Config, out: &mut Findings) {
     for (index, volume) in config.volumes.iter().enumerate() {
-        let Backing::Path(path) = &volume.backing.value else {
-            continue;
-        };
-        if path.starts_with("volumes") || path.as_os_str() == super::file::API_SOCKET {
-            let says = format!(
-                "`backing` of volume {} lies where the daemon keeps state",
-                *volume.name
-            );
-            let label = "choose another name";
-            out.push(Diagnostic::error("E009", volume.backing.span.clone(), says).label(label));
+        for placed in &volume.backings {
+            let Backing::Path(path) = &placed.backing.value else {
+                continue;
+            };
+            if path.starts_with("volumes") || path.as_os_str() == super::file::API_SOCKET {
+                let says = format!(
+                    "`backing` of volume {} lies where the daemon keeps state",
+                    *volume.name
+                );
+                let label = "choose another name";
+                out.push(Diagnostic::error("E009", placed.backing.span.clone(), says).label(label));
+            }
         }
-        let earlier = config.volumes[..index].iter().find(|other| {
-            same_node(volume, other)
-                .and_then(|name| config.nodes.iter().find(|node| node.name.value == name))
-                .is_some_and(|node| on_disk(node, volume) == on_disk(node, other))
+        let shared = config.volumes[..index].iter().find_map(|other| {
+            let both = config
+                .nodes
+                .iter()
+                .filter(|node| volume.is_on(&node.name) && other.is_on(&node.name));
+            let clash = both
+                .filter(|node| {
+                    let here = on_disk(node, volume);
+                    here.is_some() && here == on_disk(node, other)
+                })
+                .find_map(|node| volume.backing_on(&node.name));
+            clash.map(|backing| (other, backing))
         });
-        if let Some(other) = earlier.filter(|_| !path.as_os_str().is_empty()) {
+        if let Some((other, backing)) = shared {
             let says = format!(
                 "volumes {} and {} have the same backing",
                 *other.name, *volume.name
             );
             let label = format!("also the backing of {}", *other.name);
-            out.push(Diagnostic::error("E009", volume.backing.span.clone(), says).label(label));
+            out.push(Diagnostic::error("E009", backing.span.clone(), says).label(label));
         }
     }
 }
 
 fn on_disk(node: &Node, volume: &Volume) -> Option<std::path::PathBuf> {
-    match &volume.backing.value {
+    match &volume.backing_on(&node.name)?.value {
+        Backing::Path(path) if path.as_os_str().is_empty() => None,
         Backing::Path(path) => Some(node.data_dir.join(path)),
         Backing::Memory => None,
     }
-}
-
-/// A node that holds a replica of both.
-fn same_node<'v>(a: &'v Volume, b: &Volume) -> Option<&'v str> {
-    let in_b = |name: &str| b.replicas.iter().any(|other| other.value == name);
-    a.replicas
-        .iter()
-        .map(|name| name.as_str())
-        .find(|name| in_b(name))
 }

@@ -293,7 +293,7 @@ fn volume(
     let exports = section.array("nbd", out);
     let volume = Volume {
         size_bytes: size(&mut section, out),
-        backing: backing(&mut section, out),
+        backings: backings(&mut section, out),
         replicas,
         write_policy: policy.map_or(WritePolicy::Written, |policy| policy.value),
         allocation: allocation.map_or(Allocation::Thin, |allocation| allocation.value),
@@ -328,15 +328,42 @@ fn size(section: &mut Section<'_>, out: &mut Findings) -> At<u64> {
     size
 }
 
-fn backing(section: &mut Section<'_>, out: &mut Findings) -> At<Backing> {
-    let Some(text) = section.needed("backing", out) else {
-        return At::new(Backing::Path(PathBuf::new()), 0..0);
+/// One backing for all nodes, or `{ NODE = …, NODE = … }`.
+fn backings(section: &mut Section<'_>, out: &mut Findings) -> Vec<Placed> {
+    let value = section.value("backing");
+    let Some(table) = value.and_then(|value| value.get_ref().as_table()) else {
+        let text = section.needed("backing", out);
+        let backing = text.map(|text| backing(&section.title, &text, out));
+        let placed = |backing| Placed {
+            node: None,
+            backing,
+        };
+        return backing.map(placed).into_iter().collect();
     };
+    let names: Vec<At<String>> = table
+        .iter()
+        .map(|(name, _)| At::new(name.get_ref().to_string(), name.span()))
+        .collect();
+    let title = format!("`backing` of {}", section.title);
+    let span = value.map_or(0..0, |value| value.span());
+    let mut inner = Section::new(table, span, title);
+    let mut placed: Vec<Placed> = names
+        .into_iter()
+        .filter_map(|node| {
+            let text = inner.text_of(&node, out)?;
+            Some(Placed {
+                backing: backing(&section.title, &text, out),
+                node: Some(node),
+            })
+        })
+        .collect();
+    placed.sort_by_key(|placed| placed.backing.span.start);
+    placed
+}
+
+fn backing(title: &str, text: &At<&str>, out: &mut Findings) -> At<Backing> {
     if text.value.is_empty() || text.value.contains('\0') || text.value.ends_with('/') {
-        let says = format!(
-            "`backing` of {} must be a file or block device",
-            section.title
-        );
+        let says = format!("`backing` of {title} must be a file or block device");
         let label = "a path, or \"memory\"";
         out.push(Diagnostic::error("E005", text.span.clone(), says).label(label));
     }
@@ -344,7 +371,7 @@ fn backing(section: &mut Section<'_>, out: &mut Findings) -> At<Backing> {
         "memory" => Backing::Memory,
         path => Backing::Path(PathBuf::from(path)),
     };
-    At::new(backing, text.span)
+    At::new(backing, text.span.clone())
 }
 
 fn nbd_export(volume: &At<String>, mut section: Section<'_>, out: &mut Findings) -> NbdExport {

@@ -161,8 +161,8 @@ pub struct Volume {
     pub name: At<String>,
     /// Bytes, a multiple of 4096.
     pub size_bytes: At<u64>,
-    /// Where each node keeps its replica; a relative path counts from the node's `data_dir`.
-    pub backing: At<Backing>,
+    /// Where nodes keep their replicas: one entry for all, or one for each.
+    pub backings: Vec<Placed>,
     /// Nodes that hold a replica.
     pub replicas: At<Vec<At<String>>>,
     /// When a write is acknowledged.
@@ -179,6 +179,15 @@ pub struct Volume {
     pub min_copies: At<u32>,
     /// `[[volume.V.nbd]]`.
     pub nbd: Vec<NbdExport>,
+}
+
+/// Where a node, or every node, keeps its replica.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Which node; `None`: all of them.
+    pub node: Option<At<String>>,
+    /// A relative path counts from the node's `data_dir`.
+    pub backing: At<Backing>,
 }
 
 /// `[[volume.V.nbd]]`: one name under which clients see the volume.

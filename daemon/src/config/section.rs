@@ -52,6 +52,16 @@ impl<'s> Section<'s> {
         }
     }
 
+    /// The string of a key that the file chose, as the name of a node.
+    pub(super) fn text_of(&mut self, key: &str, out: &mut Findings) -> Option<At<&'s str>> {
+        let mut entries = self.table.iter();
+        let (_, value) = entries.find(|(name, _)| name.get_ref() == key)?;
+        match value.get_ref().as_str() {
+            Some(text) => Some(At::new(text, value.span())),
+            None => self.wrong_type(key, value, "a string", out),
+        }
+    }
+
     /// A string that must stand there.
     pub(super) fn needed(&mut self, key: &'static str, out: &mut Findings) -> Option<At<&'s str>> {
         if self.value(key).is_none() {

@@ -3,7 +3,7 @@
 use engine::control::{Backing, NbdExportSpec, NodeSpec, VolumeSpec};
 use nbd_proto::Transport;
 
-use super::{Config, Listener, NbdExport, Node, Volume};
+use super::{At, Config, Listener, NbdExport, Node, Placed, Volume};
 
 impl Config {
     /// What `node` runs: its listeners and the volumes it holds a replica of.
@@ -91,15 +91,23 @@ impl Volume {
         self.replicas.iter().any(|replica| replica.value == node)
     }
 
+    /// Where `node` keeps its replica, as the file says it.
+    pub fn backing_on(&self, node: &str) -> Option<&At<Backing>> {
+        let is_its = |placed: &&Placed| placed.node.as_ref().is_none_or(|n| n.value == node);
+        Some(&self.backings.iter().find(is_its)?.backing)
+    }
+
     fn spec(&self, node: &Node) -> VolumeSpec {
-        let backing = match &self.backing.value {
-            Backing::Path(path) => Backing::Path(node.data_dir.join(path)),
-            Backing::Memory => Backing::Memory,
-        };
+        let backing = self
+            .backing_on(&node.name)
+            .map(|backing| match &backing.value {
+                Backing::Path(path) => Backing::Path(node.data_dir.join(path)),
+                Backing::Memory => Backing::Memory,
+            });
         VolumeSpec {
             name: self.name.value.clone(),
             size_bytes: self.size_bytes.value,
-            backing: Some(backing),
+            backing,
             replicas: self
                 .replicas
                 .iter()

@@ -327,6 +327,40 @@ fn clients_are_waited_for_as_long_as_the_file_says() {
 }
 
 #[test]
+fn each_node_may_keep_its_replica_elsewhere() {
+    let to = "{ alpha = \"/dev/vg0/v\", beta = \"memory\" }";
+    assert_eq!(changed("\"vm-store.img\"", to), Vec::<String>::new());
+    let loaded = read(&GOOD.replace("\"vm-store.img\"", to));
+    let backing = |index: usize| {
+        let spec = loaded.config.node_spec(&loaded.config.nodes[index]);
+        spec.volumes[0].backing.clone()
+    };
+    assert_eq!(backing(0), Some(Backing::Path("/dev/vg0/v".into())));
+    assert_eq!(backing(1), Some(Backing::Memory));
+    for (to, finding) in [
+        (
+            "{ alpha = \"a.img\" }",
+            "E004 17:22 `backing` of volume vm-store says nothing of beta",
+        ),
+        (
+            "{ alpha = \"a.img\", beta = \"b.img\", gamma = \"c.img\" }",
+            "E007 16:46 `backing` of volume vm-store names gamma, which holds no replica",
+        ),
+        (
+            "{ alpha = \"a.img\", beta = \"volumes/x\" }",
+            "E009 16:37 `backing` of volume vm-store lies where the daemon keeps state",
+        ),
+        (
+            "{ alpha = \"a.img\", beta = 5 }",
+            "E003 16:37 `beta` of `backing` of [volume.vm-store] must be a string",
+        ),
+    ] {
+        let found = changed("\"vm-store.img\"", to);
+        assert!(found.contains(&finding.to_owned()), "{to}: {found:?}");
+    }
+}
+
+#[test]
 fn two_volumes_of_one_node_cannot_share_a_backing() {
     assert_eq!(
         changed("\"memory\"", "\"/var/lib/pollux/beta/vm-store.img\""),
