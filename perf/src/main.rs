@@ -8,6 +8,7 @@
 //!  perf soak     a long load, and what the server holds meanwhile   soak/
 //!  perf report   results as a page with charts                report/, results
 //!  perf core     the pure core alone: nanoseconds per request    core
+//!  perf floor    the socket below a mirror: CPU per block         floor
 //! ```
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ mod compare;
 mod core;
 mod curves;
 mod figures;
+mod floor;
 mod handshakes;
 mod launch;
 mod load;
@@ -48,6 +50,7 @@ enum Verb {
     Mirror(compare::mirror::Mirror),
     Core(core::Core),
     Handshakes(handshakes::Handshakes),
+    Floor(floor::Floor),
     Soak(soak::Soak),
     Report(report::Report),
     #[cfg(feature = "tokio-uring")]
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Mirror(verb) => compare::mirror::run(&verb),
         Verb::Core(verb) => core::run(&verb),
         Verb::Handshakes(verb) => handshakes::run(&verb),
+        Verb::Floor(verb) => floor::run(&verb),
         Verb::Soak(verb) => soak::run(&verb),
         Verb::Report(verb) => report::run(&verb),
         #[cfg(feature = "tokio-uring")]
