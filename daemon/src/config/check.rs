@@ -439,3 +439,9 @@ fn on_disk(node: &Node, volume: &Volume) -> Option<std::path::PathBuf> {
         Backing::Memory => None,
     }
 }
+
+/// A node that holds a replica of both.
+fn same_node<'v>(a: &'v Volume, b: &Volume) -> Option<&'v str> {
+    let mut names = a.replicas.iter().map(|name| name.as_str());
+    names.find(|name| b.is_on(name))
+}

@@ -10,8 +10,8 @@ use toml::de::DeTable;
 use super::endpoint::parse_network;
 use super::section::{Findings, Section};
 use super::{
-    At, Cluster, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Quorum, Volume, check,
-    tls,
+    At, Cluster, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Placed, Quorum, Volume,
+    check, tls,
 };
 
 /// Where a node keeps its state unless the file says otherwise.
