@@ -178,6 +178,7 @@ fn exporting() -> VolumeReport {
             allocation: "thin".into(),
             cache: "direct".into(),
             polling: "balanced".into(),
+            reads: "local".into(),
             min_copies: 1,
             nbd: vec![subjects, export("nightly")],
         },
