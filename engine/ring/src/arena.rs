@@ -289,17 +289,13 @@ impl Arena {
 
     /// Some bytes. Panics when they pass the buffer's end, or while the kernel writes within the
     /// smallest range that covers all its writes to this buffer.
-    #[inline]
     pub fn slice(&self, slice: BufSlice) -> &[u8] {
         let (base, start, end) = self.place(slice);
-        let slot = self.slot(slice.buf);
-        let end = slot.end_of(slice);
         assert!(
             !self.slots[base].fills.overlaps(start, end),
             "{slice:?} is being filled"
         );
         // SAFETY: `place` proved the range inside the buffer, which lies inside the mapping that
-        // SAFETY: `end_of` proved the range inside the buffer, which lies inside the mapping that
         // `self` holds. The kernel writes none of these bytes: every fill in flight is counted in
         // `fills` by `pin`, which needs `&mut self`. Other writers need `&mut self` too.
         unsafe { std::slice::from_raw_parts(self.address(slice), slice.len as usize) }
@@ -307,12 +303,9 @@ impl Arena {
 
     /// Some bytes, to be changed; forgets the checksums. Panics when they pass the buffer's end,
     /// or while operations in the ring use a range around them.
-    #[inline]
     pub fn slice_mut(&mut self, slice: BufSlice) -> &mut [u8] {
         let (base, start, end) = self.place(slice);
         let slot = &self.slots[base];
-        let slot = self.slot_mut(slice.buf);
-        let end = slot.end_of(slice);
         assert!(
             !slot.fills.overlaps(start, end),
             "{slice:?} is being filled"
@@ -402,7 +395,6 @@ impl Arena {
     pub(crate) fn pin(&mut self, slice: BufSlice, access: Access) -> Pinned {
         let (base, start, end) = self.place(slice);
         let slot = self.slot_mut(slice.buf);
-        let end = slot.end_of(slice);
         slot.refs += 1;
         match access {
             Access::Fill => {
@@ -476,54 +468,23 @@ impl Arena {
         end.unwrap_or_else(|| panic!("{slice:?} passes its buffer's end at {capacity}"))
     }
 
-    #[inline]
     fn slot(&self, buf: BufId) -> &Slot {
-        let slot = self.slots.get(buf.slot());
-        match slot.filter(|slot| buf.reactor() == self.reactor && slot.is(buf)) {
-            Some(slot) => slot,
-            None => self.refuse(buf),
-        }
+        let slot = self
+            .slots
+            .get(buf.slot())
+            .filter(|_| buf.reactor() == self.reactor);
+        let slot = slot.unwrap_or_else(|| panic!("{buf:?} is not of arena {}", self.reactor));
+        assert!(
+            slot.generation == buf.generation() && slot.refs > 0,
+            "{buf:?} is stale"
+        );
+        slot
     }
 
-    #[inline]
     fn slot_mut(&mut self, buf: BufId) -> &mut Slot {
-        let is_ours = buf.reactor() == self.reactor;
-        if !is_ours || !self.slots.get(buf.slot()).is_some_and(|slot| slot.is(buf)) {
-            self.refuse(buf);
-        }
+        self.slot(buf);
         &mut self.slots[buf.slot()]
     }
-
-    #[cold]
-    fn refuse(&self, buf: BufId) -> ! {
-        let is_ours = buf.reactor() == self.reactor && buf.slot() < self.slots.len();
-        assert!(is_ours, "{buf:?} is not of arena {}", self.reactor);
-        panic!("{buf:?} is stale")
-    }
-}
-
-impl Slot {
-    /// The id is of the buffer that lies here now.
-    #[inline]
-    fn is(&self, buf: BufId) -> bool {
-        self.generation == buf.generation() && self.refs > 0
-    }
-
-    /// The end of the slice inside its buffer.
-    #[inline]
-    fn end_of(&self, slice: BufSlice) -> u32 {
-        let capacity = GRANULE << self.order;
-        let end = slice.offset.checked_add(slice.len);
-        match end.filter(|end| *end as usize <= capacity) {
-            Some(end) => end,
-            None => passes(slice, capacity),
-        }
-    }
-}
-
-#[cold]
-fn passes(slice: BufSlice, capacity: usize) -> ! {
-    panic!("{slice:?} passes its buffer's end at {capacity}")
 }
 
 impl fmt::Debug for Arena {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use engine::control::{
     Allocation, Backing, Cache, ClientStatus, NbdExportSpec, Node, NodeSpec, Outcome, Polling,
-    Allocation, Backing, Cache, ClientStatus, NbdExportSpec, Node, NodeSpec, Outcome, Polling,
     Reads, Request, VolumeSpec, VolumeStatus, WritePolicy,
 };
 use engine::front_end::Service;
