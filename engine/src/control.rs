@@ -433,6 +433,9 @@ pub enum Cache {
     Direct,
     /// Through the page cache: hot data is read from memory, writes wait for a flush there.
     Buffered,
+    /// Through the page cache, which keeps nothing that was read or written; as `Buffered` where
+    /// the system has no such thing.
+    DontCache,
 }
 
 /// How a reactor waits for work.

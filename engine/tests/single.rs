@@ -16,7 +16,12 @@ fn backings(dir: &Path) -> Vec<Backing> {
 
 #[test]
 fn what_is_written_is_read_on_every_store() {
-    for (backing, cache) in [(0, Cache::Direct), (1, Cache::Direct), (1, Cache::Buffered)] {
+    for (backing, cache) in [
+        (0, Cache::Direct),
+        (1, Cache::Direct),
+        (1, Cache::Buffered),
+        (1, Cache::DontCache),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let backing = backings(dir.path()).remove(backing);
         let mut volume = volume("v", 64 * MIB, backing, &["alpha"]);

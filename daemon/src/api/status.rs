@@ -87,6 +87,7 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
     let cache = match volume.cache {
         Cache::Direct => "direct",
         Cache::Buffered => "buffered",
+        Cache::DontCache => "dontcache",
     };
     let polling = match volume.polling {
         Polling::Balanced => "balanced",

@@ -280,7 +280,11 @@ fn volume(
     let policy = section.word("write_policy", &policies, &refused, out);
     let allocations = [("thin", Allocation::Thin), ("full", Allocation::Full)];
     let allocation = section.word("allocation", &allocations, &[], out);
-    let caches = [("direct", Cache::Direct), ("buffered", Cache::Buffered)];
+    let caches = [
+        ("direct", Cache::Direct),
+        ("buffered", Cache::Buffered),
+        ("dontcache", Cache::DontCache),
+    ];
     let cache = section.word("cache", &caches, &[], out);
     let pollings = [
         ("balanced", Polling::Balanced),

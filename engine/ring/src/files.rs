@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 
+use crate::access::Access;
 use crate::mapping::Mapping;
 use crate::op::{FileId, RegionId};
 use crate::region::Region;
@@ -13,6 +14,7 @@ use crate::slab::{Key, Slab};
 pub(crate) struct File {
     pub(crate) fd: OwnedFd,
     pub(crate) socket: bool,
+    pub(crate) access: Access,
     /// Known to the kernel by its slot.
     pub(crate) fixed: bool,
     /// Status flags as they came, given back with the descriptor.
@@ -23,6 +25,16 @@ pub(crate) struct File {
     pub(crate) sending: bool,
     /// The token of the close that waits for the operations to end.
     pub(crate) closing: Option<u64>,
+}
+
+impl File {
+    /// What every read and write of it says (`RWF_*`).
+    pub(crate) fn rw_flags(&self) -> i32 {
+        match self.access {
+            Access::Plain => 0,
+            Access::DontCache => libc::RWF_DONTCACHE,
+        }
+    }
 }
 
 impl FileId {
@@ -62,7 +74,7 @@ impl Files {
         }
     }
 
-    pub(crate) fn register(&mut self, fd: OwnedFd) -> FileId {
+    pub(crate) fn register(&mut self, fd: OwnedFd, access: Access) -> FileId {
         let socket =
             fstat(&fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Socket);
         let found = fcntl_getfl(&fd).ok();
@@ -79,6 +91,7 @@ impl Files {
         let file = File {
             fd,
             socket,
+            access,
             fixed: false,
             flags,
             in_flight: 0,

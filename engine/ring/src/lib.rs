@@ -20,6 +20,7 @@
 //! Not here: what the bytes mean, retries, ordering between operations (there is none, except
 //! that the pieces of one send keep theirs), any policy.
 
+mod access;
 pub mod arena;
 pub mod fake;
 mod files;
@@ -38,6 +39,7 @@ mod waker;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+pub use access::{Access, Refused};
 pub use arena::{Arena, ArenaConfig, BufId, BufSlice, Class, Pages};
 pub use op::{
     Addr, BlockingFn, Completion, Errno, FallocateMode, FileId, Op, RegionId, SEGMENTS_MAX, Seg,
@@ -54,6 +56,10 @@ pub trait Ring {
     /// Takes a descriptor into the table. Sockets are switched to the blocking mode this back
     /// end needs, and back when they leave.
     fn register(&mut self, fd: OwnedFd) -> FileId;
+
+    /// As [`Ring::register`], for a file or device whose reads and writes go another way. Errors:
+    /// this back end or machine has no such way.
+    fn register_as(&mut self, fd: OwnedFd, access: Access) -> Result<FileId, Refused>;
 
     /// Takes a descriptor out of the table again. `None` when the id is stale or operations on it
     /// are still in flight; then cancel and collect them first, or use [`Op::Close`].

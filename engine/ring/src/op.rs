@@ -359,4 +359,6 @@ pub enum Wait {
 pub struct Turn {
     /// A [`crate::Waker`] was used since the last turn: look into the mailboxes.
     pub woken: bool,
+    /// System calls since the last turn that handed operations over or waited for them.
+    pub calls: u32,
 }

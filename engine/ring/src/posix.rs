@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 
+use crate::access::{Access, Refused};
 use crate::arena::Arena;
 use crate::files::{Files, Loans, Mode};
 use crate::flight::Flight;
@@ -389,7 +390,11 @@ impl Posix {
 
 impl Ring for Posix {
     fn register(&mut self, fd: OwnedFd) -> FileId {
-        self.files.register(fd)
+        self.files.register(fd, Access::Plain)
+    }
+
+    fn register_as(&mut self, fd: OwnedFd, access: Access) -> Result<FileId, Refused> {
+        Ok(self.files.register(fd, access))
     }
 
     fn unregister(&mut self, file: FileId) -> Option<OwnedFd> {
@@ -452,7 +457,7 @@ impl Ring for Posix {
         self.work_off(arena);
         self.collect(arena);
         out.append(&mut self.local);
-        Turn { woken }
+        Turn { woken, calls: 1 }
     }
 
     fn in_flight(&self) -> usize {

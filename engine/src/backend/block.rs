@@ -45,10 +45,13 @@ pub(crate) fn open(path: &Path, size: u64, cache: Cache) -> Result<OpenedDisk, S
     }
     let is_direct = cache == Cache::Direct && file::try_direct(device.as_fd());
     let has_volatile_cache = !is_direct || !is_write_through(device.as_fd());
+    let (access, notes) = file::way(device.as_fd(), cache, is_direct);
     Ok(OpenedDisk {
         fd: device.into(),
         kind: DiskKind::Device,
         is_direct,
+        access,
+        notes,
         has_volatile_cache,
     })
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use engine_core::meta;
 use engine_core::units::{ByteRange, GRANULE};
-use engine_ring::sys::block::direct_limits;
+use engine_ring::Access;
+use engine_ring::sys::block::{direct_limits, try_dontcache};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, fcntl_getfl, fcntl_setfl};
 
 use crate::backend::{DiskKind, OpenedDisk, StoreError};
@@ -126,10 +127,13 @@ pub(crate) fn open(path: &Path, size: u64, cache: Cache) -> Result<OpenedDisk, S
         });
     }
     let is_direct = cache == Cache::Direct && try_direct(file.as_fd());
+    let (access, notes) = way(file.as_fd(), cache, is_direct);
     Ok(OpenedDisk {
         fd: file.into(),
         kind: DiskKind::File,
         is_direct,
+        access,
+        notes,
         has_volatile_cache: true,
     })
 }
@@ -161,6 +165,29 @@ pub(crate) fn try_direct(fd: BorrowedFd<'_>) -> bool {
     };
     fits && fcntl_setfl(fd, flags | OFlags::DIRECT).is_ok()
 }
+
+/// How an opened file or device is used, and what is to be said of it.
+pub(crate) fn way(fd: BorrowedFd<'_>, cache: Cache, is_direct: bool) -> (Access, Vec<String>) {
+    let (access, note) = match cache {
+        Cache::Direct if is_direct => return (Access::Plain, Vec::new()),
+        Cache::Direct => (Access::Plain, NO_DIRECT.to_owned()),
+        Cache::Buffered => (Access::Plain, BUFFERED.to_owned()),
+        Cache::DontCache => match try_dontcache(fd) {
+            Ok(()) => (Access::DontCache, DONTCACHE.to_owned()),
+            Err(why) => (Access::Plain, format!("{NO_DONTCACHE} ({why})")),
+        },
+    };
+    (access, vec![note])
+}
+
+const NO_DIRECT: &str =
+    "the backing's file system has no direct I/O: data goes through the page cache";
+const BUFFERED: &str =
+    "cache = \"buffered\": data goes through the page cache; a flush reaches the disk";
+const DONTCACHE: &str = "cache = \"dontcache\": data goes through the page cache, which keeps \
+                         nothing of it; a flush reaches the disk";
+const NO_DONTCACHE: &str = "cache = \"dontcache\" is not to be had here, so the page cache keeps \
+                            what it likes, as with \"buffered\"";
 
 /// What binds metadata to this file: its inode and size.
 pub(crate) fn identity(fd: BorrowedFd<'_>) -> io::Result<meta::Backing> {
@@ -276,13 +303,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         create(&path, MIB, Allocation::Thin).unwrap();
-        for (cache, may_be_direct) in [(Cache::Direct, true), (Cache::Buffered, false)] {
+        for (cache, may_be_direct) in CACHES {
             let disk = open(&path, MIB, cache).unwrap();
             let flags = fcntl_getfl(&disk.fd).unwrap();
             assert_eq!(flags.contains(OFlags::DIRECT), disk.is_direct);
             assert!(may_be_direct || !disk.is_direct);
             assert!(disk.has_volatile_cache, "a flush is never left out");
         }
+    }
+
+    const CACHES: [(Cache, bool); 3] = [
+        (Cache::Direct, true),
+        (Cache::Buffered, false),
+        (Cache::DontCache, false),
+    ];
+
+    #[test]
+    fn what_the_page_cache_does_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        create(&path, MIB, Allocation::Thin).unwrap();
+        let disk = open(&path, MIB, Cache::DontCache).unwrap();
+        let is_there = try_dontcache(&disk.fd).is_ok();
+        assert_eq!(disk.access == Access::DontCache, is_there);
+        let lacks = disk.notes[0].contains("not to be had");
+        assert_eq!(lacks, !is_there, "{:?}", disk.notes);
+        drop(disk);
+        let disk = open(&path, MIB, Cache::Buffered).unwrap();
+        assert_eq!((disk.access, disk.notes.len()), (Access::Plain, 1));
     }
 
     #[test]

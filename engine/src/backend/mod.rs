@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use engine_core::event::DiskError;
 use engine_core::message::Zeroing;
 use engine_core::units::ByteRange;
-use engine_ring::{Errno, FileId};
+use engine_ring::{Access, Errno, FileId};
 
 use crate::control::Allocation;
 use holes::HoleMap;
@@ -40,6 +40,10 @@ pub(crate) struct OpenedDisk {
     pub(crate) kind: DiskKind,
     /// Past the page cache.
     pub(crate) is_direct: bool,
+    /// How its operations reach the device.
+    pub(crate) access: Access,
+    /// What an operator should know of how it was opened.
+    pub(crate) notes: Vec<String>,
     /// What was written may be lost in a power cut until a flush.
     pub(crate) has_volatile_cache: bool,
 }

@@ -76,10 +76,10 @@ pub(crate) struct Parts {
 pub(crate) struct Turns(AtomicU64);
 
 impl Turns {
-    /// One more. There is one writer, so this takes no locked instruction.
-    fn count(&self) {
-        self.0
-            .store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    /// So many more. There is one writer, so this takes no locked instruction.
+    fn count(&self, calls: u32) {
+        let before = self.0.load(Ordering::Relaxed);
+        self.0.store(before + u64::from(calls), Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -168,11 +168,11 @@ impl Reactor {
     }
 
     fn enter(&mut self, wait: Wait) -> bool {
-        self.parts.turns.count();
         let turn = self
             .shell
             .ring
             .enter(&mut self.shell.arena, wait, &mut self.completions);
+        self.parts.turns.count(turn.calls);
         self.shell.refresh_now();
         turn.woken
     }

@@ -16,7 +16,7 @@ use engine_core::units::{NODES_MAX, NodeIdx, NodeSet};
 use engine_core::volume::{MarkStatus, RoleStatus, Setup, Volume as Core};
 use engine_ring::{Backend, FileId, Ring};
 
-use crate::backend::{Disk, Opened, Store};
+use crate::backend::{Disk, Opened, OpenedDisk, Store};
 use crate::control::{Cache, Outcome, Request, VolumeSpec};
 use crate::control_store::LocalStore;
 use crate::driver::Driver;
@@ -271,13 +271,8 @@ impl Reactor {
         let store = match store {
             Opened::Memory(memory) => Store::Memory(memory),
             Opened::Disk(disk) => {
-                match spec.cache {
-                    Cache::Buffered => notes.push(CACHED.to_owned()),
-                    Cache::Direct if !disk.is_direct => notes.push(BUFFERED.to_owned()),
-                    Cache::Direct => {}
-                }
-                let file = self.shell.ring.register(disk.fd);
-                Store::Disk(Disk::new(file, disk.kind, spec.allocation, spec.size_bytes))
+                let disk = self.register_disk(disk, &spec, &mut notes);
+                Store::Disk(disk)
             }
         };
         let meta = self.shell.ring.register(meta);
@@ -292,6 +287,19 @@ impl Reactor {
             notes,
         };
         self.install(entry, core);
+    }
+
+    /// Puts an opened disk into the ring's table, as it was opened to be used.
+    fn register_disk(
+        &mut self,
+        disk: OpenedDisk,
+        spec: &VolumeSpec,
+        notes: &mut Vec<String>,
+    ) -> Disk {
+        notes.extend(disk.notes);
+        let file = self.shell.ring.register_as(disk.fd, disk.access);
+        let file = file.expect("plain files can be had everywhere");
+        Disk::new(file, disk.kind, spec.allocation, spec.size_bytes)
     }
 
     /// Puts a volume to work whose files are in the ring's table.
@@ -461,8 +469,4 @@ const QUORUM_OFF: &str = "quorum is off: nodes that lose each other can both be 
                           they then stop as split brain when they meet again";
 const MEMORY: &str =
     "the backing is memory: it is lost with the process and never counts as durable";
-const BUFFERED: &str =
-    "the backing's file system has no direct I/O: data goes through the page cache";
-const CACHED: &str =
-    "cache = \"buffered\": data goes through the page cache; a flush reaches the disk";
 const POSIX: &str = "I/O goes through POSIX calls and threads: io_uring is not to be had here";

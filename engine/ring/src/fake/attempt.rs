@@ -100,12 +100,13 @@ pub(super) fn real(fd: &OwnedFd, entry: &Entry) -> Result<Outcome, Errno> {
             fd,
             at,
             memory: memory(to),
+            flags: 0,
         },
         Work::Write { from, at, durable } => FileWork::Write {
             fd,
             at,
             memory: memory(from),
-            durable,
+            flags: if durable { libc::RWF_DSYNC } else { 0 },
         },
         Work::DataSync => FileWork::DataSync { fd },
         Work::Fallocate { mode, at, len } => FileWork::Fallocate {

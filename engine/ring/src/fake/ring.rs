@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::attempt::{Entry, Outcome, Piece, Work, attempt_virtual, real, run_blocking, spoil};
 use super::objects::Tried;
 use super::{Fate, Fault, Object, World};
+use crate::access::{Access, Refused};
 use crate::arena::{Arena, BufSlice};
 use crate::files::{Loans, Stream};
 use crate::flight::{Flight, Held, pin_drain, pin_fill, pin_vector};
@@ -348,6 +349,10 @@ impl Ring for FakeRing {
         self.insert_file(Source::Real(fd))
     }
 
+    fn register_as(&mut self, fd: OwnedFd, _access: Access) -> Result<FileId, Refused> {
+        Ok(self.insert_file(Source::Real(fd)))
+    }
+
     /// Real descriptors only: an object of the world is none and stays (`None`).
     fn unregister(&mut self, id: FileId) -> Option<OwnedFd> {
         let file = self.open(id)?;
@@ -444,7 +449,7 @@ impl Ring for FakeRing {
             }
         }
         out.append(&mut self.local);
-        Turn { woken }
+        Turn { woken, calls: 1 }
     }
 
     fn in_flight(&self) -> usize {

@@ -13,12 +13,14 @@ pub(crate) enum FileWork {
         fd: RawFd,
         at: u64,
         memory: Memory,
+        /// `RWF_*`, as of the write.
+        flags: i32,
     },
     Write {
         fd: RawFd,
         at: u64,
         memory: Memory,
-        durable: bool,
+        flags: i32,
     },
     DataSync {
         fd: RawFd,
@@ -38,6 +40,16 @@ pub(crate) struct Memory {
     pub(crate) len: usize,
 }
 
+impl Memory {
+    /// As the kernel takes it.
+    fn piece(&self) -> libc::iovec {
+        libc::iovec {
+            iov_base: self.ptr.cast(),
+            iov_len: self.len,
+        }
+    }
+}
+
 // SAFETY: the bytes lie in the arena's mapping, which the ring holds until its pool is gone. They
 // are pinned: nobody reads them while a `Read` fills them, nobody changes them under a `Write`.
 unsafe impl Send for Memory {}
@@ -45,25 +57,24 @@ unsafe impl Send for Memory {}
 impl Plain for FileWork {
     fn run(self) -> io::Result<u32> {
         let done = match self {
-            FileWork::Read { fd, at, memory } => retry(|| {
-                // SAFETY: `Memory` is writable and pinned for us, see above.
-                unsafe { libc::pread64(fd, memory.ptr.cast(), memory.len, at as i64) as i64 }
-            }),
+            FileWork::Read {
+                fd,
+                at,
+                memory,
+                flags,
+            } => {
+                let piece = memory.piece();
+                retry(|| {
+                    // SAFETY: one vector of writable memory pinned for us, see above.
+                    unsafe { libc::preadv2(fd, &raw const piece, 1, at as i64, flags) as i64 }
+                })
+            }
             FileWork::Write {
                 fd,
                 at,
                 memory,
-                durable: false,
-            } => retry(|| {
-                // SAFETY: `Memory` is readable and pinned for us.
-                unsafe { libc::pwrite64(fd, memory.ptr.cast(), memory.len, at as i64) as i64 }
-            }),
-            FileWork::Write {
-                fd,
-                at,
-                memory,
-                durable: true,
-            } => write_durable(fd, at, &memory),
+                flags,
+            } => write(fd, at, memory.piece(), flags),
             // SAFETY: no memory is involved.
             FileWork::DataSync { fd } => retry(|| i64::from(unsafe { libc::fdatasync(fd) })),
             FileWork::Fallocate { fd, mode, at, len } => retry(|| {
@@ -79,16 +90,12 @@ impl Plain for FileWork {
     }
 }
 
-/// With RWF_DSYNC, or a flush after the write where the kernel does not know it.
-fn write_durable(fd: RawFd, at: u64, memory: &Memory) -> Result<u32, Errno> {
-    let piece = libc::iovec {
-        iov_base: memory.ptr.cast(),
-        iov_len: memory.len,
-    };
+/// With these flags, or a flush after the write where the kernel does not know RWF_DSYNC.
+fn write(fd: RawFd, at: u64, piece: libc::iovec, flags: i32) -> Result<u32, Errno> {
     // SAFETY: one vector of readable memory pinned for us.
-    let write = || unsafe { libc::pwritev2(fd, &raw const piece, 1, at as i64, libc::RWF_DSYNC) };
+    let write = || unsafe { libc::pwritev2(fd, &raw const piece, 1, at as i64, flags) };
     match retry(|| write() as i64) {
-        Err(Errno(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+        Err(Errno(libc::EOPNOTSUPP | libc::ENOSYS)) if flags & libc::RWF_DSYNC != 0 => {
             // SAFETY: as above.
             let write = || unsafe { libc::pwrite64(fd, piece.iov_base, piece.iov_len, at as i64) };
             let written = retry(|| write() as i64)?;

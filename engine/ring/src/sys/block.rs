@@ -48,6 +48,21 @@ fn check(done: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// Whether reads and writes of this file may say that the page cache is to keep nothing of them
+/// (`RWF_DONTCACHE`), found out by a read of its first block. Errors: `EOPNOTSUPP` or `EINVAL`
+/// where kernel or file system does not have it.
+pub fn try_dontcache(file: impl AsFd) -> io::Result<()> {
+    let mut block = [0u8; 4096];
+    let piece = libc::iovec {
+        iov_base: block.as_mut_ptr().cast(),
+        iov_len: block.len(),
+    };
+    let raw = file.as_fd().as_raw_fd();
+    // SAFETY: one vector of a live local that nobody else uses.
+    let read = unsafe { libc::preadv2(raw, &raw const piece, 1, 0, libc::RWF_DONTCACHE) };
+    check(if read < 0 { -1 } else { 0 })
+}
+
 /// What O_DIRECT asks of a file's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectLimits {

@@ -1,5 +1,6 @@
 //! Handing entries to the kernel, and entering it.
 
+use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -75,6 +76,24 @@ impl Uring {
         }
     }
 
+    /// Hands over what is queued, in the middle of a turn: nothing is collected or waited for.
+    pub(super) fn hand_over(&mut self) {
+        self.parts.sq.sync();
+        let to_submit = self.parts.sq.len() as u32;
+        self.calls += 1;
+        // SAFETY: no arguments are passed. The SQEs are sound, see `submit`.
+        let entered = unsafe {
+            self.parts
+                .submitter
+                .enter::<libc::sigset_t>(to_submit, 0, 0, None)
+        };
+        self.parts.sq.sync();
+        if let Err(error) = entered {
+            // What was not taken stays in the queue for the end of the turn.
+            check(&error);
+        }
+    }
+
     /// One system call. Publishes the SQEs; sleeps for `wait_for` completions until the deadline.
     pub(super) fn enter_kernel(&mut self, wait_for: u32, timeout: Option<Duration>) {
         self.parts.sq.sync();
@@ -89,6 +108,7 @@ impl Uring {
         if let Some(time) = &time {
             args = args.timespec(time);
         }
+        self.calls += 1;
         // SAFETY: `args` is what EXT_ARG announces and lives through the call, as does `time`.
         let entered = unsafe {
             self.parts
@@ -96,14 +116,19 @@ impl Uring {
                 .enter(to_submit, wait_for, flags.bits(), Some(&args))
         };
         self.parts.sq.sync();
-        let Err(error) = entered else { return };
-        match error.raw_os_error() {
-            // The deadline came, or a signal.
-            Some(libc::ETIME | libc::EINTR) => {}
-            // Out of memory for requests, or the completion queue overflowed: what is not
-            // submitted stays in the queue; the caller reaps and comes again.
-            Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => std::thread::yield_now(),
-            _ => panic!("io_uring_enter failed, which only a bug of ours can cause: {error}"),
+        if entered.is_err_and(|error| check(&error)) {
+            std::thread::yield_now();
         }
+    }
+}
+
+/// True when the kernel lacks memory for requests, or the completion queue overflowed: what is not
+/// submitted stays in the queue; the caller reaps and comes again.
+fn check(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        // The deadline came, or a signal.
+        Some(libc::ETIME | libc::EINTR) => false,
+        Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => true,
+        _ => panic!("io_uring_enter failed, which only a bug of ours can cause: {error}"),
     }
 }

@@ -6,9 +6,9 @@ use io_uring::{opcode, squeue};
 use super::setup::FIXED_BUFFER;
 use super::{Kind, Uring};
 use crate::arena::{Arena, BufSlice, Pinned};
-use crate::files::Stream;
+use crate::files::{File, Stream};
 use crate::flight::{Held, pin_drain, pin_fill, pin_segment, pin_vector};
-use crate::op::{Errno, Op, Seg};
+use crate::op::{Errno, FileId, Op, Seg};
 
 /// A file as an SQE names it.
 #[derive(Clone, Copy)]
@@ -40,13 +40,25 @@ impl Uring {
         is_registered.then_some((pinned.at / FIXED_BUFFER) as u16)
     }
 
-    fn read_at(&self, target: Target, pinned: Pinned, len: u32, at: u64) -> squeue::Entry {
+    /// What every read and write of this file says.
+    fn rw_flags(&self, file: FileId) -> i32 {
+        self.files.open(file).map_or(0, File::rw_flags)
+    }
+
+    fn read_at(
+        &self,
+        target: Target,
+        pinned: Pinned,
+        len: u32,
+        at: u64,
+        flags: i32,
+    ) -> squeue::Entry {
         let ptr = pinned.ptr;
         match self.fixed_buffer(pinned, len) {
             Some(index) => {
-                sqe!(target, fd => opcode::ReadFixed::new(fd, ptr, len, index).offset(at))
+                sqe!(target, fd => opcode::ReadFixed::new(fd, ptr, len, index).offset(at).rw_flags(flags))
             }
-            None => sqe!(target, fd => opcode::Read::new(fd, ptr, len).offset(at)),
+            None => sqe!(target, fd => opcode::Read::new(fd, ptr, len).offset(at).rw_flags(flags)),
         }
     }
 
@@ -56,9 +68,9 @@ impl Uring {
         pinned: Pinned,
         len: u32,
         at: u64,
-        durable: bool,
+        flags: i32,
     ) -> squeue::Entry {
-        let (ptr, flags) = (pinned.ptr, if durable { libc::RWF_DSYNC } else { 0 });
+        let ptr = pinned.ptr;
         match self.fixed_buffer(pinned, len) {
             Some(index) => sqe!(target, fd =>
                 opcode::WriteFixed::new(fd, ptr, len, index).offset(at).rw_flags(flags)),
@@ -118,16 +130,21 @@ impl Uring {
     ) -> Result<(squeue::Entry, Held, Kind, Stream), Errno> {
         let plain = |sqe| Ok((sqe, Held::Nothing, Kind::Plain, Stream::Neither));
         match *op {
-            Op::ReadAt { buf, at, .. } => {
+            Op::ReadAt { file, buf, at } => {
                 let (pinned, held) = pin_fill(buf, arena);
-                let sqe = self.read_at(target, pinned, buf.len, at);
+                let sqe = self.read_at(target, pinned, buf.len, at, self.rw_flags(file));
                 Ok((sqe, held, Kind::Plain, Stream::Neither))
             }
             Op::WriteAt {
-                buf, at, durable, ..
+                file,
+                buf,
+                at,
+                durable,
             } => {
                 let (pinned, held) = pin_drain(buf, arena);
-                let sqe = self.write_at(target, pinned, buf.len, at, durable);
+                let durably = if durable { libc::RWF_DSYNC } else { 0 };
+                let flags = durably | self.rw_flags(file);
+                let sqe = self.write_at(target, pinned, buf.len, at, flags);
                 Ok((sqe, held, Kind::Plain, Stream::Neither))
             }
             Op::DataSync { .. } => {

@@ -1,6 +1,7 @@
 //! Laws of file operations.
 
-use engine_ring::{Errno, FallocateMode, Op, Wait};
+use engine_ring::sys::block::try_dontcache;
+use engine_ring::{Access, Errno, FallocateMode, Op, Wait};
 
 use super::bed::{Bed, Kind};
 
@@ -17,6 +18,27 @@ pub fn what_was_written_is_read(bed: &mut Bed) {
     assert_eq!(bed.run(write), Ok(10_000));
     assert_eq!(bed.read(file, 4096, 10_000), bytes);
     assert_eq!(bed.read(file, 0, 4096), vec![0; 4096], "the gap");
+}
+
+pub fn what_the_cache_forgets_is_read_as_it_was_written(bed: &mut Bed) {
+    let real = tempfile::tempfile().unwrap();
+    real.set_len(8192).unwrap();
+    if let Err(why) = try_dontcache(&real) {
+        return eprintln!("skipped: no RWF_DONTCACHE for temporary files here: {why}");
+    }
+    let file = bed.ring().register_as(real.into(), Access::DontCache);
+    let file = file.unwrap();
+    for (durable, byte) in [(false, 1), (true, 2)] {
+        let buf = bed.buf_of(&[byte; 4096]);
+        let write = Op::WriteAt {
+            file,
+            buf: buf.slice(0, 4096),
+            at: 4096,
+            durable,
+        };
+        assert_eq!(bed.run(write), Ok(4096));
+        assert_eq!(bed.read(file, 4096, 4096), [byte; 4096]);
+    }
 }
 
 pub fn a_durable_write_is_a_write(bed: &mut Bed) {

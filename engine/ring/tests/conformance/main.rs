@@ -25,6 +25,7 @@ fn run(kind: Kind, law: fn(&mut Bed)) {
 
 laws! {
     files::what_was_written_is_read,
+    files::what_the_cache_forgets_is_read_as_it_was_written,
     files::a_durable_write_is_a_write,
     files::a_read_at_the_end_is_short,
     files::a_read_past_the_end_is_empty,
