@@ -380,6 +380,8 @@ pub struct VolumeSpec {
     pub allocation: Allocation,
     /// Whether this node's replica goes through the page cache.
     pub cache: Cache,
+    /// How this node notices the end of a disk's operation.
+    pub completion: Completion,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: u32,
     /// How a reactor waits.
@@ -436,6 +438,17 @@ pub enum Cache {
     /// Through the page cache, which keeps nothing that was read or written; as `Buffered` where
     /// the system has no such thing.
     DontCache,
+}
+
+/// How the end of a disk's operation is noticed. Without O_DIRECT only by interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// By interrupts.
+    Interrupt,
+    /// By looking, without interrupts: the volume is offline where the device cannot.
+    Poll,
+    /// By looking where the device can, else by interrupts; status tells which and why.
+    PollIfPossible,
 }
 
 /// How a reactor waits for work.

@@ -17,10 +17,11 @@ use engine_core::action::{META_BLOCK, MetaBlock};
 use engine_core::bitmap::grain_for;
 use engine_core::meta::{self, Expect, FORMAT_COMMIT_BLOCKS, Loaded, Params, Peek};
 use engine_core::units::{GRANULE, NodeIdx};
+use engine_ring::Access;
 
 use crate::backend::memory::Memory;
-use crate::backend::{DiskKind, Opened, OpenedDisk, StoreError, block, file};
-use crate::control::{Allocation, Backing, Cache, VolumeSpec};
+use crate::backend::{DiskKind, Opened, OpenedDisk, StoreError, block, file, namespace};
+use crate::control::{Allocation, Backing, Completion, VolumeSpec};
 use crate::sums;
 
 /// Slots of the activity log of a new replica.
@@ -208,12 +209,12 @@ impl Replica<'_> {
         match file::kind_of(path) {
             Err(StoreError::Missing(_)) if !adopt => {
                 file::create(path, size, self.spec.allocation)?;
-                let disk = file::open(path, size, self.spec.cache)?;
+                let disk = file::open(path, size, self.spec.cache, Completion::Interrupt)?;
                 Ok((identity(&disk, path)?, true))
             }
             Ok(DiskKind::File) if !adopt => Err(StoreError::Exists(path.display().to_string()))?,
             Ok(kind) => {
-                let disk = open_disk(kind, path, size, self.spec.cache)?;
+                let disk = open_disk(kind, path, self.spec)?;
                 let backing = identity(&disk, path)?;
                 if adopt {
                     exact_size(&backing, path, size)?;
@@ -278,7 +279,7 @@ impl Replica<'_> {
                 (Opened::Memory(memory), memory_identity(size))
             }
             Backing::Path(path) => {
-                let disk = open_disk(file::kind_of(path)?, path, size, self.spec.cache)?;
+                let disk = open_disk(file::kind_of(path)?, path, self.spec)?;
                 let identity = identity(&disk, path)?;
                 (Opened::Disk(disk), identity)
             }
@@ -320,8 +321,21 @@ impl Replica<'_> {
         let open = OpenOptions::new().write(true).open(path);
         // Its lock is ours already, with the descriptor that the reactor holds.
         let opened = open.map_err(StoreError::io("cannot open", path))?;
+        let kind = file::kind_of(path)?;
+        let beside = match kind {
+            DiskKind::Namespace => namespace::block_device(opened.as_fd()),
+            DiskKind::File | DiskKind::Device => None,
+        };
+        let guard = beside.map(|beside| {
+            File::open(&beside)
+                .map(OwnedFd::from)
+                .map_err(StoreError::io("cannot open", &beside))
+        });
         let disk = OpenedDisk {
-            kind: file::kind_of(path)?,
+            kind,
+            guard: guard.transpose()?,
+            access: Access::Plain,
+            notes: Vec::new(),
             fd: opened
                 .try_clone()
                 .map_err(StoreError::io("cannot open", path))?
@@ -339,13 +353,13 @@ impl Replica<'_> {
                 let grown = file::grow(&opened, size, self.spec.allocation);
                 Ok(grown.map_err(StoreError::io("cannot grow", path))?)
             }
-            DiskKind::Device if found.size < size => Err(StoreError::Size {
+            DiskKind::Device | DiskKind::Namespace if found.size < size => Err(StoreError::Size {
                 path: path.display().to_string(),
                 found: found.size,
                 expected: size,
             }
             .into()),
-            DiskKind::Device => Ok(()),
+            DiskKind::Device | DiskKind::Namespace => Ok(()),
         }
     }
 
@@ -368,9 +382,9 @@ impl Replica<'_> {
                 let removed = fs::remove_file(path).and_then(|()| file::sync_parent(path));
                 removed.map_err(StoreError::io("cannot remove", path))
             }
-            DiskKind::Device => {
-                let disk = block::open(path, self.spec.size_bytes, self.spec.cache)?;
-                let wiped = block::wipe(disk.fd.as_fd(), self.spec.size_bytes);
+            kind => {
+                let disk = open_disk(kind, path, self.spec)?;
+                let wiped = block::wipe(disk.plain_fd(), self.spec.size_bytes);
                 wiped.map_err(StoreError::io("cannot wipe", path))
             }
         }
@@ -385,22 +399,19 @@ fn memory_identity(size: u64) -> meta::Backing {
     }
 }
 
-fn open_disk(
-    kind: DiskKind,
-    path: &Path,
-    size: u64,
-    cache: Cache,
-) -> Result<OpenedDisk, StoreError> {
+fn open_disk(kind: DiskKind, path: &Path, spec: &VolumeSpec) -> Result<OpenedDisk, StoreError> {
+    let (size, completion) = (spec.size_bytes, spec.completion);
     match kind {
-        DiskKind::File => file::open(path, size, cache),
-        DiskKind::Device => block::open(path, size, cache),
+        DiskKind::File => file::open(path, size, spec.cache, completion),
+        DiskKind::Device => block::open(path, size, spec.cache, completion),
+        DiskKind::Namespace => namespace::open(path, size, completion),
     }
 }
 
 fn identity(disk: &OpenedDisk, path: &Path) -> Result<meta::Backing, StoreError> {
     let found = match disk.kind {
         DiskKind::File => file::identity(disk.fd.as_fd()),
-        DiskKind::Device => block::identity(disk.fd.as_fd()),
+        DiskKind::Device | DiskKind::Namespace => block::identity(disk.plain_fd()),
     };
     found.map_err(StoreError::io("cannot identify", path))
 }
@@ -423,7 +434,7 @@ fn claim_device(
     size: u64,
     allocation: Allocation,
 ) -> Result<(), StoreError> {
-    let fd = disk.fd.as_fd();
+    let fd = disk.plain_fd();
     if let Some(what) = block::content(fd).map_err(StoreError::io("cannot read", path))? {
         return Err(StoreError::Signature {
             path: path.display().to_string(),

@@ -361,7 +361,7 @@ mod tests {
     use engine_core::units::Seq;
 
     use super::*;
-    use crate::control::{Allocation, Backing, Cache, Polling, Reads, WritePolicy};
+    use crate::control::{Allocation, Backing, Cache, Completion, Polling, Reads, WritePolicy};
 
     #[test]
     fn a_rate_is_hidden_first_then_a_mean_and_begins_anew_with_the_next_resync() {
@@ -385,6 +385,7 @@ mod tests {
             write_policy: WritePolicy::Written,
             allocation: Allocation::Thin,
             cache: Cache::Direct,
+            completion: Completion::Interrupt,
             min_copies: 1,
             polling: Polling::Cpu,
             reads: Reads::Local,

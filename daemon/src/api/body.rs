@@ -344,6 +344,8 @@ pub struct Declared {
     pub allocation: String,
     /// `direct` or `buffered`.
     pub cache: String,
+    /// How the end of a disk's operation is noticed: `interrupt`, `poll`, `poll_if_possible`.
+    pub completion: String,
     /// `balanced`, `latency` or `cpu`.
     pub polling: String,
     /// `local` or `balanced`.

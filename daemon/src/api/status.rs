@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path as UrlPath, Query, State};
-use engine::control::{Allocation, Backing, Cache, NbdExportSpec, Polling, Reads, WritePolicy};
+use engine::control::{
+    Allocation, Backing, Cache, Completion, NbdExportSpec, Polling, Reads, WritePolicy,
+};
 use jiff::Timestamp;
 use nbd_proto::{ExportName, NbdUri, Transport};
 use serde::Deserialize;
@@ -89,6 +91,11 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         Cache::Buffered => "buffered",
         Cache::DontCache => "dontcache",
     };
+    let completion = match volume.completion {
+        Completion::Interrupt => "interrupt",
+        Completion::Poll => "poll",
+        Completion::PollIfPossible => "poll_if_possible",
+    };
     let polling = match volume.polling {
         Polling::Balanced => "balanced",
         Polling::Latency => "latency",
@@ -110,6 +117,7 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         write_policy: write_policy.to_owned(),
         allocation: allocation.to_owned(),
         cache: cache.to_owned(),
+        completion: completion.to_owned(),
         polling: polling.to_owned(),
         reads: reads.to_owned(),
         min_copies: volume.min_copies,

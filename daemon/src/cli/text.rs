@@ -365,6 +365,7 @@ pub(super) fn declared(name: &str, report: &VolumeReport) -> String {
     line("write_policy", &declared.write_policy);
     line("allocation", &declared.allocation);
     line("cache", &declared.cache);
+    line("completion", &declared.completion);
     line("polling", &declared.polling);
     line("reads", &declared.reads);
     line("min_copies", &declared.min_copies.to_string());

@@ -4,7 +4,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::control::{Allocation, Attach, Backing, Cache, Polling, Reads, WritePolicy};
+use engine::control::{
+    Allocation, Attach, Backing, Cache, Completion, Polling, Reads, WritePolicy,
+};
 use toml::de::DeTable;
 
 use super::endpoint::parse_network;
@@ -286,6 +288,12 @@ fn volume(
         ("dontcache", Cache::DontCache),
     ];
     let cache = section.word("cache", &caches, &[], out);
+    let completions = [
+        ("interrupt", Completion::Interrupt),
+        ("poll", Completion::Poll),
+        ("poll_if_possible", Completion::PollIfPossible),
+    ];
+    let completion = section.word("completion", &completions, &[], out);
     let pollings = [
         ("balanced", Polling::Balanced),
         ("latency", Polling::Latency),
@@ -302,6 +310,7 @@ fn volume(
         write_policy: policy.map_or(WritePolicy::Written, |policy| policy.value),
         allocation: allocation.map_or(Allocation::Thin, |allocation| allocation.value),
         cache: cache.map_or(Cache::Direct, |cache| cache.value),
+        completion: completion.map_or(Completion::Interrupt, |word| word.value),
         polling: polling.map_or(Polling::Balanced, |polling| polling.value),
         reads: reads.map_or(Reads::Local, |reads| reads.value),
         min_copies: section

@@ -26,7 +26,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use engine::control::{Allocation, Attach, Backing, Cache, Polling, Reads, WritePolicy};
+use engine::control::{
+    Allocation, Attach, Backing, Cache, Completion, Polling, Reads, WritePolicy,
+};
 
 pub use diagnostic::{Diagnostic, DiagnosticReport, Severity, render};
 pub use endpoint::Endpoint;
@@ -175,6 +177,8 @@ pub struct Volume {
     pub reads: Reads,
     /// Past the page cache or through it.
     pub cache: Cache,
+    /// How the end of a disk's operation is noticed.
+    pub completion: Completion,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: At<u32>,
     /// `[[volume.V.nbd]]`.

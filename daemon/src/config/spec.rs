@@ -116,6 +116,7 @@ impl Volume {
             write_policy: self.write_policy,
             allocation: self.allocation,
             cache: self.cache,
+            completion: self.completion,
             min_copies: self.min_copies.value,
             polling: self.polling,
             reads: self.reads,

@@ -31,8 +31,8 @@ impl File {
     /// What every read and write of it says (`RWF_*`).
     pub(crate) fn rw_flags(&self) -> i32 {
         match self.access {
-            Access::Plain => 0,
             Access::DontCache => libc::RWF_DONTCACHE,
+            Access::Plain | Access::Polled | Access::Nvme { .. } => 0,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::arena::{Access, Arena, BufId, BufSlice, Pinned};
 use crate::files::{Loans, Stream};
+use crate::nvme::Range;
 use crate::op::{RegionId, Seg};
 use crate::scratch::{Scratch, Scratches};
 use crate::slab::Key;
@@ -31,6 +32,8 @@ pub(crate) enum Held {
     Fill(BufId),
     Drain(BufId),
     Region(RegionId),
+    /// What an NVMe command deallocates.
+    Range(#[allow(dead_code)] Box<Range>),
     /// The pieces of a vectored send, or an address or time.
     Scratch(Box<Scratch>),
 }
@@ -39,7 +42,7 @@ impl Held {
     /// Gives everything back.
     pub(crate) fn release(self, arena: &mut Arena, loans: &mut Loans, scratches: &mut Scratches) {
         match self {
-            Held::Nothing => {}
+            Held::Nothing | Held::Range(_) => {}
             Held::Fill(buf) => arena.unpin(buf, Access::Fill),
             Held::Drain(buf) => arena.unpin(buf, Access::Drain),
             Held::Region(region) => loans.end(region),

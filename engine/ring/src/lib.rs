@@ -26,6 +26,7 @@ pub mod fake;
 mod files;
 mod flight;
 mod mapping;
+pub mod nvme;
 mod op;
 mod pool;
 mod posix;
@@ -39,7 +40,7 @@ mod waker;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-pub use access::{Access, Refused};
+pub use access::{Access, Refused, probe};
 pub use arena::{Arena, ArenaConfig, BufId, BufSlice, Class, Pages};
 pub use op::{
     Addr, BlockingFn, Completion, Errno, FallocateMode, FileId, Op, RegionId, SEGMENTS_MAX, Seg,
@@ -58,8 +59,13 @@ pub trait Ring {
     fn register(&mut self, fd: OwnedFd) -> FileId;
 
     /// As [`Ring::register`], for a file or device whose reads and writes go another way. Errors:
-    /// this back end or machine has no such way.
-    fn register_as(&mut self, fd: OwnedFd, access: Access) -> Result<FileId, Refused>;
+    /// this back end or machine has no such way. Panics for another arena than the ring's.
+    fn register_as(
+        &mut self,
+        fd: OwnedFd,
+        access: Access,
+        arena: &Arena,
+    ) -> Result<FileId, Refused>;
 
     /// Takes a descriptor out of the table again. `None` when the id is stale or operations on it
     /// are still in flight; then cancel and collect them first, or use [`Op::Close`].

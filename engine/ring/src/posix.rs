@@ -393,8 +393,18 @@ impl Ring for Posix {
         self.files.register(fd, Access::Plain)
     }
 
-    fn register_as(&mut self, fd: OwnedFd, access: Access) -> Result<FileId, Refused> {
-        Ok(self.files.register(fd, access))
+    fn register_as(
+        &mut self,
+        fd: OwnedFd,
+        access: Access,
+        _arena: &Arena,
+    ) -> Result<FileId, Refused> {
+        match access {
+            Access::Plain | Access::DontCache => Ok(self.files.register(fd, access)),
+            Access::Polled | Access::Nvme { .. } => Err(Refused {
+                why: "it needs io_uring, which is not to be had here".to_owned(),
+            }),
+        }
     }
 
     fn unregister(&mut self, file: FileId) -> Option<OwnedFd> {

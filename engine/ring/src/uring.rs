@@ -18,7 +18,7 @@ use io_uring::{cqueue, opcode, squeue};
 
 use crate::access::{Access, Refused};
 use crate::arena::Arena;
-use crate::files::{Files, Loans, Mode};
+use crate::files::{Files, Loans, Mode, Stream};
 use crate::flight::Flight;
 use crate::mapping::Mapping;
 use crate::op::{Completion, Errno, FileId, Op, RegionId, Turn, Wait};
@@ -33,9 +33,12 @@ use crate::{DEPTH_MAX, Features, Ring, RingConfig};
 mod kernel;
 mod prepare;
 mod setup;
+mod side;
 
 use prepare::Target;
 use setup::{Opened, Parts, place_file};
+pub(crate) use side::probe;
+use side::{Chain, Side, Which};
 
 /// `user_data` of the eventfd's read, and of cancellations. Generations of flights would have to
 /// wrap at slot 2^32 - 1 to meet them.
@@ -57,6 +60,12 @@ enum Kind {
     Plain,
     Timeout,
     Accept,
+    /// Of a second ring: a read or write, a command of so many bytes, a chain of them.
+    Aside,
+    Command {
+        len: u32,
+    },
+    Chain(Chain),
     /// With the worker pool, or waiting for a file to become idle: not in the kernel.
     Outside,
 }
@@ -71,6 +80,8 @@ struct Entry {
 pub(crate) struct Uring {
     // Dropped first, so that the kernel is through with everything below.
     parts: Parts,
+    /// The second rings, by [`Which`].
+    sides: [Option<Side>; 2],
     features: Features,
     arena: u64,
     memory: Arc<Mapping>,
@@ -101,6 +112,7 @@ pub(crate) struct Uring {
     early: Early,
     /// System calls since the last turn.
     calls: u32,
+    config: RingConfig,
 }
 
 /// When disk operations go to the kernel before the turn ends.
@@ -162,6 +174,8 @@ impl Uring {
             wake_count: Box::new(0),
             early: Early::START,
             calls: 0,
+            sides: [None, None],
+            config: config.clone(),
         })
     }
 
@@ -261,9 +275,7 @@ impl Uring {
         let Some(file_entry) = self.files.remove(file) else {
             return;
         };
-        if file_entry.fixed {
-            place_file(&self.parts, file.slot, -1);
-        }
+        self.unplace(file.slot, file_entry.fixed);
         let Some(close) = file_entry.closing.map(Key::from_u64) else {
             return;
         };
@@ -297,6 +309,8 @@ impl Uring {
         match entry.kind {
             // Its SQE is skipped when the backlog comes to it.
             _ if entry.queued => self.cancelled_early.push(key),
+            // A disk ends what it was asked soon, and cannot be told otherwise.
+            Kind::Aside | Kind::Command { .. } | Kind::Chain(_) => {}
             Kind::Outside if self.pool.cancel(key) => self.cancelled_early.push(key),
             Kind::Outside => {}
             Kind::Plain | Kind::Timeout | Kind::Accept => {
@@ -335,10 +349,31 @@ impl Uring {
         let raw = fd.as_raw_fd();
         let id = self.files.register(fd, access);
         if id.slot < self.fixed_slots {
-            let fixed = place_file(&self.parts, id.slot, raw);
+            let beside = side::which(access).and_then(|which| self.side(which));
+            let fixed = place_file(&self.parts, id.slot, raw)
+                && beside.is_none_or(|side| side.place_file(id.slot, raw));
             self.files.set_fixed(id, fixed);
         }
         id
+    }
+
+    /// Empties a file's slot in every ring that has it.
+    fn unplace(&self, slot: u32, is_fixed: bool) {
+        if is_fixed {
+            place_file(&self.parts, slot, -1);
+            let sides = self.sides.iter().flatten();
+            sides.for_each(|side| side.clear_file(slot));
+        }
+    }
+
+    /// How an SQE names a file that is open or being closed.
+    fn target_of(&self, file: Key) -> Option<Target> {
+        let entry = self.files.get(file)?;
+        Some(if entry.fixed {
+            Target::Fixed(file.slot)
+        } else {
+            Target::Plain(entry.fd.as_raw_fd())
+        })
     }
 
     fn target(&self, id: FileId) -> Option<Target> {
@@ -348,6 +383,51 @@ impl Uring {
         } else {
             Target::Plain(file.fd.as_raw_fd())
         })
+    }
+
+    fn push_aside(
+        &mut self,
+        arena: &mut Arena,
+        token: u64,
+        (which, target, access): (Which, Target, Access),
+        file: FileId,
+        op: &Op<'_>,
+    ) {
+        match self.prepare_aside(which, target, access, op, arena) {
+            Err(errno) => self.fail(token, errno),
+            Ok((sqe, held, kind)) => {
+                self.files.begin(file, Stream::Neither);
+                let flight = Flight {
+                    token,
+                    file: Some(file.key()),
+                    stream: Stream::Neither,
+                    held,
+                };
+                let key = self.entries.insert(Entry {
+                    flight,
+                    kind,
+                    queued: false,
+                });
+                self.submit_beside(which, sqe.user_data(key.to_u64()));
+            }
+        }
+    }
+
+    /// Looks after polled operations until something is there, a waker was used, or the time is up.
+    fn poll_until(&mut self, at: u64, arena: &mut Arena, out: &mut Vec<Completion>) {
+        let before = out.len();
+        while out.len() == before && !self.sleeper.is_notified() && boottime_ns() < at {
+            self.turn_aside(Some(arena), out);
+            let sq = &self.parts.sq;
+            if !sq.is_empty() || sq.taskrun() || sq.cq_overflow() {
+                self.enter_kernel(0, None);
+            }
+            self.reap(Some(arena), out);
+            self.collect_local(arena, out);
+            if !self.is_polling() {
+                return;
+            }
+        }
     }
 
     fn fail(&mut self, token: u64, errno: Errno) {
@@ -379,16 +459,25 @@ impl Ring for Uring {
         self.take(fd, Access::Plain)
     }
 
-    fn register_as(&mut self, fd: OwnedFd, access: Access) -> Result<FileId, Refused> {
+    fn register_as(
+        &mut self,
+        fd: OwnedFd,
+        access: Access,
+        arena: &Arena,
+    ) -> Result<FileId, Refused> {
+        assert_eq!(
+            arena.identity(),
+            self.arena,
+            "a ring works with the arena it was opened with"
+        );
+        self.open_side(access, arena)?;
         Ok(self.take(fd, access))
     }
 
     fn unregister(&mut self, file: FileId) -> Option<OwnedFd> {
         let fixed = self.files.open(file)?.fixed;
         let fd = self.files.unregister(file)?;
-        if fixed {
-            place_file(&self.parts, file.slot, -1);
-        }
+        self.unplace(file.slot, fixed);
         Some(fd)
     }
 
@@ -429,6 +518,14 @@ impl Ring for Uring {
             }
             _ => {}
         }
+        let access = file
+            .and_then(|file| self.files.open(file))
+            .map(|f| f.access);
+        if let (Some(file), Some(access)) = (file, access)
+            && let Some(which) = self.carrier(access, &op)
+        {
+            return self.push_aside(arena, token, (which, target, access), file, &op);
+        }
         match self.prepare(target, &op, arena) {
             Err(errno) => self.fail(token, errno),
             Ok((sqe, held, kind, stream)) => {
@@ -468,6 +565,7 @@ impl Ring for Uring {
         let before = out.len();
         self.collect_local(arena, out);
         self.reap(Some(arena), out);
+        self.turn_aside(Some(arena), out);
         self.arm_wake();
         self.submit_waiting();
         while self.parts.sq.is_full() && self.more_to_submit() {
@@ -478,12 +576,22 @@ impl Ring for Uring {
             }
             self.submit_waiting();
         }
+        if let Wait::Until(at) = wait
+            && self.is_polling()
+            && out.len() == before
+            && self.local.is_empty()
+        {
+            self.poll_until(at, arena, out);
+        }
         let timeout = match wait {
             Wait::Until(at) if out.len() == before && self.local.is_empty() => sleep_time(at),
             _ => None,
         };
         match timeout {
-            Some(timeout) if self.sleeper.try_sleep() => self.enter_kernel(1, timeout),
+            Some(timeout) if !self.is_polling() && self.sleeper.try_sleep() => {
+                self.enter_kernel(1, timeout);
+                self.turn_aside(Some(arena), out);
+            }
             _ => {
                 let sq = &self.parts.sq;
                 if !sq.is_empty() || sq.taskrun() || sq.cq_overflow() {
@@ -545,12 +653,18 @@ impl Drop for Uring {
         }
         let mut out = Vec::new();
         let begun = Instant::now();
-        while (self.submitted > 0 || self.wake_armed) && begun.elapsed() < QUIESCE {
+        let is_busy = |ring: &Uring| {
+            let beside = ring.sides.iter().flatten().any(|side| side.in_flight() > 0);
+            ring.submitted > 0 || ring.wake_armed || beside
+        };
+        while is_busy(self) && begun.elapsed() < QUIESCE {
             self.submit_waiting();
-            self.enter_kernel(1, Some(Duration::from_millis(50)));
+            self.turn_aside(None, &mut out);
+            let patience = if self.is_polling() { 0 } else { 50 };
+            self.enter_kernel(1, Some(Duration::from_millis(patience)));
             self.reap(None, &mut out);
         }
-        if self.submitted > 0 || self.wake_armed {
+        if is_busy(self) {
             mem::forget(Arc::clone(&self.memory));
             self.loans.leak();
             mem::forget(mem::replace(&mut self.entries, Slab::with_capacity(0)));

@@ -105,6 +105,11 @@ impl Sleeper {
         exchange.is_ok()
     }
 
+    /// Whether a wake-up came since the last [`Sleeper::awake`].
+    pub(crate) fn is_notified(&self) -> bool {
+        self.shared.state.load(Ordering::Acquire) == NOTIFIED
+    }
+
     /// Ends sleep or a spinning turn; true when a wake-up came since the last call.
     pub(crate) fn awake(&self) -> bool {
         if self.shared.state.load(Ordering::Acquire) == AWAKE {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate, fstat, major, minor};
 
 use crate::backend::signature::{self, LOOK_BYTES};
 use crate::backend::{DiskKind, OpenedDisk, StoreError, file};
-use crate::control::{Allocation, Cache};
+use crate::control::{Allocation, Cache, Completion};
 
 /// Linux's O_EXCL on a device: refused while it is mounted, swapped to, or part of another one.
 const EXCLUSIVE: i32 = rustix::fs::OFlags::EXCL.bits() as i32;
@@ -20,7 +20,12 @@ const EXCLUSIVE: i32 = rustix::fs::OFlags::EXCL.bits() as i32;
 const PIECE: u64 = 256 << 20;
 
 /// Opens exclusively and locks; the device holds at least `size` bytes.
-pub(crate) fn open(path: &Path, size: u64, cache: Cache) -> Result<OpenedDisk, StoreError> {
+pub(crate) fn open(
+    path: &Path,
+    size: u64,
+    cache: Cache,
+    completion: Completion,
+) -> Result<OpenedDisk, StoreError> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
@@ -45,9 +50,11 @@ pub(crate) fn open(path: &Path, size: u64, cache: Cache) -> Result<OpenedDisk, S
     }
     let is_direct = cache == Cache::Direct && file::try_direct(device.as_fd());
     let has_volatile_cache = !is_direct || !is_write_through(device.as_fd());
-    let (access, notes) = file::way(device.as_fd(), cache, is_direct);
+    let fd = OwnedFd::from(device);
+    let (access, notes) = file::way(&fd, path, (cache, completion), is_direct)?;
     Ok(OpenedDisk {
-        fd: device.into(),
+        fd,
+        guard: None,
         kind: DiskKind::Device,
         is_direct,
         access,

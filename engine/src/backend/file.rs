@@ -2,18 +2,19 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use engine_core::meta;
 use engine_core::units::{ByteRange, GRANULE};
-use engine_ring::Access;
 use engine_ring::sys::block::{direct_limits, try_dontcache};
+use engine_ring::{Access, probe};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, fcntl_getfl, fcntl_setfl};
 
+use crate::backend::namespace::Queue;
 use crate::backend::{DiskKind, OpenedDisk, StoreError};
-use crate::control::{Allocation, Cache};
+use crate::control::{Allocation, Cache, Completion};
 use crate::front_end::BlockExtent;
 
 /// Bytes written at a time when every block is written at create.
@@ -32,6 +33,8 @@ pub(crate) fn kind_of(path: &Path) -> Result<DiskKind, StoreError> {
         Ok(DiskKind::File)
     } else if found.file_type().is_block_device() {
         Ok(DiskKind::Device)
+    } else if found.file_type().is_char_device() {
+        Ok(DiskKind::Namespace)
     } else {
         Err(StoreError::Kind(path.display().to_string()))
     }
@@ -110,7 +113,12 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Opens and locks; the file holds at least `size` bytes.
-pub(crate) fn open(path: &Path, size: u64, cache: Cache) -> Result<OpenedDisk, StoreError> {
+pub(crate) fn open(
+    path: &Path,
+    size: u64,
+    cache: Cache,
+    completion: Completion,
+) -> Result<OpenedDisk, StoreError> {
     let file = OpenOptions::new().read(true).write(true).open(path);
     let file = file.map_err(StoreError::io("cannot open", path))?;
     lock(&file, path)?;
@@ -127,9 +135,11 @@ pub(crate) fn open(path: &Path, size: u64, cache: Cache) -> Result<OpenedDisk, S
         });
     }
     let is_direct = cache == Cache::Direct && try_direct(file.as_fd());
-    let (access, notes) = way(file.as_fd(), cache, is_direct);
+    let fd = OwnedFd::from(file);
+    let (access, notes) = way(&fd, path, (cache, completion), is_direct)?;
     Ok(OpenedDisk {
-        fd: file.into(),
+        fd,
+        guard: None,
         kind: DiskKind::File,
         is_direct,
         access,
@@ -166,20 +176,59 @@ pub(crate) fn try_direct(fd: BorrowedFd<'_>) -> bool {
     fits && fcntl_setfl(fd, flags | OFlags::DIRECT).is_ok()
 }
 
-/// How an opened file or device is used, and what is to be said of it.
-pub(crate) fn way(fd: BorrowedFd<'_>, cache: Cache, is_direct: bool) -> (Access, Vec<String>) {
-    let (access, note) = match cache {
-        Cache::Direct if is_direct => return (Access::Plain, Vec::new()),
-        Cache::Direct => (Access::Plain, NO_DIRECT.to_owned()),
-        Cache::Buffered => (Access::Plain, BUFFERED.to_owned()),
+/// How an opened file or device is used, and what is to be said of it. Errors: it cannot be polled
+/// and has to.
+pub(crate) fn way(
+    fd: &OwnedFd,
+    path: &Path,
+    (cache, completion): (Cache, Completion),
+    is_direct: bool,
+) -> Result<(Access, Vec<String>), StoreError> {
+    let (mut access, note) = match cache {
+        Cache::Direct if is_direct => (Access::Plain, None),
+        Cache::Direct => (Access::Plain, Some(NO_DIRECT.to_owned())),
+        Cache::Buffered => (Access::Plain, Some(BUFFERED.to_owned())),
         Cache::DontCache => match try_dontcache(fd) {
-            Ok(()) => (Access::DontCache, DONTCACHE.to_owned()),
-            Err(why) => (Access::Plain, format!("{NO_DONTCACHE} ({why})")),
+            Ok(()) => (Access::DontCache, Some(DONTCACHE.to_owned())),
+            Err(why) => (Access::Plain, Some(format!("{NO_DONTCACHE} ({why})"))),
         },
     };
-    (access, vec![note])
+    let mut notes: Vec<String> = note.into_iter().collect();
+    if completion != Completion::Interrupt {
+        match polls(fd, is_direct) {
+            Ok(()) => {
+                access = Access::Polled;
+                notes.push(POLLED.to_owned());
+            }
+            Err(why) if completion == Completion::Poll => return Err(cannot_poll(path, why)),
+            Err(why) => notes.push(format!("{INTERRUPTS}: {why}")),
+        }
+    }
+    Ok((access, notes))
 }
 
+/// Whether ends of reads and writes can be looked for. Errors: why not.
+fn polls(fd: &OwnedFd, is_direct: bool) -> Result<(), String> {
+    if !is_direct {
+        return Err("data goes through the page cache".to_owned());
+    }
+    let queue = Queue::of(fd).ok_or("the file system is not on one block device")?;
+    queue.polls()?;
+    probe(fd, Access::Polled).map_err(|refused| refused.why)
+}
+
+/// The refusal of `completion = "poll"`.
+pub(crate) fn cannot_poll(path: &Path, why: String) -> StoreError {
+    StoreError::Way {
+        path: path.display().to_string(),
+        how: "polled",
+        why,
+    }
+}
+
+pub(crate) const INTERRUPTS: &str =
+    "interrupts tell of the end of disk operations, they cannot be polled";
+const POLLED: &str = "disk operations are polled: a CPU is busy while any is in flight";
 const NO_DIRECT: &str =
     "the backing's file system has no direct I/O: data goes through the page cache";
 const BUFFERED: &str =
@@ -289,13 +338,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         create(&path, MIB, Allocation::Thin).unwrap();
-        let held = open(&path, MIB, Cache::Direct).unwrap();
+        let held = open(&path, MIB, Cache::Direct, Completion::Interrupt).unwrap();
         assert!(matches!(
-            open(&path, MIB, Cache::Direct),
+            open(&path, MIB, Cache::Direct, Completion::Interrupt),
             Err(StoreError::InUse { .. })
         ));
         drop(held);
-        open(&path, MIB, Cache::Direct).unwrap();
+        open(&path, MIB, Cache::Direct, Completion::Interrupt).unwrap();
     }
 
     #[test]
@@ -304,7 +353,7 @@ mod tests {
         let path = dir.path().join("data");
         create(&path, MIB, Allocation::Thin).unwrap();
         for (cache, may_be_direct) in CACHES {
-            let disk = open(&path, MIB, cache).unwrap();
+            let disk = open(&path, MIB, cache, Completion::Interrupt).unwrap();
             let flags = fcntl_getfl(&disk.fd).unwrap();
             assert_eq!(flags.contains(OFlags::DIRECT), disk.is_direct);
             assert!(may_be_direct || !disk.is_direct);
@@ -323,14 +372,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         create(&path, MIB, Allocation::Thin).unwrap();
-        let disk = open(&path, MIB, Cache::DontCache).unwrap();
+        let disk = open(&path, MIB, Cache::DontCache, Completion::Interrupt).unwrap();
         let is_there = try_dontcache(&disk.fd).is_ok();
         assert_eq!(disk.access == Access::DontCache, is_there);
         let lacks = disk.notes[0].contains("not to be had");
         assert_eq!(lacks, !is_there, "{:?}", disk.notes);
         drop(disk);
-        let disk = open(&path, MIB, Cache::Buffered).unwrap();
+        let disk = open(&path, MIB, Cache::Buffered, Completion::Interrupt).unwrap();
         assert_eq!((disk.access, disk.notes.len()), (Access::Plain, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_polled_is_refused_or_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        create(&path, MIB, Allocation::Thin).unwrap();
+        let refusal = open(&path, MIB, Cache::Buffered, Completion::Poll).unwrap_err();
+        assert!(
+            refusal.to_string().contains("cannot be polled"),
+            "{refusal}"
+        );
+        let disk = open(&path, MIB, Cache::Buffered, Completion::PollIfPossible).unwrap();
+        assert_eq!(disk.access, Access::Plain);
+        assert!(disk.notes[1].starts_with(INTERRUPTS), "{:?}", disk.notes);
     }
 
     #[test]
@@ -338,7 +402,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         create(&path, MIB, Allocation::Thin).unwrap();
-        let refusal = open(&path, 2 * MIB, Cache::Direct).unwrap_err();
+        let refusal = open(&path, 2 * MIB, Cache::Direct, Completion::Interrupt).unwrap_err();
         assert!(
             matches!(refusal, StoreError::Size { found: MIB, .. }),
             "{refusal}"

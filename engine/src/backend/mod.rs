@@ -10,10 +10,11 @@ pub(crate) mod block;
 pub(crate) mod file;
 pub(crate) mod holes;
 pub(crate) mod memory;
+pub(crate) mod namespace;
 pub(crate) mod signature;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use engine_core::event::DiskError;
 use engine_core::message::Zeroing;
@@ -37,6 +38,8 @@ pub(crate) enum Opened {
 #[derive(Debug)]
 pub(crate) struct OpenedDisk {
     pub(crate) fd: OwnedFd,
+    /// Of a namespace, its block device, held so that nobody else uses it.
+    pub(crate) guard: Option<OwnedFd>,
     pub(crate) kind: DiskKind,
     /// Past the page cache.
     pub(crate) is_direct: bool,
@@ -55,6 +58,8 @@ pub(crate) enum DiskKind {
     File,
     /// Block device.
     Device,
+    /// NVMe namespace by its generic character device (`/dev/ngXnY`), past the block layer.
+    Namespace,
 }
 
 /// A store on its reactor.
@@ -64,6 +69,13 @@ pub(crate) enum Store {
     Memory(Memory),
     /// A file or device in the ring's table.
     Disk(Disk),
+}
+
+impl OpenedDisk {
+    /// Where a file or device can be looked at, sized and cleared.
+    pub(crate) fn plain_fd(&self) -> BorrowedFd<'_> {
+        self.guard.as_ref().unwrap_or(&self.fd).as_fd()
+    }
 }
 
 impl Store {
@@ -94,6 +106,8 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) file: FileId,
+    /// What keeps others away while this exists.
+    _guard: Option<OwnedFd>,
     kind: DiskKind,
     allocation: Allocation,
     /// Ways of zeroing that the store refused once; not tried again.
@@ -124,10 +138,19 @@ impl Disk {
     pub(crate) fn new(file: FileId, kind: DiskKind, allocation: Allocation, size: u64) -> Disk {
         Disk {
             file,
+            _guard: None,
             kind,
             allocation,
             refused: [false; ZeroStep::COUNT],
             holes: HoleMap::new(size, kind == DiskKind::File),
+        }
+    }
+
+    /// Keeps `guard` open as long as the store is.
+    pub(crate) fn guarded_by(self, guard: Option<OwnedFd>) -> Disk {
+        Disk {
+            _guard: guard,
+            ..self
         }
     }
 
@@ -141,6 +164,8 @@ impl Disk {
         let ways: &[ZeroStep] = match (self.kind, releases) {
             (DiskKind::File, true) => &[ZeroStep::Punch, ZeroStep::ZeroRange],
             (DiskKind::File, false) => &[ZeroStep::ZeroRange],
+            (DiskKind::Namespace, true) => &[ZeroStep::Punch, ZeroStep::ZeroRange],
+            (DiskKind::Namespace, false) => &[ZeroStep::ZeroRange],
             (DiskKind::Device, true) => &[ZeroStep::Punch, ZeroStep::ZeroOut],
             (DiskKind::Device, false) => &[ZeroStep::ZeroRange, ZeroStep::ZeroOut],
         };
@@ -183,8 +208,8 @@ pub(crate) enum StoreError {
     /// Something is there already.
     #[error("{0} exists")]
     Exists(String),
-    /// Neither a regular file nor a block device.
-    #[error("{0} is neither a regular file nor a block device")]
+    /// None of what can hold a replica.
+    #[error("{0} is neither a regular file, nor a block device, nor an NVMe generic device")]
     Kind(String),
     /// Another process has it, or it is mounted.
     #[error("{path} is in use: {by}")]
@@ -207,6 +232,16 @@ pub(crate) enum StoreError {
     /// Another file or device stands where the volume's was.
     #[error("{0} is not what the volume is attached to")]
     Replaced(String),
+    /// Its operations cannot go the way that was asked for.
+    #[error("{path} cannot be {how}: {why}")]
+    Way {
+        /// Which.
+        path: String,
+        /// What was asked for.
+        how: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// It holds somebody's data.
     #[error("{path} holds {what}")]
     Signature {

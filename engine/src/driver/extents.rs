@@ -104,7 +104,7 @@ impl Driver {
                 let runs = memory.extents(range, EXTENTS_MAX);
                 Some(Ok(with_data(runs, range, written)))
             }
-            Store::Disk(disk) if disk.kind() == DiskKind::Device => Some(Ok(all_data(range))),
+            Store::Disk(disk) if disk.kind() != DiskKind::File => Some(Ok(all_data(range))),
             Store::Disk(disk) => {
                 let fd = match own_fd(shell, disk.file) {
                     Ok(fd) => fd,

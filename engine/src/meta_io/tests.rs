@@ -1,5 +1,5 @@
 use super::*;
-use crate::control::{Polling, Reads, WritePolicy};
+use crate::control::{Cache, Polling, Reads, WritePolicy};
 
 const SIZE: u64 = 1 << 20;
 
@@ -12,6 +12,7 @@ fn spec(backing: Backing) -> VolumeSpec {
         write_policy: WritePolicy::Written,
         allocation: Allocation::Thin,
         cache: Cache::Direct,
+        completion: Completion::Interrupt,
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,

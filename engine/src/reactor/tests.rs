@@ -23,8 +23,8 @@ use super::volumes::Arrival;
 use super::*;
 use crate::backend::{Disk, DiskKind, Store};
 use crate::control::{
-    Allocation, Backing, Cache, Done, Outcome as Answer, Polling, Reads, Request, State,
-    VolumeSpec, WritePolicy,
+    Allocation, Backing, Cache, Completion, Done, Outcome as Answer, Polling, Reads, Request,
+    State, VolumeSpec, WritePolicy,
 };
 use crate::driver::to_core;
 use crate::entry::Entry;
@@ -219,6 +219,7 @@ fn spec(names: &[&str], memory: bool) -> VolumeSpec {
         write_policy: WritePolicy::Written,
         allocation: Allocation::Thin,
         cache: Cache::Direct,
+        completion: Completion::Interrupt,
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,

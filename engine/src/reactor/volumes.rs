@@ -297,9 +297,19 @@ impl Reactor {
         notes: &mut Vec<String>,
     ) -> Disk {
         notes.extend(disk.notes);
-        let file = self.shell.ring.register_as(disk.fd, disk.access);
-        let file = file.expect("plain files can be had everywhere");
-        Disk::new(file, disk.kind, spec.allocation, spec.size_bytes)
+        let shell = &mut self.shell;
+        let spare = disk.fd.try_clone();
+        let registered = shell.ring.register_as(disk.fd, disk.access, &shell.arena);
+        let file = registered.unwrap_or_else(|refused| {
+            // It was possible when the disk was opened. A namespace has no other way: its reads
+            // fail, and so does this copy.
+            let text = format!("its disk operations go the plain way: {refused}");
+            shell.say(Level::Warn, "W115", &spec.name, &text);
+            notes.push(text);
+            let plain = spare.expect("a descriptor can be had for a moment");
+            shell.ring.register(plain)
+        });
+        Disk::new(file, disk.kind, spec.allocation, spec.size_bytes).guarded_by(disk.guard)
     }
 
     /// Puts a volume to work whose files are in the ring's table.

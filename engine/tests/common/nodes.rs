@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::control::{
-    Allocation, Backing, Cache, Done, Node, NodeSpec, Outcome, Polling, Reads, Request, VolumeSpec,
-    VolumeStatus, WritePolicy,
+    Allocation, Backing, Cache, Completion, Done, Node, NodeSpec, Outcome, Polling, Reads, Request,
+    VolumeSpec, VolumeStatus, WritePolicy,
 };
 use engine::front_end::{Attachment, ClientInfo, ExportLabel};
 use engine::log::{Line, Log};
@@ -39,6 +39,7 @@ pub fn volume(name: &str, size: u64, backing: Backing, replicas: &[&str]) -> Vol
         write_policy: WritePolicy::Written,
         allocation: Allocation::Thin,
         cache: Cache::Direct,
+        completion: Completion::Interrupt,
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,

@@ -5,8 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use engine::control::{
-    Allocation, Backing, Cache, ClientStatus, NbdExportSpec, Node, NodeSpec, Outcome, Polling,
-    Reads, Request, VolumeSpec, VolumeStatus, WritePolicy,
+    Allocation, Backing, Cache, ClientStatus, Completion, NbdExportSpec, Node, NodeSpec, Outcome,
+    Polling, Reads, Request, VolumeSpec, VolumeStatus, WritePolicy,
 };
 use engine::front_end::Service;
 use engine::log::Silent;
@@ -162,6 +162,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
             write_policy: WritePolicy::Written,
             allocation: Allocation::Thin,
             cache: Cache::Direct,
+            completion: Completion::Interrupt,
             min_copies: 1,
             polling: Polling::Cpu,
             reads: Reads::Local,

@@ -168,3 +168,21 @@ pub fn stress() -> bool {
     pair.stop_and_compare(0, STRESS_MEBIBYTES);
     true
 }
+
+/// Serves a volume on an NVMe device of QEMU's, in the guest, by commands and by blocks, polled
+/// and not; false, with a line that says what to install, if it cannot run here. Panics: bytes
+/// differ, or what has to be refused is not.
+pub fn nvme() -> bool {
+    if !tools::have(&NEEDED) {
+        return false;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/guest_nvme.py");
+    let status = Command::new("python3")
+        .args(["-B", script])
+        .arg(conformance::binary())
+        .stdin(Stdio::null())
+        .status();
+    let status = status.expect("python3 can be run");
+    assert!(status.success(), "the guest's checks failed: {status}");
+    true
+}

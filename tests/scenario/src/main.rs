@@ -46,6 +46,8 @@ enum Run {
         #[arg(long, default_value_t = 10)]
         rounds: u32,
     },
+    /// A volume on QEMU's NVMe device, past the block layer and polled, with its server killed
+    Nvme,
     /// ext4 and XFS of a Linux kernel in QEMU under fsx and stress-ng; builds fsx once
     Stress,
 }
@@ -74,10 +76,11 @@ fn main() {
             println!("{rounds} takeovers: 0 errors, the copies are equal");
         }
         Run::Guest if guest::run() => println!("the file system survived its primary"),
+        Run::Nvme if guest::nvme() => println!("the namespace holds what was synced"),
         Run::Stress if guest::stress() => println!("both file systems are clean"),
         Run::GuestTakeovers { rounds } if guest::takeovers(rounds) => {
             println!("{rounds} takeovers: the guest saw no error");
         }
-        Run::Guest | Run::GuestTakeovers { .. } | Run::Stress => std::process::exit(1),
+        Run::Guest | Run::GuestTakeovers { .. } | Run::Nvme | Run::Stress => std::process::exit(1),
     }
 }

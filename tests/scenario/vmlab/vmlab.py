@@ -38,7 +38,7 @@ PROGRAMS = {
     "fio": ["fio"],
     "xfsprogs": ["mkfs.xfs", "xfs_repair"],
     "stress-ng": ["stress-ng"],
-    "util-linux": ["fstrim"],
+    "util-linux": ["fstrim", "blkdiscard"],
 }
 # The file system exerciser, which Debian does not have: crate and version.
 FSX = ["fsx", "0.3.1"]
@@ -48,6 +48,7 @@ BUILD_TOOLS = {"qemu-system-x86": ["qemu-system-x86_64"], "zstd": ["zstd"], "kmo
 # Kernel modules (globs below kernel/), taken with everything they depend on.
 MODULES = """
     drivers/block/{nbd,virtio_blk}
+    drivers/nvme/host/nvme
     drivers/net/virtio_net
     drivers/char/hw_random/virtio-rng
     fs/ext4/*  fs/xfs/*
@@ -390,9 +391,9 @@ def spawn(cmd, **kw):
 class Guest:
     """One guest, booted by `with` and gone with the end of its block."""
 
-    def __init__(self, mem=320, smp=1):
+    def __init__(self, mem=320, smp=1, devices=()):
         self.dir = Path(tempfile.mkdtemp(prefix="pollux-guest-"))
-        self.mem, self.smp, self.proc = mem, smp, None
+        self.mem, self.smp, self.devices, self.proc = mem, smp, devices, None
         self.console = self.dir / "console"
 
     def __enter__(self):
@@ -435,6 +436,7 @@ class Guest:
                     "-device", f"virtserialport,chardev=ch{i},name=ch{i}"]
         cmd += ["-drive", f"if=none,id=usr,format=raw,readonly=on,file={image / 'usr.img'}",
                 "-device", f"virtio-blk-pci,drive=usr,serial=vmlab-usr,addr={next(addr)}"]
+        cmd += [str(word) for word in self.devices]
         self.proc = spawn(cmd, stdin=subprocess.DEVNULL, stdout=open(self.dir / "qemu", "wb"),
                           stderr=subprocess.STDOUT, pass_fds=[s.fileno() for s in kids])
         for s in kids:

@@ -349,7 +349,12 @@ impl Ring for FakeRing {
         self.insert_file(Source::Real(fd))
     }
 
-    fn register_as(&mut self, fd: OwnedFd, _access: Access) -> Result<FileId, Refused> {
+    fn register_as(
+        &mut self,
+        fd: OwnedFd,
+        _access: Access,
+        _arena: &Arena,
+    ) -> Result<FileId, Refused> {
         Ok(self.insert_file(Source::Real(fd)))
     }
 

@@ -3,3 +3,4 @@
 pub mod block;
 pub mod clock;
 pub mod cpu;
+pub mod nvme;

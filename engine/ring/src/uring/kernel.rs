@@ -124,7 +124,7 @@ impl Uring {
 
 /// True when the kernel lacks memory for requests, or the completion queue overflowed: what is not
 /// submitted stays in the queue; the caller reaps and comes again.
-fn check(error: &io::Error) -> bool {
+pub(super) fn check(error: &io::Error) -> bool {
     match error.raw_os_error() {
         // The deadline came, or a signal.
         Some(libc::ETIME | libc::EINTR) => false,

@@ -35,8 +35,8 @@ macro_rules! sqe {
 
 impl Uring {
     /// The registered buffer that holds these bytes.
-    fn fixed_buffer(&self, pinned: Pinned, len: u32) -> Option<u16> {
-        let is_registered = pinned.at + len as usize <= self.fixed_bytes;
+    fn fixed_buffer(pinned: Pinned, len: u32, fixed_bytes: usize) -> Option<u16> {
+        let is_registered = pinned.at + len as usize <= fixed_bytes;
         is_registered.then_some((pinned.at / FIXED_BUFFER) as u16)
     }
 
@@ -45,16 +45,17 @@ impl Uring {
         self.files.open(file).map_or(0, File::rw_flags)
     }
 
-    fn read_at(
+    pub(super) fn read_at(
         &self,
         target: Target,
         pinned: Pinned,
         len: u32,
         at: u64,
         flags: i32,
+        fixed_bytes: usize,
     ) -> squeue::Entry {
         let ptr = pinned.ptr;
-        match self.fixed_buffer(pinned, len) {
+        match Uring::fixed_buffer(pinned, len, fixed_bytes) {
             Some(index) => {
                 sqe!(target, fd => opcode::ReadFixed::new(fd, ptr, len, index).offset(at).rw_flags(flags))
             }
@@ -62,16 +63,17 @@ impl Uring {
         }
     }
 
-    fn write_at(
+    pub(super) fn write_at(
         &self,
         target: Target,
         pinned: Pinned,
         len: u32,
         at: u64,
         flags: i32,
+        fixed_bytes: usize,
     ) -> squeue::Entry {
         let ptr = pinned.ptr;
-        match self.fixed_buffer(pinned, len) {
+        match Uring::fixed_buffer(pinned, len, fixed_bytes) {
             Some(index) => sqe!(target, fd =>
                 opcode::WriteFixed::new(fd, ptr, len, index).offset(at).rw_flags(flags)),
             None => {
@@ -132,7 +134,14 @@ impl Uring {
         match *op {
             Op::ReadAt { file, buf, at } => {
                 let (pinned, held) = pin_fill(buf, arena);
-                let sqe = self.read_at(target, pinned, buf.len, at, self.rw_flags(file));
+                let sqe = self.read_at(
+                    target,
+                    pinned,
+                    buf.len,
+                    at,
+                    self.rw_flags(file),
+                    self.fixed_bytes,
+                );
                 Ok((sqe, held, Kind::Plain, Stream::Neither))
             }
             Op::WriteAt {
@@ -144,7 +153,7 @@ impl Uring {
                 let (pinned, held) = pin_drain(buf, arena);
                 let durably = if durable { libc::RWF_DSYNC } else { 0 };
                 let flags = durably | self.rw_flags(file);
-                let sqe = self.write_at(target, pinned, buf.len, at, flags);
+                let sqe = self.write_at(target, pinned, buf.len, at, flags, self.fixed_bytes);
                 Ok((sqe, held, Kind::Plain, Stream::Neither))
             }
             Op::DataSync { .. } => {

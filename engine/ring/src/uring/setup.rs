@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use io_uring::register::Restriction;
 use io_uring::{
-    Builder, CompletionQueue, IoUring, Probe, SubmissionQueue, Submitter, opcode, squeue,
+    Builder, CompletionQueue, IoUring, Probe, SubmissionQueue, Submitter, cqueue, opcode, squeue,
 };
 
 use rustix::process::{Resource, getrlimit};
@@ -22,6 +22,9 @@ pub(super) const FIXED_BUFFER: usize = 1 << 30;
 const ENTRIES_MAX: u32 = 1024;
 const IORING_REGISTER_FILES_UPDATE: u8 = 6;
 const IORING_UNREGISTER_RING_FDS: u8 = 21;
+const IORING_REGISTER_EVENTFD: u8 = 4;
+/// Entries of a second ring's submission queue.
+const SIDE_ENTRIES: u32 = 256;
 
 /// Every opcode this crate submits: all must be there, and a restricted ring takes no other.
 const OPCODES: [(&str, u8); 15] = [
@@ -54,17 +57,22 @@ pub(super) struct Opened {
 
 /// The parts of an io_uring, usable at the same time. `Submitter` remembers the registered ring
 /// descriptor, so it lives as long as the ring.
-pub(super) struct Parts {
+pub(super) struct Parts<
+    S: squeue::EntryMarker + 'static = squeue::Entry,
+    C: cqueue::EntryMarker + 'static = cqueue::Entry,
+> {
     // Dropped in this order: the queues write to the ring's memory when they go.
-    pub(super) sq: SubmissionQueue<'static>,
-    pub(super) cq: CompletionQueue<'static>,
+    pub(super) sq: SubmissionQueue<'static, S>,
+    pub(super) cq: CompletionQueue<'static, C>,
     pub(super) submitter: Submitter<'static>,
-    _ring: Owned,
+    _ring: Owned<S, C>,
 }
 
-struct Owned(NonNull<IoUring>);
+struct Owned<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static>(
+    NonNull<IoUring<S, C>>,
+);
 
-impl Drop for Owned {
+impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Drop for Owned<S, C> {
     fn drop(&mut self) {
         // SAFETY: made by `Box::into_raw` in `Parts::new`; the parts that borrow from it are
         // fields declared before this one and already dropped.
@@ -72,7 +80,7 @@ impl Drop for Owned {
     }
 }
 
-impl Drop for Parts {
+impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Drop for Parts<S, C> {
     /// The thread's registration of the ring's descriptor would keep the ring, and with it all
     /// registered files, until the thread ends.
     fn drop(&mut self) {
@@ -81,8 +89,8 @@ impl Drop for Parts {
     }
 }
 
-impl Parts {
-    fn new(ring: IoUring) -> Parts {
+impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Parts<S, C> {
+    fn new(ring: IoUring<S, C>) -> Parts<S, C> {
         let owned = Owned(NonNull::from(Box::leak(Box::new(ring))));
         // SAFETY: the box is freed only by `Owned`, which is dropped after the parts; this is the
         // only reference ever made to it, so `'static` stands for "as long as `Parts`".
@@ -127,17 +135,18 @@ pub(super) fn open(config: &RingConfig, arena: &Arena) -> Result<Opened, String>
         ));
     }
     features.registered_ring = parts.submitter.register_ring_fd().is_ok();
-    let fixed_slots = register_files(&parts, config.files);
+    let fixed_slots = register_files(&parts.submitter, config.files);
     features.fixed_files = fixed_slots > 0;
     let fixed_bytes = config.fixed_bytes.min(arena.memory().len());
-    features.fixed_buffers = fixed_bytes > 0 && register(&parts, arena, fixed_bytes).is_ok();
+    features.fixed_buffers =
+        fixed_bytes > 0 && register(&parts.submitter, arena, fixed_bytes).is_ok();
     let fixed_bytes = if features.fixed_buffers {
         fixed_bytes
     } else {
         0
     };
     if features.restricted {
-        features.restricted = restrict(&parts).is_ok();
+        features.restricted = restrict(&parts.submitter, OPCODES.map(|(_, code)| code)).is_ok();
         parts
             .submitter
             .register_enable_rings()
@@ -152,10 +161,10 @@ pub(super) fn open(config: &RingConfig, arena: &Arena) -> Result<Opened, String>
 }
 
 /// A table as large as the process may have descriptors, at most `wanted`; 0 when refused.
-fn register_files(parts: &Parts, wanted: u32) -> u32 {
+fn register_files(submitter: &Submitter<'_>, wanted: u32) -> u32 {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let slots = wanted.min(u32::try_from(limit).unwrap_or(u32::MAX));
-    if slots > 0 && parts.submitter.register_files_sparse(slots).is_ok() {
+    if slots > 0 && submitter.register_files_sparse(slots).is_ok() {
         slots
     } else {
         0
@@ -245,7 +254,7 @@ fn refused(error: &io::Error) -> String {
 }
 
 /// The kernel pins the first `len` bytes; they count against RLIMIT_MEMLOCK of ordinary users.
-fn register(parts: &Parts, arena: &Arena, len: usize) -> io::Result<()> {
+fn register(submitter: &Submitter<'_>, arena: &Arena, len: usize) -> io::Result<()> {
     let base = arena.memory().base().as_ptr();
     let pieces: Vec<libc::iovec> = (0..len.div_ceil(FIXED_BUFFER))
         .map(|piece| {
@@ -260,21 +269,73 @@ fn register(parts: &Parts, arena: &Arena, len: usize) -> io::Result<()> {
         .collect();
     // SAFETY: the pieces lie in the arena's mapping, which the ring holds an `Arc` of and drops
     // after the ring itself.
-    unsafe { parts.submitter.register_buffers(&pieces) }
+    unsafe { submitter.register_buffers(&pieces) }
 }
 
 /// Our opcodes, files by slot, and afterwards no registration but of files and at the end.
-fn restrict(parts: &Parts) -> io::Result<()> {
-    let mut list: Vec<Restriction> = OPCODES
-        .iter()
-        .map(|(_, code)| Restriction::sqe_op(*code))
-        .collect();
+fn restrict(submitter: &Submitter<'_>, opcodes: impl IntoIterator<Item = u8>) -> io::Result<()> {
+    let mut list: Vec<Restriction> = opcodes.into_iter().map(Restriction::sqe_op).collect();
     list.push(Restriction::sqe_flags_allowed(
         squeue::Flags::FIXED_FILE.bits(),
     ));
     list.push(Restriction::register_op(IORING_REGISTER_FILES_UPDATE));
     list.push(Restriction::register_op(IORING_UNREGISTER_RING_FDS));
-    parts.submitter.register_restrictions(&mut list)
+    list.push(Restriction::register_op(IORING_REGISTER_EVENTFD));
+    submitter.register_restrictions(&mut list)
+}
+
+/// What [`open_side`] brings.
+pub(super) struct OpenedSide {
+    pub(super) parts: Parts<squeue::Entry128, cqueue::Entry32>,
+    pub(super) fixed_slots: u32,
+    pub(super) fixed_bytes: usize,
+}
+
+/// What a second ring carries.
+const SIDE_OPCODES: [u8; 5] = [
+    opcode::Read::CODE,
+    opcode::Write::CODE,
+    opcode::ReadFixed::CODE,
+    opcode::WriteFixed::CODE,
+    opcode::UringCmd80::CODE,
+];
+
+/// Opens a second ring, with large entries. Errors: why not, in plain words.
+pub(super) fn open_side(
+    config: &RingConfig,
+    arena: &Arena,
+    depth: u32,
+    is_polled: bool,
+) -> Result<OpenedSide, String> {
+    let mut builder = IoUring::<squeue::Entry128, cqueue::Entry32>::builder();
+    builder
+        .dontfork()
+        .setup_cqsize(depth * 2)
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_r_disabled();
+    if is_polled {
+        builder.setup_iopoll();
+    }
+    let ring = builder.build(SIDE_ENTRIES).map_err(|error| {
+        let found = refused(&error);
+        format!("a second ring for it cannot be had (Linux 6.1 is needed): {found}")
+    })?;
+    let mut parts = Parts::new(ring);
+    // Fails where there are no slots for it: then it is named by its descriptor.
+    let _ = parts.submitter.register_ring_fd();
+    let fixed_slots = register_files(&parts.submitter, config.files);
+    let wanted = config.fixed_bytes.min(arena.memory().len());
+    let is_registered = wanted > 0 && register(&parts.submitter, arena, wanted).is_ok();
+    // A ring that cannot be restricted works as well.
+    let _ = restrict(&parts.submitter, SIDE_OPCODES);
+    let enabled = parts.submitter.register_enable_rings();
+    enabled.map_err(|e| refused(&e))?;
+    Ok(OpenedSide {
+        parts,
+        fixed_slots,
+        fixed_bytes: if is_registered { wanted } else { 0 },
+    })
 }
 
 /// Puts a descriptor (or -1, none) into a slot of the registered files.

@@ -1,5 +1,6 @@
 //! A ring of any kind with the files and sockets its tests need.
 
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -7,8 +8,8 @@ use std::os::unix::net::UnixStream;
 
 use engine_ring::fake::{FakeRing, World};
 use engine_ring::{
-    Addr, Arena, ArenaConfig, BufId, Class, Completion, Errno, FileId, Op, Region, RegionId, Ring,
-    RingConfig, Turn, Wait, Waker, open_io_uring, open_posix,
+    Access, Addr, Arena, ArenaConfig, BufId, Class, Completion, Errno, FileId, Op, Refused, Region,
+    RegionId, Ring, RingConfig, Turn, Wait, Waker, open_io_uring, open_posix,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,14 @@ impl Bed {
             }
             Machine::Fake(ring, world) => ring.adopt(world.file(bytes.to_vec())),
         }
+    }
+
+    pub fn file_as(&mut self, file: File, access: Access) -> Result<FileId, Refused> {
+        let ring: &mut dyn Ring = match &mut self.machine {
+            Machine::Real(ring) => &mut **ring,
+            Machine::Fake(ring, _) => &mut **ring,
+        };
+        ring.register_as(file.into(), access, &self.arena)
     }
 
     pub fn pair(&mut self) -> (FileId, FileId) {

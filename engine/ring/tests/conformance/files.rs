@@ -26,8 +26,7 @@ pub fn what_the_cache_forgets_is_read_as_it_was_written(bed: &mut Bed) {
     if let Err(why) = try_dontcache(&real) {
         return eprintln!("skipped: no RWF_DONTCACHE for temporary files here: {why}");
     }
-    let file = bed.ring().register_as(real.into(), Access::DontCache);
-    let file = file.unwrap();
+    let file = bed.file_as(real, Access::DontCache).unwrap();
     for (durable, byte) in [(false, 1), (true, 2)] {
         let buf = bed.buf_of(&[byte; 4096]);
         let write = Op::WriteAt {
