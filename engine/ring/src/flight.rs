@@ -33,7 +33,7 @@ pub(crate) enum Held {
     Drain(BufId),
     Region(RegionId),
     /// What an NVMe command deallocates.
-    Range(#[allow(dead_code)] Box<Range>),
+    Range(Box<Range>),
     /// The pieces of a vectored send, or an address or time.
     Scratch(Box<Scratch>),
 }
@@ -42,7 +42,8 @@ impl Held {
     /// Gives everything back.
     pub(crate) fn release(self, arena: &mut Arena, loans: &mut Loans, scratches: &mut Scratches) {
         match self {
-            Held::Nothing | Held::Range(_) => {}
+            Held::Nothing => {}
+            Held::Range(range) => drop(range),
             Held::Fill(buf) => arena.unpin(buf, Access::Fill),
             Held::Drain(buf) => arena.unpin(buf, Access::Drain),
             Held::Region(region) => loans.end(region),
