@@ -103,9 +103,9 @@ def configure(guest, backing, completion):
     guest.sh("rm -rf /tmp/data /tmp/log; mkdir /tmp/data; cat >/tmp/c.toml", input=text)
 
 
-def detach(guest, timeout=60):
+def detach(guest):
     guest.sh("nbd-client -d /dev/nbd0; while nbd-client -c /dev/nbd0 >/dev/null; do sleep 0.1; done",
-             timeout=timeout, check=False)
+             timeout=60, check=False)
 
 
 def stop(guest, signal):
@@ -129,8 +129,9 @@ def serves(guest, backing, completion, notes):
     noise.start()
     time.sleep(2)
     stop(guest, "KILL")
-    noise.join(60)
+    # The kernel holds what was not answered until its device goes.
     detach(guest)
+    noise.join(60)
     step(guest, "start after kill -9", SERVE)
     step(guest, "attach", ATTACH)
     step(guest, "what was synced is there", SAME.format(device="/dev/nbd0"))

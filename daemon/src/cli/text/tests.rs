@@ -177,6 +177,7 @@ fn exporting() -> VolumeReport {
             write_policy: "written".into(),
             allocation: "thin".into(),
             cache: "direct".into(),
+            completion: "interrupt".into(),
             polling: "balanced".into(),
             reads: "local".into(),
             min_copies: 1,
