@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// A process ended, or a link.
+    /// A process ended, a link, or a time apart.
     pub fn marks_get_vague(&mut self) {
         for known in self.laws.changes.marks.values_mut() {
             known.is_vague = true;

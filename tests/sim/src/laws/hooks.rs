@@ -196,8 +196,9 @@ impl World {
             Notice::ReadError { .. } => self.count("read errors"),
             Notice::Difference { .. } => self.count("differences found"),
             Notice::PeerRefused { .. } => self.count("refusals"),
-            Notice::Demoted | Notice::PeerConnected(_) => {}
-            Notice::PeerLost(_) => self.marks_get_vague(),
+            Notice::Demoted => {}
+            // What either side may have changed alone joins the marks at the exchange.
+            Notice::PeerConnected(_) | Notice::PeerLost(_) => self.marks_get_vague(),
         }
     }
 
