@@ -191,6 +191,14 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Outcome>> {
 
 /// Writes one result. Errors: the file.
 pub fn write(path: &Path, outcome: &Outcome) -> anyhow::Result<()> {
-    let text = serde_json::to_string(outcome)?;
-    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+    write_text(path, &(serde_json::to_string(outcome)? + "\n"))
+}
+
+/// Writes a file and the directory it lies in: a measurement of minutes does not end for want of
+/// one. Errors: the file.
+pub fn write_text(path: &Path, text: &str) -> anyhow::Result<()> {
+    let directory = path.parent().filter(|d| !d.as_os_str().is_empty());
+    let made = directory.map_or(Ok(()), std::fs::create_dir_all);
+    made.and_then(|()| std::fs::write(path, text))
+        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -14,7 +14,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 
 use crate::results::{self, Outcome};
@@ -52,5 +52,5 @@ pub fn run(report: &Report) -> anyhow::Result<()> {
 /// Writes a page about results. Errors: the file.
 pub fn write(file: &Path, title: &str, outcomes: &[Outcome]) -> anyhow::Result<()> {
     let text = page::render(title, &sections::of(outcomes));
-    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    results::write_text(file, &text)
 }
