@@ -55,7 +55,7 @@ pub struct VolumeEntry {
     /// Risks and facts that are no fault.
     pub notes: Vec<String>,
     /// Operations and bytes since attach.
-    pub io: Io,
+    pub io: VolumeIo,
 }
 
 macro_rules! words {
@@ -231,6 +231,14 @@ pub struct Io {
     pub flushes: u64,
     /// Requests answered with an error.
     pub errors: u64,
+}
+
+/// What a volume's clients asked for, and what nodes read for each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeIo {
+    /// Of its clients, since attach.
+    #[serde(flatten)]
+    pub clients: Io,
     /// Reads of clients here that another node answered.
     #[serde(default)]
     pub reads_by_peers: u64,
@@ -276,6 +284,14 @@ impl From<control::IoCounters> for Io {
             written_bytes: io.written_bytes,
             flushes: io.flushes,
             errors: io.errors,
+        }
+    }
+}
+
+impl From<control::IoCounters> for VolumeIo {
+    fn from(io: control::IoCounters) -> VolumeIo {
+        VolumeIo {
+            clients: io.into(),
             reads_by_peers: io.reads_by_peers,
             reads_for_peers: io.reads_for_peers,
         }

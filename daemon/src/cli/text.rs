@@ -169,7 +169,7 @@ fn volume_details(report: &StatusReport, volume: &VolumeEntry, zone: &TimeZone) 
     if volume.clients.is_empty() {
         line("client", "none");
     }
-    let io = &volume.io;
+    let io = &volume.io.clients;
     let figures = format!(
         "{} ({})   {} ({})   {}   {}",
         counted_ops(io.reads, "read"),

@@ -118,7 +118,7 @@ fn the_status_is_the_documented_json() {
             "notes": ["quorum is off"],
             "io": {
                 "reads": 3, "read_bytes": 12_288, "writes": 0, "written_bytes": 0,
-                "flushes": 0, "errors": 0,
+                "flushes": 0, "errors": 0, "reads_by_peers": 2, "reads_for_peers": 1,
             },
         }],
     });

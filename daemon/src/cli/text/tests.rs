@@ -1,6 +1,7 @@
 use super::*;
 use crate::api::body::{
     Client, ClientTls, Declared, Generation, Io, Reason, Role, STATUS_SCHEMA, VOLUME_SCHEMA,
+    VolumeIo,
 };
 
 fn replica(node: &str, disk_state: DiskState, link_state: LinkState) -> Replica {
@@ -52,12 +53,15 @@ fn resyncing() -> StatusReport {
             io: Io::default(),
         }],
         notes: vec!["quorum is off: the operator decides who is primary".into()],
-        io: Io {
-            reads: 1_200,
-            read_bytes: 38 << 20,
-            writes: 1,
-            flushes: 1,
-            ..Io::default()
+        io: VolumeIo {
+            clients: Io {
+                reads: 1_200,
+                read_bytes: 38 << 20,
+                writes: 1,
+                flushes: 1,
+                ..Io::default()
+            },
+            ..VolumeIo::default()
         },
     };
     StatusReport {
