@@ -163,6 +163,19 @@ fn delete_needs_no_clients_and_keeps_the_backing() {
 }
 
 #[test]
+fn a_volume_is_served_as_soon_as_it_is_created() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.img");
+    let volumes = vec![volume("v", MIB, Backing::Path(path), &["alpha"])];
+    let alpha = launch("alpha", node("alpha", dir.path(), volumes));
+    for _ in 0..20 {
+        create(&alpha, "v");
+        assert_eq!(status(&alpha, "v").role, Role::Primary);
+        ask(&alpha, "v", Request::Delete { wipe: true }).unwrap();
+    }
+}
+
+#[test]
 fn full_allocation_keeps_its_blocks_on_trim() {
     use std::os::unix::fs::MetadataExt;
     let dir = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use engine_core::units::GRANULE;
 use engine_core::verdict::Policy;
@@ -28,6 +29,8 @@ const REQUESTS_MAX: usize = 1024;
 /// Writes of a primary accepted at once, and their payload: more than one of the largest pieces.
 const PEER_REQUESTS_MAX: usize = 1024;
 const PEER_BYTES_MAX: u64 = 40 << 20;
+/// A volume that is created is waited for so long to be served.
+const SERVICE_WAIT: Duration = Duration::from_secs(5);
 /// Balanced reads: a disk with fewer reads outstanding beyond a peer's is not helped.
 const READ_MARGIN: u32 = 4;
 
@@ -312,6 +315,7 @@ impl Shared {
         match self.replica(spec).create(adopt) {
             Ok(()) => {
                 self.attach(index);
+                self.await_service(index);
                 self.say(Level::Info, "I104", name, "is created");
                 Ok(Done::Ok(format!("{name} is created on {}", self.spec.name)))
             }
@@ -322,6 +326,24 @@ impl Shared {
                 }
                 Err(self.create_refused(spec, &error))
             }
+        }
+    }
+
+    /// Creating ends when negotiation knows of the volume: whoever attaches next is served, or hears
+    /// whom to ask.
+    fn await_service(&self, index: usize) {
+        let (spec, entry) = (&self.spec.volumes[index], &self.entries[index]);
+        let is_served = || match entry.view().service {
+            Service::Primary => true,
+            Service::Secondary { .. } => spec.replicas.len() > 1,
+            Service::Unavailable { .. } => false,
+        };
+        let deadline = Instant::now() + SERVICE_WAIT;
+        while matches!(*entry.place(), Place::Attached(_))
+            && !is_served()
+            && Instant::now() < deadline
+        {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
