@@ -329,18 +329,14 @@ impl Shared {
         }
     }
 
-    /// Creating ends when negotiation knows of the volume: whoever attaches next is served, or hears
-    /// whom to ask.
+    /// Creating a volume that has one replica ends when negotiation knows that it is served. A
+    /// mirrored one waits for an operator's promotion anyway.
     fn await_service(&self, index: usize) {
         let (spec, entry) = (&self.spec.volumes[index], &self.entries[index]);
-        let is_served = || match entry.view().service {
-            Service::Primary => true,
-            Service::Secondary { .. } => spec.replicas.len() > 1,
-            Service::Unavailable { .. } => false,
-        };
         let deadline = Instant::now() + SERVICE_WAIT;
-        while matches!(*entry.place(), Place::Attached(_))
-            && !is_served()
+        while spec.replicas.len() == 1
+            && matches!(*entry.place(), Place::Attached(_))
+            && entry.view().service != Service::Primary
             && Instant::now() < deadline
         {
             thread::sleep(Duration::from_millis(1));
