@@ -39,7 +39,10 @@ fn a_takeover_from_a_disk_that_hangs_becomes_a_restart_and_loses_nothing_acknowl
         assert_eq!(new.ended(), None, "{}", new.log());
         (lab.pollux("solo", &["status"]).exit == 0).then_some(())
     });
-    lab.done("solo", &["promote", "v"]);
+    // The kernel may give back the lock of the old one only now (E203 until then).
+    eventually(Duration::from_secs(20), "the volume is attached", || {
+        (lab.pollux("solo", &["promote", "v"]).exit == 0).then_some(())
+    });
     lab.until_serving("solo", "v", Duration::from_secs(20));
     let mut client = attach(&lab.node("solo").uri("v"));
     assert_eq!(read(&mut client, 8192, 8192), Ok(vec![7; 8192]));
