@@ -184,6 +184,40 @@ pub struct Stamp {
     pub shipped: Seq,
 }
 
+/// One attribute of the volume, alone or as a part of the whole table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAttr {
+    /// Number of the message; dense per session, together with [`MarkPage`].
+    pub number: u64,
+    /// Term of the sender.
+    pub term: Term,
+    /// A whole table begins.
+    pub is_first: bool,
+    /// A whole table ends; neither first nor part of one, it is a change of one attribute.
+    pub is_last: bool,
+    /// Which; empty where the table is.
+    pub key: String,
+    /// Its value, at most 64 KiB; empty: there is none.
+    pub value: Vec<u8>,
+}
+
+/// Bits of one page of a mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkPage {
+    /// As in [`SetAttr`].
+    pub number: u64,
+    /// Term of the sender.
+    pub term: Term,
+    /// Identity of the mark.
+    pub mark: u128,
+    /// Which page.
+    pub page: u32,
+    /// Granules per bit.
+    pub grain: u32,
+    /// Its words; zeros follow.
+    pub words: Vec<u64>,
+}
+
 /// One message between two replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -276,20 +310,7 @@ pub enum Message {
         stamp: Stamp,
     },
     /// Who reigns, or is about to, to a replica: this attribute of the volume has this value.
-    SetAttr {
-        /// Number of the message; dense per session, together with `MarkPage`.
-        number: u64,
-        /// Term of the sender.
-        term: Term,
-        /// A whole table begins.
-        is_first: bool,
-        /// A whole table ends; neither first nor part of one, it is a change of one attribute.
-        is_last: bool,
-        /// Which; empty where the table is.
-        key: String,
-        /// Its value, at most 64 KiB; empty: there is none.
-        value: Vec<u8>,
-    },
+    SetAttr(SetAttr),
     /// Everything up to this number is durable here.
     SetAttrAck {
         /// Newest of them.
@@ -298,20 +319,7 @@ pub enum Message {
         status: Status,
     },
     /// Source to target: bits of one page of a mark.
-    MarkPage {
-        /// As in `SetAttr`.
-        number: u64,
-        /// Term of the sender.
-        term: Term,
-        /// Identity of the mark.
-        mark: u128,
-        /// Which page.
-        page: u32,
-        /// Granules per bit.
-        grain: u32,
-        /// Its words; zeros follow.
-        words: Vec<u64>,
-    },
+    MarkPage(MarkPage),
     /// Source to target: I will serve your requests for what you lack.
     ResyncOffer {
         /// Granules dirty now.

@@ -12,7 +12,7 @@
 
 use crate::action::Action;
 use crate::agree::FEATURE_ATTRIBUTES;
-use crate::message::{Message, Refusal, Status};
+use crate::message::{Message, Refusal, SetAttr, Status};
 use crate::meta::{
     self, Attributes, LoadedAttributes, PageWriter, TablePage, encode_attributes, encode_directory,
     encode_table_pages,
@@ -215,47 +215,34 @@ impl Volume {
     ) {
         let number = self.peers.get_mut(node).told.number(self.now);
         let key = key.to_owned();
-        self.say(
-            node,
-            Message::SetAttr {
-                number,
-                term,
-                is_first,
-                is_last,
-                key,
-                value,
-            },
-        );
-    }
-
-    /// Who reigns, or is about to, says an attribute.
-    pub(super) fn attribute_told(&mut self, node: NodeIdx, message: Message) {
-        let Message::SetAttr {
+        let set = SetAttr {
             number,
             term,
             is_first,
             is_last,
             key,
             value,
-        } = message
-        else {
-            unreachable!("only attributes are told so");
         };
-        if !self.hears(node, number, term) {
+        self.say(node, Message::SetAttr(set));
+    }
+
+    /// Who reigns, or is about to, says an attribute.
+    pub(super) fn attribute_told(&mut self, node: NodeIdx, set: SetAttr) {
+        if !self.hears(node, set.number, set.term) {
             return;
         }
         let partial = self.peers.get_mut(node).told.partial.take();
-        let (mut table, is_change) = match (is_first, partial) {
+        let (mut table, is_change) = match (set.is_first, partial) {
             (true, _) => (Attributes::new(), false),
             (false, Some(table)) => (table, false),
-            (false, None) if is_last => (self.attributes.table.clone(), true),
+            (false, None) if set.is_last => (self.attributes.table.clone(), true),
             (false, None) => return self.breach(node),
         };
-        put(&mut table, &key, value);
+        put(&mut table, &set.key, set.value);
         if encode_attributes(&table).is_none() {
             return self.breach(node);
         }
-        if !is_last {
+        if !set.is_last {
             self.peers.get_mut(node).told.partial = Some(table);
             return;
         }

@@ -247,8 +247,8 @@ impl Volume {
             Message::RecordAck { term, step } => self.record_acked(node, term, step),
             Message::Adopt { volume_id } => self.adopt(node, volume_id),
             Message::AdoptAck => self.drop_link(node),
-            message @ Message::SetAttr { .. } => self.attribute_told(node, message),
-            message @ Message::MarkPage { .. } => self.mark_page_told(node, message),
+            Message::SetAttr(set) => self.attribute_told(node, set),
+            Message::MarkPage(page) => self.mark_page_told(node, &page),
             Message::SetAttrAck { number, status } => self.attribute_acked(node, number, status),
             Message::ResyncOffer { dirty, by_checksum } => {
                 self.resync_offer(node, dirty, by_checksum);

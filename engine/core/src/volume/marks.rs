@@ -14,7 +14,7 @@ use crate::action::{Action, Answer, CommandError};
 use crate::bitmap::Bitmap;
 use crate::event::CommandId;
 use crate::marks::{MARKS_KEY, MARKS_MAX, MarkEntry, MarkName, decode_marks, encode_marks};
-use crate::message::Message;
+use crate::message::{MarkPage, Message};
 use crate::meta::{Attributes, Loaded, MarkRegion, PageWriter, encode_mark_page};
 use crate::session::Session;
 use crate::units::{Extent, NodeIdx, Term};
@@ -585,50 +585,38 @@ impl Volume {
                 .iter()
                 .rposition(|w| *w != 0)
                 .map_or(0, |last| last + 1);
-            let (id, grain) = (mark.entry.id, mark.bits.grain() as u32);
             let words = words[..len].to_vec();
+            let (mark, grain) = (mark.entry.id, mark.bits.grain() as u32);
             let peer = self.peers.get_mut(node);
             peer.mark_pages = Some((slot, page + 1));
             let number = peer.told.number(self.now);
-            self.say(
-                node,
-                Message::MarkPage {
-                    number,
-                    term,
-                    mark: id,
-                    page: page as u32,
-                    grain,
-                    words,
-                },
-            );
+            let told = MarkPage {
+                number,
+                term,
+                mark,
+                page: page as u32,
+                grain,
+                words,
+            };
+            self.say(node, Message::MarkPage(told));
         }
     }
 
     /// A source tells bits of a mark.
-    pub(super) fn mark_page_told(&mut self, node: NodeIdx, message: Message) {
-        let Message::MarkPage {
-            number,
-            term,
-            mark: id,
-            page,
-            grain,
-            words,
-        } = message
-        else {
-            unreachable!("only pages are told so");
-        };
-        if !self.hears(node, number, term) {
+    pub(super) fn mark_page_told(&mut self, node: NodeIdx, told: &MarkPage) {
+        if !self.hears(node, told.number, told.term) {
             return;
         }
         self.ops.attention = true;
-        let found = self.marks.marks.iter_mut().find(|m| m.entry.id == id);
+        let marks = &mut self.marks.marks;
+        let found = marks.iter_mut().find(|m| m.entry.id == told.mark);
         // Deleted meanwhile, or all of it counts anyway.
         let Some(mark) = found.filter(|m| !m.entry.is_whole) else {
             return;
         };
-        let (slot, page) = (mark.entry.slot, page as usize);
-        let is_sound = u64::from(grain) == mark.bits.grain() && mark.bits.unite_page(page, &words);
-        if !is_sound {
+        let (slot, page) = (mark.entry.slot, told.page as usize);
+        let is_same_grain = u64::from(told.grain) == mark.bits.grain();
+        if !is_same_grain || !mark.bits.unite_page(page, &told.words) {
             return self.breach(node);
         }
         if !self.marks.told.contains(&(slot, page)) {

@@ -9,35 +9,27 @@
 //! ```
 
 use crate::bitmap::WORDS_PER_PAGE;
-use crate::message::Message;
+use crate::message::{MarkPage, SetAttr};
 use crate::meta::ATTRIBUTE_VALUE_MAX;
-use crate::units::Term;
 use crate::wire::bytes::{Reader, Writer};
 use crate::wire::error::{BadField, WireError};
 
-pub(super) fn put_set(
-    number: u64,
-    term: Term,
-    (is_first, is_last): (bool, bool),
-    key: &str,
-    value: &[u8],
-    w: &mut Writer,
-) {
-    let len = value.len();
+pub(super) fn put_set(set: &SetAttr, w: &mut Writer) {
+    let len = set.value.len();
     assert!(len <= ATTRIBUTE_VALUE_MAX, "{len} bytes are one value");
-    w.u64(number);
-    w.u64(term.0);
-    w.flag(is_first);
-    w.flag(is_last);
-    w.text_len(key);
+    w.u64(set.number);
+    w.u64(set.term.0);
+    w.flag(set.is_first);
+    w.flag(set.is_last);
+    w.text_len(&set.key);
     w.zeros::<1>();
     w.u32(len as u32);
     w.lists();
-    w.bytes(key.as_bytes());
-    w.bytes(value);
+    w.bytes(set.key.as_bytes());
+    w.bytes(&set.value);
 }
 
-pub(super) fn take_set(fields: &mut Reader, lists: &mut Reader) -> Result<Message, WireError> {
+pub(super) fn take_set(fields: &mut Reader, lists: &mut Reader) -> Result<SetAttr, WireError> {
     let (number, term, is_first) = (fields.counter()?, fields.term()?, fields.flag()?);
     let (is_last, key_len) = (fields.flag()?, fields.u8()?);
     fields.skip::<1>()?;
@@ -47,7 +39,7 @@ pub(super) fn take_set(fields: &mut Reader, lists: &mut Reader) -> Result<Messag
     }
     let key = lists.text(key_len)?;
     let value = lists.bytes(len)?.to_vec();
-    Ok(Message::SetAttr {
+    Ok(SetAttr {
         number,
         term,
         is_first,
@@ -57,34 +49,26 @@ pub(super) fn take_set(fields: &mut Reader, lists: &mut Reader) -> Result<Messag
     })
 }
 
-pub(super) fn put_page(
-    number: u64,
-    term: Term,
-    mark: u128,
-    page: u32,
-    grain: u32,
-    words: &[u64],
-    w: &mut Writer,
-) {
-    let len = words.len();
+pub(super) fn put_page(page: &MarkPage, w: &mut Writer) {
+    let len = page.words.len();
     assert!(len <= WORDS_PER_PAGE, "{len} words are one page");
-    w.u64(number);
-    w.u64(term.0);
-    w.u128(mark);
-    w.u32(page);
-    w.u32(grain);
+    w.u64(page.number);
+    w.u64(page.term.0);
+    w.u128(page.mark);
+    w.u32(page.page);
+    w.u32(page.grain);
     w.u32(len as u32);
     w.zeros::<4>();
     w.lists();
-    w.u64s(words);
+    w.u64s(&page.words);
 }
 
-pub(super) fn take_page(fields: &mut Reader, lists: &mut Reader) -> Result<Message, WireError> {
+pub(super) fn take_page(fields: &mut Reader, lists: &mut Reader) -> Result<MarkPage, WireError> {
     let (number, term, mark) = (fields.counter()?, fields.term()?, fields.u128()?);
     let (page, grain, len) = (fields.u32()?, fields.u32()?, fields.u32()?);
     fields.skip::<4>()?;
     let words = lists.u64s(len, WORDS_PER_PAGE as u64)?;
-    Ok(Message::MarkPage {
+    Ok(MarkPage {
         number,
         term,
         mark,

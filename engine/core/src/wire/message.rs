@@ -39,23 +39,9 @@ pub(super) fn put(message: &Message, w: &mut Writer) {
         } => data::put_flush(*round, *epoch, *writes, w),
         Message::FlushAck { round, status } => data::put_answer(*round, *status, w),
         Message::Progress { stamp } => data::put_stamp(stamp, w),
-        Message::SetAttr {
-            number,
-            term,
-            is_first,
-            is_last,
-            key,
-            value,
-        } => attribute::put_set(*number, *term, (*is_first, *is_last), key, value, w),
+        Message::SetAttr(set) => attribute::put_set(set, w),
         Message::SetAttrAck { number, status } => data::put_answer(*number, *status, w),
-        Message::MarkPage {
-            number,
-            term,
-            mark,
-            page,
-            grain,
-            words,
-        } => attribute::put_page(*number, *term, *mark, *page, *grain, words, w),
+        Message::MarkPage(page) => attribute::put_page(page, w),
         Message::ResyncOffer { dirty, by_checksum } => resync::put_offer(*dirty, *by_checksum, w),
         Message::MapRequest { from } => w.u64(*from),
         Message::ResyncRequest { id, extent, sums } => resync::put_request(*id, *extent, sums, w),
@@ -107,12 +93,12 @@ pub(super) fn take(kind: Kind, body: &mut Body) -> Result<Message, WireError> {
         Kind::Progress => Message::Progress {
             stamp: data::take_stamp(fields)?,
         },
-        Kind::SetAttr => attribute::take_set(fields, lists)?,
+        Kind::SetAttr => Message::SetAttr(attribute::take_set(fields, lists)?),
         Kind::SetAttrAck => {
             let (number, status) = data::take_answer(fields)?;
             Message::SetAttrAck { number, status }
         }
-        Kind::MarkPage => attribute::take_page(fields, lists)?,
+        Kind::MarkPage => Message::MarkPage(attribute::take_page(fields, lists)?),
         Kind::ResyncOffer => resync::take_offer(fields)?,
         Kind::MapRequest => Message::MapRequest {
             from: fields.counter()?,
@@ -184,9 +170,9 @@ pub(super) fn kind_of(message: &Message) -> Kind {
         Message::Flush { .. } => Kind::Flush,
         Message::FlushAck { .. } => Kind::FlushAck,
         Message::Progress { .. } => Kind::Progress,
-        Message::SetAttr { .. } => Kind::SetAttr,
+        Message::SetAttr(_) => Kind::SetAttr,
         Message::SetAttrAck { .. } => Kind::SetAttrAck,
-        Message::MarkPage { .. } => Kind::MarkPage,
+        Message::MarkPage(_) => Kind::MarkPage,
         Message::ResyncOffer { .. } => Kind::ResyncOffer,
         Message::MapRequest { .. } => Kind::MapRequest,
         Message::Map { .. } => Kind::Map,

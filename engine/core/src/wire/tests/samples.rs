@@ -139,26 +139,26 @@ pub(super) fn one_of_each() -> Vec<(Message, u32)> {
         (Message::FlushAck { round: 1, status }, 0),
         (Message::Progress { stamp: stamp() }, 0),
         (
-            Message::SetAttr {
+            Message::SetAttr(SetAttr {
                 number: 3,
                 term: Term(0x201),
                 is_first: true,
                 is_last: false,
                 key: "marks".into(),
                 value: vec![7, 8, 9],
-            },
+            }),
             0,
         ),
         (Message::SetAttrAck { number: 3, status }, 0),
         (
-            Message::MarkPage {
+            Message::MarkPage(MarkPage {
                 number: 4,
                 term: Term(0x201),
                 mark: 0xccdd,
                 page: 5,
                 grain: 1,
                 words: vec![0, 6],
-            },
+            }),
             0,
         ),
         (
@@ -438,14 +438,14 @@ pub(super) fn messages() -> impl Strategy<Value = (Message, u32)> {
             prop::collection::vec(any::<u8>(), 0..=300)
         )
             .prop_map(|(number, term, (is_first, is_last), key, value)| {
-                Message::SetAttr {
+                Message::SetAttr(SetAttr {
                     number,
                     term,
                     is_first,
                     is_last,
                     key,
                     value,
-                }
+                })
             }),
         (numbers(), statuses()).prop_map(|(number, status)| Message::SetAttrAck { number, status }),
         (
@@ -455,14 +455,14 @@ pub(super) fn messages() -> impl Strategy<Value = (Message, u32)> {
             prop::collection::vec(any::<u64>(), 0..=504)
         )
             .prop_map(|(number, term, (mark, page, grain), words)| {
-                Message::MarkPage {
+                Message::MarkPage(MarkPage {
                     number,
                     term,
                     mark,
                     page,
                     grain,
                     words,
-                }
+                })
             }),
     ];
     (
