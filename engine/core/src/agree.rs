@@ -139,7 +139,7 @@ fn data(me: NodeIdx, mine: &Hello, peer: NodeIdx, theirs: &Hello) -> Result<Plan
 /// the replica the record speaks of.
 fn is_half_joined(target: &Hello, target_node: NodeIdx, member: &Hello, node: NodeIdx) -> bool {
     let is_newest = |record: &Record| target.record.is_none_or(|r| record.is_newer_than(&r));
-    matches!(target.disk, Disk::Inconsistent | Disk::Outdated)
+    target.disk.awaits_sync()
         && target.is_whole
         && member.disk == Disk::UpToDate
         && !member.is_whole

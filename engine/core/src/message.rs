@@ -33,6 +33,13 @@ pub enum Disk {
     Failed,
 }
 
+impl Disk {
+    /// Has an identity, but is no whole copy of the newest history until a sync made it one.
+    pub fn awaits_sync(self) -> bool {
+        matches!(self, Disk::Inconsistent | Disk::Outdated)
+    }
+}
+
 /// One run of the process that holds a copy. What was remembered of an earlier run and does not
 /// fit shows that metadata and data were put back to an older state (F21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

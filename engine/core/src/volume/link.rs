@@ -380,11 +380,10 @@ impl Volume {
         let is_behind = judge(&mine.chain, &theirs.chain) == Verdict::Behind;
         let (record, chain) = (theirs.record, theirs.chain.clone());
         let (incarnation, is_primary, disk) = (theirs.incarnation, theirs.is_primary, theirs.disk);
-        let is_no_copy_yet = |disk| matches!(disk, Disk::Inconsistent | Disk::Outdated);
-        let is_half_joined = plan == Plan::Equal && is_no_copy_yet(mine.disk);
+        let is_half_joined = plan == Plan::Equal && mine.disk.awaits_sync();
         let disk = match plan {
             // If it was not before: it hears that it is a member.
-            Plan::Equal if is_no_copy_yet(disk) => Disk::UpToDate,
+            Plan::Equal if disk.awaits_sync() => Disk::UpToDate,
             _ => disk,
         };
         let is_newer = match (record, self.record()) {
