@@ -240,10 +240,7 @@ impl Bitmap {
     /// nothing, if a bit lies past the volume's end.
     #[must_use]
     pub fn load_page(&mut self, page: usize, words: &[u64; WORDS_PER_PAGE]) -> bool {
-        let first = page as u64 * BITS_PER_PAGE;
-        let beyond = self.bits.max(first)..(first + BITS_PER_PAGE).max(self.bits);
-        let in_page = |index: usize| index - page * WORDS_PER_PAGE;
-        if masks(beyond).any(|(index, mask)| words[in_page(index)] & mask != 0) {
+        if !self.holds(page, words) {
             return false;
         }
         for (offset, word) in words.iter().enumerate() {
@@ -256,9 +253,8 @@ impl Bitmap {
     /// As [`Bitmap::load_page`], without the bits past the volume's end.
     pub fn load_page_cut(&mut self, page: usize, words: &[u64; WORDS_PER_PAGE]) {
         let mut words = *words;
-        let first = page as u64 * BITS_PER_PAGE;
-        for (index, mask) in masks(self.bits.max(first)..(first + BITS_PER_PAGE).max(self.bits)) {
-            words[index - page * WORDS_PER_PAGE] &= !mask;
+        for (index, mask) in self.masks_past_end(page) {
+            words[index] &= !mask;
         }
         let is_taken = self.load_page(page, &words);
         assert!(is_taken, "bits past the end were cut off");
@@ -268,21 +264,11 @@ impl Bitmap {
     /// page is none or a bit lies past the volume's end.
     #[must_use]
     pub fn unite_page(&mut self, page: usize, words: &[u64]) -> bool {
-        if page >= self.page_count() || words.len() > WORDS_PER_PAGE {
+        let is_page = page < self.page_count() && words.len() <= WORDS_PER_PAGE;
+        if !is_page || !self.holds(page, words) {
             return false;
         }
         let base = page * WORDS_PER_PAGE;
-        let limit = |index: usize| {
-            let first = (base + index) as u64 * WORD_BITS;
-            match self.bits.saturating_sub(first) {
-                0 => 0,
-                left if left < WORD_BITS => !0 >> (WORD_BITS - left),
-                _ => !0,
-            }
-        };
-        if (0..words.len()).any(|index| words[index] & !limit(index) != 0) {
-            return false;
-        }
         for (index, word) in words.iter().enumerate() {
             self.replace(base + index, self.words[base + index] | word);
         }
@@ -293,6 +279,21 @@ impl Bitmap {
     pub fn next_page(&self, from: usize) -> Option<usize> {
         let bit = self.next_set(from as u64 * BITS_PER_PAGE)?;
         Some((bit / BITS_PER_PAGE) as usize)
+    }
+
+    /// Do all bits of `words`, the first of this page, lie inside the volume?
+    fn holds(&self, page: usize, words: &[u64]) -> bool {
+        let is_marked = |(index, mask)| words.get(index).is_some_and(|word: &u64| word & mask != 0);
+        !self.masks_past_end(page).any(is_marked)
+    }
+
+    /// Words of this page, counted from its first, that reach past the volume's end, each with
+    /// the mask of the bits that do.
+    fn masks_past_end(&self, page: usize) -> impl Iterator<Item = (usize, u64)> + use<> {
+        let first = page as u64 * BITS_PER_PAGE;
+        let end = first + BITS_PER_PAGE;
+        let base = page * WORDS_PER_PAGE;
+        masks(self.bits.clamp(first, end)..end).map(move |(index, mask)| (index - base, mask))
     }
 
     fn is_set(&self, bit: u64) -> bool {
