@@ -78,17 +78,8 @@ impl Uring {
 
     /// Hands over what is queued, in the middle of a turn: nothing is collected or waited for.
     pub(super) fn hand_over(&mut self) {
-        self.parts.sq.sync();
-        let to_submit = self.parts.sq.len() as u32;
         self.calls += 1;
-        // SAFETY: no arguments are passed. The SQEs are sound, see `submit`.
-        let entered = unsafe {
-            self.parts
-                .submitter
-                .enter::<libc::sigset_t>(to_submit, 0, 0, None)
-        };
-        self.parts.sq.sync();
-        if let Err(error) = entered {
+        if let Err(error) = self.parts.enter(EnterFlags::empty()) {
             // What was not taken stays in the queue for the end of the turn.
             check(&error);
         }

@@ -6,7 +6,8 @@ use std::ptr::NonNull;
 
 use io_uring::register::Restriction;
 use io_uring::{
-    Builder, CompletionQueue, IoUring, Probe, SubmissionQueue, Submitter, cqueue, opcode, squeue,
+    Builder, CompletionQueue, EnterFlags, IoUring, Probe, SubmissionQueue, Submitter, cqueue,
+    opcode, squeue,
 };
 
 use rustix::process::{Resource, getrlimit};
@@ -101,6 +102,20 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Parts<S
             submitter,
             _ring: owned,
         }
+    }
+
+    /// One system call: hands over what is queued, waits for nothing. What the kernel does not
+    /// take stays in the queue.
+    pub(super) fn enter(&mut self, flags: EnterFlags) -> io::Result<usize> {
+        self.sq.sync();
+        let to_submit = self.sq.len() as u32;
+        // SAFETY: no arguments are passed. Whoever pushed the SQEs vouched for their memory.
+        let entered = unsafe {
+            self.submitter
+                .enter::<libc::sigset_t>(to_submit, 0, flags.bits(), None)
+        };
+        self.sq.sync();
+        entered
     }
 }
 

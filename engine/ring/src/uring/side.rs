@@ -93,16 +93,7 @@ impl Side {
     /// One system call: hands over what is queued, and polls or runs what completions are due.
     /// True if the kernel is short of memory.
     fn enter(&mut self) -> bool {
-        self.parts.sq.sync();
-        let to_submit = self.parts.sq.len() as u32;
-        let flags = EnterFlags::GETEVENTS.bits();
-        // SAFETY: no arguments are passed. The SQEs are sound, see `submit`.
-        let entered = unsafe {
-            self.parts
-                .submitter
-                .enter::<libc::sigset_t>(to_submit, 0, flags, None)
-        };
-        self.parts.sq.sync();
+        let entered = self.parts.enter(EnterFlags::GETEVENTS);
         entered.is_err_and(|error| super::kernel::check(&error))
     }
 
