@@ -17,6 +17,12 @@ pub(super) enum Target {
     Plain(i32),
 }
 
+/// The registered buffer that holds these bytes, where `fixed_bytes` of the arena are registered.
+pub(super) fn fixed_buffer(pinned: Pinned, len: u32, fixed_bytes: usize) -> Option<u16> {
+    let is_registered = pinned.at + len as usize <= fixed_bytes;
+    is_registered.then_some((pinned.at / FIXED_BUFFER) as u16)
+}
+
 /// Builds an SQE for either kind of file.
 macro_rules! sqe {
     ($target:expr, $fd:ident => $build:expr) => {
@@ -34,12 +40,6 @@ macro_rules! sqe {
 }
 
 impl Uring {
-    /// The registered buffer that holds these bytes.
-    fn fixed_buffer(pinned: Pinned, len: u32, fixed_bytes: usize) -> Option<u16> {
-        let is_registered = pinned.at + len as usize <= fixed_bytes;
-        is_registered.then_some((pinned.at / FIXED_BUFFER) as u16)
-    }
-
     /// What every read and write of this file says.
     fn rw_flags(&self, file: FileId) -> i32 {
         self.files.open(file).map_or(0, File::rw_flags)
@@ -55,7 +55,7 @@ impl Uring {
         fixed_bytes: usize,
     ) -> squeue::Entry {
         let ptr = pinned.ptr;
-        match Uring::fixed_buffer(pinned, len, fixed_bytes) {
+        match fixed_buffer(pinned, len, fixed_bytes) {
             Some(index) => {
                 sqe!(target, fd => opcode::ReadFixed::new(fd, ptr, len, index).offset(at).rw_flags(flags))
             }
@@ -73,7 +73,7 @@ impl Uring {
         fixed_bytes: usize,
     ) -> squeue::Entry {
         let ptr = pinned.ptr;
-        match Uring::fixed_buffer(pinned, len, fixed_bytes) {
+        match fixed_buffer(pinned, len, fixed_bytes) {
             Some(index) => sqe!(target, fd =>
                 opcode::WriteFixed::new(fd, ptr, len, index).offset(at).rw_flags(flags)),
             None => {

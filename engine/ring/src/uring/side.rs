@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use io_uring::types::Fd;
 use io_uring::{EnterFlags, cqueue, opcode, squeue};
 
-use super::prepare::Target;
+use super::prepare::{Target, fixed_buffer};
 use super::setup::{self, Parts};
 use super::{Kind, Uring};
 use crate::access::{Access, Refused};
@@ -111,11 +111,6 @@ impl Side {
         }
     }
 
-    fn fixed_buffer(&self, at: usize, len: u32) -> Option<u16> {
-        let is_registered = at + len as usize <= self.fixed_bytes;
-        is_registered.then_some((at / setup::FIXED_BUFFER) as u16)
-    }
-
     fn command(&self, target: Target, command: Command, fixed: Option<u16>) -> squeue::Entry128 {
         let (op, bytes) = (nvme::URING_CMD_IO, command.encode());
         let entry = match target {
@@ -197,7 +192,8 @@ impl Uring {
                 let len = transfer(of, at, buf.len)?;
                 let (pinned, held) = pin_fill(buf, arena);
                 let command = Command::read(of, pinned.ptr as u64, len, at);
-                let sqe = side.command(target, command, side.fixed_buffer(pinned.at, len));
+                let fixed = fixed_buffer(pinned, len, side.fixed_bytes);
+                let sqe = side.command(target, command, fixed);
                 Ok((sqe, held, Kind::Command { len }))
             }
             Op::WriteAt {
@@ -206,7 +202,8 @@ impl Uring {
                 let len = transfer(of, at, buf.len)?;
                 let (pinned, held) = pin_drain(buf, arena);
                 let command = Command::write(of, pinned.ptr as u64, len, at, durable);
-                let sqe = side.command(target, command, side.fixed_buffer(pinned.at, len));
+                let fixed = fixed_buffer(pinned, len, side.fixed_bytes);
+                let sqe = side.command(target, command, fixed);
                 Ok((sqe, held, Kind::Command { len }))
             }
             Op::DataSync { .. } => Ok((
