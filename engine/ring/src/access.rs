@@ -28,6 +28,18 @@ pub enum Access {
     },
 }
 
+impl Access {
+    /// What a read or write says to be carried so (`RWF_*`); `durable`: a write that completes on
+    /// stable storage.
+    pub(crate) fn rw_flags(self, durable: bool) -> i32 {
+        let way = match self {
+            Access::DontCache => libc::RWF_DONTCACHE,
+            Access::Plain | Access::Polled | Access::Nvme { .. } => 0,
+        };
+        way | if durable { libc::RWF_DSYNC } else { 0 }
+    }
+}
+
 /// Reads the first 4096 bytes of `fd` as `access` would, and waits for them. Errors: why it cannot
 /// be used so on this machine.
 pub fn probe(fd: &OwnedFd, access: Access) -> Result<(), Refused> {

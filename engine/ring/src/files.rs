@@ -27,16 +27,6 @@ pub(crate) struct File {
     pub(crate) closing: Option<u64>,
 }
 
-impl File {
-    /// What every read and write of it says (`RWF_*`).
-    pub(crate) fn rw_flags(&self) -> i32 {
-        match self.access {
-            Access::DontCache => libc::RWF_DONTCACHE,
-            Access::Plain | Access::Polled | Access::Nvme { .. } => 0,
-        }
-    }
-}
-
 impl FileId {
     pub(crate) fn key(self) -> Key {
         Key {
@@ -111,6 +101,12 @@ impl Files {
         self.table
             .get(id.key())
             .filter(|file| file.closing.is_none())
+    }
+
+    /// What a read or write of this open file says (`RWF_*`); `durable` as [`Access::rw_flags`].
+    pub(crate) fn rw_flags(&self, id: FileId, durable: bool) -> i32 {
+        let file = self.open(id).expect("looked up by push");
+        file.access.rw_flags(durable)
     }
 
     pub(crate) fn set_fixed(&mut self, id: FileId, fixed: bool) {

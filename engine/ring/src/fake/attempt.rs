@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::objects::Tried;
 use super::{Fault, Inner, Object};
+use crate::access::Access;
 use crate::flight::{Flight, Held};
 use crate::op::{Addr, BlockingFn, Errno, FallocateMode, ShutdownHow};
 use crate::pool::Plain;
@@ -100,13 +101,13 @@ pub(super) fn real(fd: &OwnedFd, entry: &Entry) -> Result<Outcome, Errno> {
             fd,
             at,
             memory: memory(to),
-            flags: 0,
+            flags: Access::Plain.rw_flags(false),
         },
         Work::Write { from, at, durable } => FileWork::Write {
             fd,
             at,
             memory: memory(from),
-            flags: if durable { libc::RWF_DSYNC } else { 0 },
+            flags: Access::Plain.rw_flags(durable),
         },
         Work::DataSync => FileWork::DataSync { fd },
         Work::Fallocate { mode, at, len } => FileWork::Fallocate {

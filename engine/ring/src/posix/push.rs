@@ -7,7 +7,7 @@ use super::Posix;
 use super::attempt::Step;
 use super::work::{self, FileWork, Memory};
 use crate::arena::{Arena, Pinned};
-use crate::files::{File, Stream};
+use crate::files::Stream;
 use crate::flight::{Flight, Held, pin_drain, pin_fill, pin_vector};
 use crate::op::{Completion, FileId, Op};
 use crate::pool::Job;
@@ -30,10 +30,6 @@ impl Posix {
         };
         let key = self.insert(flight, Step::Outside);
         self.pool.run(key, Job::Plain(work(fd)));
-    }
-
-    fn rw_flags(&self, file: FileId) -> i32 {
-        self.files.open(file).map_or(0, File::rw_flags)
     }
 
     fn push_socket_work(&mut self, token: u64, file: FileId, held: Held, step: Step) {
@@ -66,7 +62,7 @@ impl Posix {
             Op::ReadAt { file, buf, at } => {
                 let (pinned, held) = pin_fill(buf, arena);
                 let memory = memory(pinned, buf.len);
-                let flags = self.rw_flags(file);
+                let flags = self.files.rw_flags(file, false);
                 self.push_file_work(token, file, held, |fd| FileWork::Read {
                     fd,
                     at,
@@ -82,8 +78,7 @@ impl Posix {
             } => {
                 let (pinned, held) = pin_drain(buf, arena);
                 let memory = memory(pinned, buf.len);
-                let durably = if durable { libc::RWF_DSYNC } else { 0 };
-                let flags = durably | self.rw_flags(file);
+                let flags = self.files.rw_flags(file, durable);
                 self.push_file_work(token, file, held, |fd| FileWork::Write {
                     fd,
                     at,

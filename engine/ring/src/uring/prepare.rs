@@ -6,9 +6,9 @@ use io_uring::{opcode, squeue};
 use super::setup::FIXED_BUFFER;
 use super::{Kind, Uring};
 use crate::arena::{Arena, BufSlice, Pinned};
-use crate::files::{File, Stream};
+use crate::files::Stream;
 use crate::flight::{Held, pin_drain, pin_fill, pin_segment, pin_vector};
-use crate::op::{Errno, FileId, Op, Seg};
+use crate::op::{Errno, Op, Seg};
 
 /// A file as an SQE names it.
 #[derive(Clone, Copy)]
@@ -40,11 +40,6 @@ macro_rules! sqe {
 }
 
 impl Uring {
-    /// What every read and write of this file says.
-    fn rw_flags(&self, file: FileId) -> i32 {
-        self.files.open(file).map_or(0, File::rw_flags)
-    }
-
     pub(super) fn read_at(
         &self,
         target: Target,
@@ -134,14 +129,8 @@ impl Uring {
         match *op {
             Op::ReadAt { file, buf, at } => {
                 let (pinned, held) = pin_fill(buf, arena);
-                let sqe = self.read_at(
-                    target,
-                    pinned,
-                    buf.len,
-                    at,
-                    self.rw_flags(file),
-                    self.fixed_bytes,
-                );
+                let flags = self.files.rw_flags(file, false);
+                let sqe = self.read_at(target, pinned, buf.len, at, flags, self.fixed_bytes);
                 Ok((sqe, held, Kind::Plain, Stream::Neither))
             }
             Op::WriteAt {
@@ -151,8 +140,7 @@ impl Uring {
                 durable,
             } => {
                 let (pinned, held) = pin_drain(buf, arena);
-                let durably = if durable { libc::RWF_DSYNC } else { 0 };
-                let flags = durably | self.rw_flags(file);
+                let flags = self.files.rw_flags(file, durable);
                 let sqe = self.write_at(target, pinned, buf.len, at, flags, self.fixed_bytes);
                 Ok((sqe, held, Kind::Plain, Stream::Neither))
             }
