@@ -3,7 +3,7 @@
 use crate::arena::{Access, Arena, BufId, BufSlice, Pinned};
 use crate::files::{Loans, Stream};
 use crate::nvme::Range;
-use crate::op::{RegionId, Seg};
+use crate::op::{FileId, RegionId, Seg};
 use crate::scratch::{Scratch, Scratches};
 use crate::slab::Key;
 
@@ -15,13 +15,23 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    /// An operation that holds nothing.
-    pub(crate) fn bare(token: u64, file: Option<Key>) -> Flight {
+    /// An operation that no file waits for and that holds nothing.
+    pub(crate) fn bare(token: u64) -> Flight {
         Flight {
             token,
-            file,
+            file: None,
             stream: Stream::Neither,
             held: Held::Nothing,
+        }
+    }
+
+    /// An operation on a file, neither a receive nor a send.
+    pub(crate) fn on(file: FileId, token: u64, held: Held) -> Flight {
+        Flight {
+            token,
+            file: Some(file.key()),
+            stream: Stream::Neither,
+            held,
         }
     }
 }

@@ -379,7 +379,7 @@ impl Posix {
     }
 
     fn close(&mut self, token: u64, file: FileId) {
-        let key = self.insert(Flight::bare(token, None), Step::Outside);
+        let key = self.insert(Flight::bare(token), Step::Outside);
         if self.files.close(file, key.to_u64()) {
             self.finish_close(file.key());
         } else {

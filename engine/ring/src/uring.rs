@@ -397,14 +397,8 @@ impl Uring {
             Err(errno) => self.fail(token, errno),
             Ok((sqe, held, kind)) => {
                 self.files.begin(file, Stream::Neither);
-                let flight = Flight {
-                    token,
-                    file: Some(file.key()),
-                    stream: Stream::Neither,
-                    held,
-                };
                 let key = self.entries.insert(Entry {
-                    flight,
+                    flight: Flight::on(file, token, held),
                     kind,
                     queued: false,
                 });
@@ -440,7 +434,7 @@ impl Uring {
     }
 
     fn close(&mut self, token: u64, file: FileId) {
-        let flight = Flight::bare(token, None);
+        let flight = Flight::bare(token);
         let key = self.entries.insert(Entry {
             flight,
             kind: Kind::Outside,
@@ -508,7 +502,7 @@ impl Ring for Uring {
         match op {
             Op::Close { file } => return self.close(token, file),
             Op::Blocking(run) => {
-                let flight = Flight::bare(token, None);
+                let flight = Flight::bare(token);
                 let key = self.entries.insert(Entry {
                     flight,
                     kind: Kind::Outside,

@@ -180,7 +180,7 @@ impl FakeRing {
     }
 
     fn close(&mut self, token: u64, id: FileId) {
-        let (work, flight) = (Work::Close, Flight::bare(token, None));
+        let (work, flight) = (Work::Close, Flight::bare(token));
         let close = self.entries.insert(Entry {
             flight,
             work,

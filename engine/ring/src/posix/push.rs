@@ -22,13 +22,7 @@ impl Posix {
     ) {
         let fd = self.files.fd(file).expect("looked up by push").as_raw_fd();
         self.files.begin(file, Stream::Neither);
-        let flight = Flight {
-            token,
-            file: Some(file.key()),
-            stream: Stream::Neither,
-            held,
-        };
-        let key = self.insert(flight, Step::Outside);
+        let key = self.insert(Flight::on(file, token, held), Step::Outside);
         self.pool.run(key, Job::Plain(work(fd)));
     }
 
@@ -136,7 +130,7 @@ impl Posix {
                 self.push_socket_work(token, file, Held::Nothing, Step::PollIn);
             }
             Op::Timeout { at } => {
-                let key = self.insert(Flight::bare(token, None), Step::Outside);
+                let key = self.insert(Flight::bare(token), Step::Outside);
                 self.timers.push(Reverse((at, key)));
             }
             Op::Shutdown { file, how } => {
@@ -151,7 +145,7 @@ impl Posix {
             }
             Op::Close { file } => self.close(token, file),
             Op::Blocking(run) => {
-                let key = self.insert(Flight::bare(token, None), Step::Outside);
+                let key = self.insert(Flight::bare(token), Step::Outside);
                 self.pool.run(key, Job::Run(run));
             }
         }
