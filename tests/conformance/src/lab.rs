@@ -90,6 +90,15 @@ impl Lab {
         lab
     }
 
+    /// TOML for a node's TLS, with the certificates that `pollux tls init` makes in the lab's folder
+    /// `tls`. It ends inside of its table: more keys may follow.
+    pub fn tls_table(node: &str) -> String {
+        format!(
+            "[node.{node}.nbd_tls]\ncert = \"../tls/server-cert.pem\"\n\
+             key = \"../tls/server-key.pem\"\nclient_ca = \"../tls/ca-cert.pem\"\n"
+        )
+    }
+
     /// Writes the configuration anew: another cluster name, other volumes.
     pub fn write_config(&self, cluster: &str, volumes: &str) {
         let text = self.config_text(cluster, volumes);
@@ -190,6 +199,25 @@ impl Lab {
     /// Starts a command of the test's own for a node, and does not wait for anything.
     pub fn spawn(&self, node: &str, command: Command) -> Daemon {
         Daemon::spawn(node, command, &self.log(node))
+    }
+
+    /// A node's next process takes over from `old` (`serve --takeover`), which ends meanwhile.
+    /// Panics: `old` does not end in order within `limit`, or the next one ends or does not answer.
+    pub fn take_over(&self, mut old: Daemon, limit: Duration) -> Daemon {
+        let node = old.node.clone();
+        let mut new = self.spawn(&node, self.command(&node, &["serve", "--takeover"]));
+        let status = eventually(limit, "the old process ends", || {
+            let failed = new.ended();
+            assert!(
+                failed.is_none(),
+                "the new process ended: {failed:?}\n{}",
+                new.log()
+            );
+            old.ended()
+        });
+        assert_eq!(status.code(), Some(0), "{}", old.log());
+        self.done(&node, &["status"]);
+        new
     }
 
     /// What `status --json` says. Panics: no daemon answers, or not with JSON.

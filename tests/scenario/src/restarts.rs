@@ -64,15 +64,10 @@ pub fn run(rounds: u32) -> Tally {
                 [volume.tls]\nsize = \"32MiB\"\nbacking = \"tls.img\"\nreplicas = [\"alpha\"]\n\
                 nbd = [{ name = \"tls\" }]\n";
     let volumes = Pair::volume_text(MEBIBYTES) + solo;
-    let lab = Lab::new(&NODES, &volumes);
+    let lab = Lab::new(&NODES, &(Lab::tls_table("alpha") + &volumes));
     let folder = lab.path("tls");
     let words = folder.display().to_string();
     lab.done("alpha", &["tls", "init", &words]);
-    let node = format!(
-        "[node.alpha.nbd_tls]\ncert = \"{words}/server-cert.pem\"\n\
-         key = \"{words}/server-key.pem\"\nclient_ca = \"{words}/ca-cert.pem\"\n"
-    );
-    lab.write_config("lab", &(node + &volumes));
     let daemons = NODES.map(|node| Some(lab.serve(node)));
     let mut run = Run {
         pair: Pair { daemons, lab },
@@ -163,22 +158,8 @@ pub fn run(rounds: u32) -> Tally {
 
 /// A node's next process takes it over. Panics: one of them does not end or serve as it should.
 pub(crate) fn take_over(pair: &mut Pair, index: usize) {
-    let node = NODES[index];
-    let command = pair.lab.command(node, &["serve", "--takeover"]);
-    let mut new = pair.lab.spawn(node, command);
-    let mut old = pair.daemons[index].take().expect("both nodes run");
-    let status = eventually(TAKEOVER_MAX, "the old process ends", || {
-        let failed = new.ended();
-        assert!(
-            failed.is_none(),
-            "the new process ended: {failed:?}\n{}",
-            new.log()
-        );
-        old.ended()
-    });
-    assert_eq!(status.code(), Some(0), "{}", old.log());
-    pair.daemons[index] = Some(new);
-    pair.lab.done(node, &["status"]);
+    let old = pair.daemons[index].take().expect("both nodes run");
+    pair.daemons[index] = Some(pair.lab.take_over(old, TAKEOVER_MAX));
 }
 
 impl Run {

@@ -75,13 +75,8 @@ impl Bench {
         let certificates = lab.path("tls");
         let words = ["tls", "init", &certificates.display().to_string()];
         let certificates = (lab.pollux("solo", &words).exit == 0).then_some(certificates);
-        if let Some(folder) = &certificates {
-            let folder = folder.display();
-            let tls = format!(
-                "[node.solo.nbd_tls]\ncert = \"{folder}/server-cert.pem\"\n\
-                 key = \"{folder}/server-key.pem\"\nclient_ca = \"{folder}/ca-cert.pem\"\n"
-            );
-            lab.write_config("lab", &format!("{tls}{volume}"));
+        if certificates.is_some() {
+            lab.write_config("lab", &(Lab::tls_table("solo") + &volume));
         }
         let daemon = lab.serve("solo");
         lab.done("solo", &["volume", "create", "v"]);

@@ -16,28 +16,33 @@ const QEMU_IO: (&str, &str) = ("qemu-io", "qemu-utils");
 const NBDKIT: (&str, &str) = ("nbdkit", "nbdkit");
 
 /// A node that serves nobody without TLS, and the folders of its authority's clients.
-struct Bed {
-    daemon: Daemon,
-    lab: Lab,
+pub struct Bed {
+    /// Ends before the lab's folder goes.
+    pub daemon: Daemon,
+    pub lab: Lab,
 }
 
 impl Bed {
     fn new() -> Bed {
-        let lab = Lab::new(
-            &["solo"],
-            "[node.solo.nbd_tls]\ncert = \"../tls/server-cert.pem\"\n\
-             key = \"../tls/server-key.pem\"\nclient_ca = \"../tls/ca-cert.pem\"\n\
-             require = true\n\
-             [volume.mem]\nsize = \"48MiB\"\nbacking = \"memory\"\nreplicas = [\"solo\"]\n\
-             nbd = [{ name = \"mem\" }, { name = \"one\", allow_subjects = [\"CN=hyper1\"] }]\n",
+        Bed::on("memory")
+    }
+
+    /// With a volume and export `v` in memory or in a file.
+    pub fn on(backing: &str) -> Bed {
+        let text = format!(
+            "{}require = true\n\
+             [volume.v]\nsize = \"48MiB\"\nbacking = \"{backing}\"\nreplicas = [\"solo\"]\n\
+             nbd = [{{ name = \"v\" }}, {{ name = \"one\", allow_subjects = [\"CN=hyper1\"] }}]\n",
+            Lab::tls_table("solo")
         );
+        let lab = Lab::new(&["solo"], &text);
         for (folder, name) in [("tls", "hyper1"), ("tls", "hyper2"), ("other", "hyper1")] {
             let folder = lab.path(folder);
             lab.done("solo", &["tls", "init", word(&folder), "--client", name]);
         }
         let daemon = lab.serve("solo");
-        lab.done("solo", &["volume", "create", "mem"]);
-        lab.until_serving("solo", "mem", Duration::from_secs(10));
+        lab.done("solo", &["volume", "create", "v"]);
+        lab.until_serving("solo", "v", Duration::from_secs(10));
         Bed { daemon, lab }
     }
 
@@ -47,7 +52,7 @@ impl Bed {
     }
 
     /// What libnbd calls the export over TCP and over the Unix socket.
-    fn uris(&self, export: &str, folder: &str) -> [String; 2] {
+    pub fn uris(&self, export: &str, folder: &str) -> [String; 2] {
         let node = self.lab.node("solo");
         let folder = self.folder(folder);
         let folder = word(&folder);
@@ -110,7 +115,7 @@ fn libnbd_copies_over_four_connections_under_tls() {
         return;
     };
     let sum = conformance::image::sha256(&image);
-    for uri in bed.uris("mem", "tls") {
+    for uri in bed.uris("v", "tls") {
         client_ok("nbdcopy", &["--flush", word(&image), &uri]);
         let out = folder.path().join("out.img");
         client_ok("nbdcopy", &[&uri, word(&out)]);
@@ -131,7 +136,7 @@ fn qemu_converts_and_reads_back_under_tls() {
         return;
     }
     let bed = Bed::new();
-    let image = bed.qemu("mem", "tls");
+    let image = bed.qemu("v", "tls");
     let commands = [
         "-c",
         "write -P 0x11 0 64k",
@@ -164,7 +169,7 @@ fn nbdkit_forwards_under_tls() {
     let dir = bed.folder("tls");
     let socket = bed.lab.node("solo").file("nbd.sock");
     let out = bed.lab.path("out.img");
-    let [uri, _] = bed.uris("mem", "tls");
+    let [uri, _] = bed.uris("v", "tls");
     client_ok(
         "nbdcopy",
         &[
@@ -185,7 +190,7 @@ fn nbdkit_forwards_under_tls() {
             "-",
             "nbd",
             &format!("socket={}", word(&socket)),
-            "export=mem",
+            "export=v",
             "tls=require",
             &format!("tls-certificates={}", word(&dir)),
             // Over a Unix socket there is no name to compare with the certificate.
@@ -205,7 +210,7 @@ fn a_client_in_the_clear_is_told_to_use_tls() {
         return;
     }
     let bed = Bed::new();
-    let uri = bed.lab.node("solo").uri("mem");
+    let uri = bed.lab.node("solo").uri("v");
     bed.refused(&uri);
     let ran = client("qemu-img", &["info", &uri]);
     assert_ne!(ran.exit, 0);
@@ -219,11 +224,11 @@ fn a_certificate_of_another_authority_opens_nothing() {
     }
     let bed = Bed::new();
     // It does not trust the server either; told not to care, it is the server that refuses.
-    for uri in bed.uris("mem", "other") {
+    for uri in bed.uris("v", "other") {
         bed.refused(&uri);
         bed.refused(&format!("{uri}&tls-verify-peer=false"));
     }
-    let status = bed.lab.volume("solo", "mem");
+    let status = bed.lab.volume("solo", "v");
     assert_eq!(status["clients"].as_array().map(Vec::len), Some(0));
     let log = std::fs::read_to_string(bed.lab.path("solo.log")).expect("the daemon logs");
     assert!(log.contains("TLS did not come up"), "{log}");

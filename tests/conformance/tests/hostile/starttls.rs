@@ -15,14 +15,9 @@ pub fn with_tls() -> Stage {
         "[volume.v]\nsize = \"{MEBIBYTES}MiB\"\nbacking = \"memory\"\n\
          replicas = [\"solo\"]\nnbd = [{{ name = \"v\" }}]\n"
     );
-    let lab = Lab::new(&["solo"], &volume);
+    let lab = Lab::new(&["solo"], &(Lab::tls_table("solo") + &volume));
     let folder = lab.path("tls").display().to_string();
     lab.done("solo", &["tls", "init", &folder]);
-    let tls = format!(
-        "[node.solo.nbd_tls]\ncert = \"{folder}/server-cert.pem\"\n\
-         key = \"{folder}/server-key.pem\"\nclient_ca = \"{folder}/ca-cert.pem\"\n"
-    );
-    lab.write_config("lab", &format!("{tls}{volume}"));
     let daemon = lab.serve("solo");
     lab.done("solo", &["volume", "create", "v"]);
     lab.until_serving("solo", "v", Duration::from_secs(10));

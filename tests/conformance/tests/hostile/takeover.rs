@@ -15,26 +15,10 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(9);
 
 /// The stage after its node was taken over, and how long the old process took to end.
 fn taken_over(stage: Stage) -> (Stage, Duration) {
-    let Stage {
-        daemon: mut old,
-        lab,
-    } = stage;
+    let Stage { daemon, lab } = stage;
     let began = Instant::now();
-    let command = lab.command("solo", &["serve", "--takeover"]);
-    let mut new = lab.spawn("solo", command);
-    let status = eventually(TAKEOVER_MAX, "the old process ends", || {
-        let failed = new.ended();
-        assert!(
-            failed.is_none(),
-            "the new one ended: {failed:?}\n{}",
-            new.log()
-        );
-        old.ended()
-    });
-    assert_eq!(status.code(), Some(0), "{}", old.log());
-    let took = began.elapsed();
-    lab.done("solo", &["status"]);
-    (Stage { daemon: new, lab }, took)
+    let daemon = lab.take_over(daemon, TAKEOVER_MAX);
+    (Stage { daemon, lab }, began.elapsed())
 }
 
 #[test]
