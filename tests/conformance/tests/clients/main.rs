@@ -11,4 +11,5 @@ mod nbdinfo;
 mod qemu;
 mod resize;
 mod stage;
+mod takeover;
 mod tls;
