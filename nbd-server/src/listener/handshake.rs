@@ -166,8 +166,8 @@ async fn negotiate(
                 Step::Continue { consumed } => at += consumed,
                 Step::StartTls { consumed } if at + consumed < count => at += consumed,
                 Step::StartTls { .. } => {
-                    (wire, tls) = secure(wire, settings.as_ref()).await?;
-                    subject = Some(subject_of(&wire));
+                    let (under_tls, named, told) = secure(wire, settings.as_ref()).await?;
+                    (wire, subject, tls) = (under_tls, Some(named), Some(told));
                     negotiation.secured();
                     break;
                 }
@@ -187,8 +187,12 @@ async fn send(wire: &mut Wire, out: &[u8]) -> io::Result<()> {
     wire.flush().await
 }
 
-/// Brings TLS up.
-async fn secure(wire: Wire, tls: Option<&NbdTls>) -> Result<(Wire, Option<Box<ClientTls>>), Ended> {
+/// Brings TLS up. Whom the client's certificate names, which is nobody without one, and what is told
+/// of its TLS.
+async fn secure(
+    wire: Wire,
+    tls: Option<&NbdTls>,
+) -> Result<(Wire, Subject, Box<ClientTls>), Ended> {
     let (Wire::Plain(stream), Some(tls)) = (wire, tls) else {
         unreachable!("TLS begins once, where it is offered");
     };
@@ -200,23 +204,13 @@ async fn secure(wire: Wire, tls: Option<&NbdTls>) -> Result<(Wire, Option<Box<Cl
         _ => "TLS 1.3",
     };
     let subject = session.peer_certificates().and_then(|chain| chain.first());
-    let subject = subject.map(|der| Subject::of_certificate(der).to_string());
-    Ok((
-        Wire::Tls(Box::new(stream)),
-        Some(Box::new(ClientTls { version, subject })),
-    ))
-}
-
-/// Whom the client's certificate names; nobody without one.
-fn subject_of(wire: &Wire) -> Subject {
-    let Wire::Tls(stream) = wire else {
-        return Subject::default();
-    };
-    let chain = stream.get_ref().1.peer_certificates();
-    chain
-        .and_then(|chain| chain.first())
-        .map(|der| Subject::of_certificate(der))
-        .unwrap_or_default()
+    let subject = subject.map(|der| Subject::of_certificate(der));
+    let told = Box::new(ClientTls {
+        version,
+        subject: subject.as_ref().map(Subject::to_string),
+    });
+    let wire = Wire::Tls(Box::new(stream));
+    Ok((wire, subject.unwrap_or_default(), told))
 }
 
 impl From<io::Error> for Ended {
