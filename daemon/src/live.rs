@@ -9,11 +9,11 @@
 //! before, and then takes it over like `config apply`. Clients that are attached stay.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use engine::control::{Done, NbdExportSpec, NodeSpec, VolumeSpec};
 use engine::front_end::ExportLabel;
-use nbd_proto::{ExportName, NbdUri, Transport};
+use nbd_proto::{ExportName, NbdUri, Transport, UriTls};
 use nbd_server::{Elsewhere, Limits, NbdConfig, NbdExport, NbdServer, NbdTls};
 use tokio::sync::Mutex;
 
@@ -29,7 +29,6 @@ pub struct Live {
     nbd: Arc<NbdServer>,
     /// Where clients find the NBD server.
     transports: Vec<Transport>,
-    tls: RwLock<Option<NbdTls>>,
     /// Locked by whoever changes something: one change at a time.
     started: Mutex<Started>,
 }
@@ -65,15 +64,14 @@ struct Next {
 }
 
 impl Live {
-    /// A node that was started from `loaded`, with `tls`.
-    pub fn new(loaded: &Loaded, node: &Node, tls: Option<NbdTls>, nbd: Arc<NbdServer>) -> Live {
+    /// A node that was started from `loaded`, and its NBD server.
+    pub fn new(loaded: &Loaded, node: &Node, nbd: Arc<NbdServer>) -> Live {
         let transports = node.nbd_transports().into_iter();
         Live {
             path: loaded.path.clone(),
             node: node.name.value.clone(),
             nbd,
             transports: transports.map(|(transport, _)| transport).collect(),
-            tls: RwLock::new(tls),
             started: Mutex::new(Started::with(loaded, node)),
         }
     }
@@ -97,7 +95,7 @@ impl Live {
 
     /// Where clients find the NBD server, and whether they need TLS there now.
     pub fn transports(&self) -> Vec<(Transport, bool)> {
-        let tls = self.tls();
+        let tls = self.nbd.tls();
         let needs_tls = |transport: &Transport| {
             tls.as_ref().is_some_and(|tls| match transport {
                 Transport::Unix { .. } => tls.unix_required,
@@ -106,13 +104,6 @@ impl Live {
         };
         let transports = self.transports.iter();
         transports.map(|at| (at.clone(), needs_tls(at))).collect()
-    }
-
-    fn tls(&self) -> Option<NbdTls> {
-        self.tls
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
     /// Takes over what the file says now. Errors: it cannot be read or has errors, or a
@@ -193,7 +184,7 @@ impl Live {
             .find(|node| node.name.value == self.node)
             .ok_or_else(|| explain::node_left_the_file(&self.path, &self.node))?;
         let (mut restart, verbs) = differences(started, &Started::with(loaded, node));
-        let (tls, is_relaxed) = stricter(self.tls(), tls_of(loaded, node)?);
+        let (tls, is_relaxed) = stricter(self.nbd.tls(), tls_of(loaded, node)?);
         if is_relaxed {
             restart.push(format!("[node.{}.nbd_tls]", self.node));
         }
@@ -216,8 +207,7 @@ impl Live {
         self.nbd
             .set_exports(&next.exports, renamed)
             .map_err(|why| explain::nbd_did_not_start(&why))?;
-        self.nbd.set_tls(next.tls.clone());
-        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = next.tls;
+        self.nbd.set_tls(next.tls);
         Ok(Applied {
             exports: next.exports.len(),
             restart: next.restart,
@@ -273,9 +263,8 @@ fn elsewhere(loaded: &Loaded, node: &Node) -> Vec<Elsewhere> {
             uri: NbdUri {
                 transport: other.nbd_tcp()?,
                 export: default_export.clone(),
-                tls: None,
+                tls: other.nbd_tcp_needs_tls().then(UriTls::default),
             },
-            tls: other.nbd_tcp_needs_tls(),
         })
     };
     let nodes = loaded.config.nodes.iter();

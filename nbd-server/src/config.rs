@@ -34,10 +34,8 @@ pub struct NbdConfig {
 pub struct Elsewhere {
     /// Name of the node.
     pub node: String,
-    /// Its address; the export in it is ignored.
+    /// Its address, under TLS where it asks for that; the export in it is ignored.
     pub uri: NbdUri,
-    /// It asks for TLS there.
-    pub tls: bool,
 }
 
 /// A volume under a name.

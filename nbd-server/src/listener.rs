@@ -237,6 +237,11 @@ impl NbdServer {
         Ok(())
     }
 
+    /// The certificates now, and where TLS is asked for.
+    pub fn tls(&self) -> Option<NbdTls> {
+        self.shared.tls()
+    }
+
     /// Uses other certificates from now on, for clients that begin TLS later.
     pub fn set_tls(&self, tls: Option<NbdTls>) {
         *write(&self.shared.tls) = tls;

@@ -8,7 +8,7 @@ use engine::control::{
     Allocation, Backing, Cache, Completion, NbdExportSpec, Polling, Reads, WritePolicy,
 };
 use jiff::Timestamp;
-use nbd_proto::{ExportName, NbdUri, Transport};
+use nbd_proto::{ExportName, NbdUri, Transport, UriTls};
 use serde::Deserialize;
 
 use super::Shared;
@@ -151,12 +151,9 @@ fn uris(transports: &[(Transport, bool)], export: &NbdExportSpec) -> Vec<String>
         let uri = NbdUri {
             transport: transport.clone(),
             export: name.clone(),
-            tls: None,
+            tls: (*needs_tls || asks_tls).then(UriTls::default),
         };
-        match *needs_tls || asks_tls {
-            true => uri.over_tls().to_string(),
-            false => uri.to_string(),
-        }
+        uri.to_string()
     };
     transports.iter().map(uri).collect()
 }

@@ -301,7 +301,7 @@ impl Daemon<'_> {
         let nbd = NbdServer::start_with(&nbd_config, volumes, log.clone(), nbd);
         let nbd = Arc::new(nbd.map_err(|why| explain::nbd_did_not_start(&why))?);
         let spec = facts.spec.clone();
-        let live = Live::new(self.loaded, self.node, self.tls.clone(), nbd.clone());
+        let live = Live::new(self.loaded, self.node, nbd.clone());
         let shared = Shared::with_live(engine.clone(), facts, live);
         let own_uid = rustix::process::geteuid().as_raw();
         let all = api::router(shared.clone(), Access::All);

@@ -151,10 +151,6 @@ impl Catalogue {
                     export: entry.name.clone(),
                     ..there.uri.clone()
                 };
-                let uri = match there.tls {
-                    true => uri.over_tls().to_string(),
-                    false => uri.to_string(),
-                };
                 format!("{here}; primary: {primary}, {uri}")
             }
             None => format!("{here}; primary: {primary}"),

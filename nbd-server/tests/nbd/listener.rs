@@ -119,7 +119,6 @@ fn a_secondary_lists_its_exports_and_says_where_to_go() {
     config.elsewhere = vec![Elsewhere {
         node: "alpha".to_owned(),
         uri: "nbd://10.0.0.1:10810".parse().unwrap(),
-        tls: false,
     }];
     let volumes = Table::of([
         ("vm store", secondary()),

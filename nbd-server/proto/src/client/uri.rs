@@ -17,7 +17,8 @@ pub struct NbdUri {
     pub transport: Transport,
     /// The export; empty for the default one.
     pub export: ExportName,
-    /// Asked for by `nbds` and `nbds+unix`; in the clear if `None`.
+    /// Asked for by `nbds` and `nbds+unix`, as libnbd and qemu understand them; in the clear if
+    /// `None`.
     pub tls: Option<UriTls>,
 }
 
@@ -140,14 +141,6 @@ impl std::str::FromStr for NbdUri {
 }
 
 impl NbdUri {
-    /// The same export under TLS, as libnbd and qemu understand it: `nbds://` or `nbds+unix://`.
-    pub fn over_tls(&self) -> NbdUri {
-        NbdUri {
-            tls: Some(UriTls::default()),
-            ..self.clone()
-        }
-    }
-
     fn print_transport(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls.is_some() { "nbds" } else { "nbd" };
         match &self.transport {
@@ -426,12 +419,18 @@ mod tests {
 
     #[test]
     fn under_tls_only_the_scheme_differs() {
-        let tcp = tcp_uri("::1", 10810, "a b");
-        assert_eq!(tcp.over_tls().to_string(), "nbds://[::1]:10810/a%20b");
-        let unix = unix_uri("/run/x.sock", "a");
+        let tls = Some(UriTls::default());
+        let tcp = NbdUri {
+            tls: tls.clone(),
+            ..tcp_uri("::1", 10810, "a b")
+        };
+        assert_eq!(tcp.to_string(), "nbds://[::1]:10810/a%20b");
+        let unix = NbdUri {
+            tls,
+            ..unix_uri("/run/x.sock", "a")
+        };
         let text = "nbds+unix:///a?socket=/run/x.sock";
-        assert_eq!(unix.over_tls().to_string(), text);
-        assert_eq!(parse(text), Ok(unix.over_tls()));
+        assert_eq!((unix.to_string(), parse(text)), (text.to_owned(), Ok(unix)));
     }
 
     #[test]
