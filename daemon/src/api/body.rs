@@ -5,6 +5,7 @@ use engine::control::{self, VolumeStatus};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Words;
 use crate::explain::Failure;
 
 /// Schema of [`StatusReport`].
@@ -405,16 +406,7 @@ pub struct DeclaredExport {
 }
 
 fn shared() -> String {
-    attach_word(control::Attach::Shared).to_owned()
-}
-
-/// The word of the configuration.
-pub(crate) fn attach_word(attach: control::Attach) -> &'static str {
-    match attach {
-        control::Attach::Shared => "shared",
-        control::Attach::Exclusive => "exclusive",
-        control::Attach::Takeover => "takeover",
-    }
+    control::Attach::Shared.word().to_owned()
 }
 
 /// Answer of `POST /api/v1/config/apply`.

@@ -4,18 +4,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path as UrlPath, Query, State};
-use engine::control::{
-    Allocation, Backing, Cache, Completion, NbdExportSpec, Polling, Reads, WritePolicy,
-};
+use engine::control::{Backing, NbdExportSpec};
 use jiff::Timestamp;
 use nbd_proto::{ExportName, NbdUri, Transport, UriTls};
 use serde::Deserialize;
 
 use super::Shared;
 use super::body::{
-    Declared, DeclaredExport, STATUS_SCHEMA, StatusReport, VOLUME_SCHEMA, VolumeEntry,
-    VolumeReport, attach_word,
+    Declared, DeclaredExport, STATUS_SCHEMA, StatusReport, VOLUME_SCHEMA, VolumeEntry, VolumeReport,
 };
+use crate::config::Words;
 use crate::explain::Failure;
 
 /// `?volume=NAME`.
@@ -78,33 +76,6 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         Some(Backing::Memory) => "memory".to_owned(),
         None => "none".to_owned(),
     };
-    let write_policy = match volume.write_policy {
-        WritePolicy::Written => "written",
-        WritePolicy::Durable => "durable",
-    };
-    let allocation = match volume.allocation {
-        Allocation::Thin => "thin",
-        Allocation::Full => "full",
-    };
-    let cache = match volume.cache {
-        Cache::Direct => "direct",
-        Cache::Buffered => "buffered",
-        Cache::DontCache => "dontcache",
-    };
-    let completion = match volume.completion {
-        Completion::Interrupt => "interrupt",
-        Completion::Poll => "poll",
-        Completion::PollIfPossible => "poll_if_possible",
-    };
-    let polling = match volume.polling {
-        Polling::Balanced => "balanced",
-        Polling::Latency => "latency",
-        Polling::Cpu => "cpu",
-    };
-    let reads = match volume.reads {
-        Reads::Local => "local",
-        Reads::Balanced => "balanced",
-    };
     let (transports, exports) = match shared.live() {
         Some(live) => (live.transports(), live.exports(name)),
         None => (shared.facts.nbd.clone(), volume.nbd.clone()),
@@ -114,12 +85,12 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
     Ok(Declared {
         backing,
         replicas: volume.replicas.clone(),
-        write_policy: write_policy.to_owned(),
-        allocation: allocation.to_owned(),
-        cache: cache.to_owned(),
-        completion: completion.to_owned(),
-        polling: polling.to_owned(),
-        reads: reads.to_owned(),
+        write_policy: volume.write_policy.word().to_owned(),
+        allocation: volume.allocation.word().to_owned(),
+        cache: volume.cache.word().to_owned(),
+        completion: volume.completion.word().to_owned(),
+        polling: volume.polling.word().to_owned(),
+        reads: volume.reads.word().to_owned(),
         min_copies: volume.min_copies,
         nbd: exports.collect(),
     })
@@ -134,7 +105,7 @@ fn declared_export(transports: &[(Transport, bool)], export: &NbdExportSpec) -> 
         allow: export.allow.clone(),
         allow_subjects: export.allow_subjects.clone(),
         needs_tls: export.needs_tls,
-        attach: attach_word(export.attach).to_owned(),
+        attach: export.attach.word().to_owned(),
         default: export.is_default,
         uris: uris(transports, export),
     }

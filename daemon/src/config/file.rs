@@ -11,6 +11,7 @@ use toml::de::DeTable;
 
 use super::endpoint::parse_network;
 use super::section::{Findings, Section};
+use super::words::Words;
 use super::{
     At, Cluster, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Placed, Quorum, Volume,
     check, tls,
@@ -274,34 +275,13 @@ fn volume(
     };
     let weaker = "an acknowledged write could be lost with one node (law R9); use \"written\" or \
                   \"durable\"";
-    let policies = [
-        ("written", WritePolicy::Written),
-        ("durable", WritePolicy::Durable),
-    ];
     let refused = [("received", weaker), ("local", weaker)];
-    let policy = section.word("write_policy", &policies, &refused, out);
-    let allocations = [("thin", Allocation::Thin), ("full", Allocation::Full)];
-    let allocation = section.word("allocation", &allocations, &[], out);
-    let caches = [
-        ("direct", Cache::Direct),
-        ("buffered", Cache::Buffered),
-        ("dontcache", Cache::DontCache),
-    ];
-    let cache = section.word("cache", &caches, &[], out);
-    let completions = [
-        ("interrupt", Completion::Interrupt),
-        ("poll", Completion::Poll),
-        ("poll_if_possible", Completion::PollIfPossible),
-    ];
-    let completion = section.word("completion", &completions, &[], out);
-    let pollings = [
-        ("balanced", Polling::Balanced),
-        ("latency", Polling::Latency),
-        ("cpu", Polling::Cpu),
-    ];
-    let polling = section.word("polling", &pollings, &[], out);
-    let sides = [("local", Reads::Local), ("balanced", Reads::Balanced)];
-    let reads = section.word("reads", &sides, &[], out);
+    let policy = section.word("write_policy", WritePolicy::WORDS, &refused, out);
+    let allocation = section.word("allocation", Allocation::WORDS, &[], out);
+    let cache = section.word("cache", Cache::WORDS, &[], out);
+    let completion = section.word("completion", Completion::WORDS, &[], out);
+    let polling = section.word("polling", Polling::WORDS, &[], out);
+    let reads = section.word("reads", Reads::WORDS, &[], out);
     let exports = section.array("nbd", out);
     let volume = Volume {
         size_bytes: size(&mut section, out),
@@ -411,12 +391,7 @@ fn nbd_export(volume: &At<String>, mut section: Section<'_>, out: &mut Findings)
         .texts("allow", out)
         .map(|texts| texts.value)
         .unwrap_or_default();
-    let attach = [
-        ("shared", Attach::Shared),
-        ("exclusive", Attach::Exclusive),
-        ("takeover", Attach::Takeover),
-    ];
-    let attach = section.word("attach", &attach, &[], out);
+    let attach = section.word("attach", Attach::WORDS, &[], out);
     let needs_tls = [("require", true), ("optional", false)];
     let needs_tls = section.word("tls", &needs_tls, &[], out);
     let export = NbdExport {

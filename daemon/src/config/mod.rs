@@ -20,6 +20,7 @@ mod select;
 mod spec;
 mod tls;
 pub mod units;
+mod words;
 
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub use diagnostic::{Diagnostic, DiagnosticReport, Severity, render};
 pub use endpoint::Endpoint;
 pub use nearest::nearest;
 pub use select::{DEFAULT_PATH, select_node};
+pub(crate) use words::Words;
 
 /// A value and the bytes of the file it came from; 0..0 for a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
