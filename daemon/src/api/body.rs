@@ -634,7 +634,7 @@ pub mod ask {
     }
 
     /// `POST …/exports/add`.
-    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub struct ExportAdd {
         /// Name that clients ask for.

@@ -10,7 +10,7 @@ use super::Shared;
 use super::body::{AppliedReport, Changed, ask};
 use super::problem::Body;
 use super::volume::Answer;
-use crate::config::edit::{self, NewExport};
+use crate::config::edit;
 use crate::config::nearest;
 use crate::exit::Exit;
 use crate::explain::{self, Failure};
@@ -23,15 +23,7 @@ pub(super) async fn add(
     Body(ask): Body<ask::ExportAdd>,
 ) -> Answer {
     let live = open(&shared, &volume)?;
-    let export = NewExport {
-        name: ask.name.clone(),
-        read_only: ask.read_only,
-        description: ask.description,
-        allow: ask.allow,
-        allow_subjects: ask.allow_subjects,
-        attach: ask.attach,
-    };
-    live.edit(|text| edit::add(text, &volume, &export), None)
+    live.edit(|text| edit::add(text, &volume, &ask), None)
         .await?;
     done(&volume, format!("{volume}: export {} is served", ask.name))
 }

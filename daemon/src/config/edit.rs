@@ -1,30 +1,15 @@
-//! Changes of the file's text: an export more, less, or under another name; a larger volume. Everything else in
-//! it, comments too, stays as it was written.
+//! Changes of the file's text: an export more, less, or under another name; a larger volume.
+//! Everything else in it, comments too, stays as it was written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use super::units::exact_size;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
-/// An export to be written down; what is not given is not written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NewExport {
-    /// Its name.
-    pub name: String,
-    /// Refuses writes.
-    pub read_only: bool,
-    /// Text for LIST.
-    pub description: String,
-    /// Networks that may attach.
-    pub allow: Vec<String>,
-    /// Whose certificates may attach.
-    pub allow_subjects: Vec<String>,
-    /// `shared`, `exclusive` or `takeover`.
-    pub attach: Option<String>,
-}
+use super::units::exact_size;
+use crate::api::body::ask::ExportAdd;
 
 /// Why a text cannot be changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,8 +33,9 @@ pub enum EditError {
     Shape(String),
 }
 
-/// `source` with one more export of `volume`, behind those it has.
-pub fn add(source: &str, volume: &str, export: &NewExport) -> Result<String, EditError> {
+/// `source` with one more export of `volume`, behind those it has. What is not asked for is not
+/// written.
+pub fn add(source: &str, volume: &str, export: &ExportAdd) -> Result<String, EditError> {
     change(source, volume, |table| {
         match table.get_mut("nbd") {
             Some(Item::Value(Value::Array(array))) => array.push(inline(export)),
@@ -112,16 +98,7 @@ pub fn rename(source: &str, volume: &str, old: &str, new: &str) -> Result<String
                 .ok_or_else(none)?,
             _ => return Err(none()),
         };
-        match found.get_mut("name") {
-            Some(Item::Value(value)) => {
-                let decor = value.decor().clone();
-                *value = Value::from(new);
-                *value.decor_mut() = decor;
-            }
-            _ => {
-                found.insert("name", toml_edit::value(new));
-            }
-        }
+        set(found, "name", new);
         Ok(())
     })
 }
@@ -129,17 +106,7 @@ pub fn rename(source: &str, volume: &str, old: &str, new: &str) -> Result<String
 /// `source` with another size of `volume`.
 pub fn resize(source: &str, volume: &str, size_bytes: u64) -> Result<String, EditError> {
     change(source, volume, |table| {
-        let size = exact_size(size_bytes);
-        match table.get_mut("size") {
-            Some(Item::Value(value)) => {
-                let decor = value.decor().clone();
-                *value = Value::from(size);
-                *value.decor_mut() = decor;
-            }
-            _ => {
-                table.insert("size", toml_edit::value(size));
-            }
-        }
+        set(table, "size", &exact_size(size_bytes));
         Ok(())
     })
 }
@@ -162,12 +129,26 @@ fn change(
     Ok(document.to_string())
 }
 
+/// Sets a key where it stands, with the space and the comment around its value.
+fn set(table: &mut dyn TableLike, key: &str, text: &str) {
+    match table.get_mut(key) {
+        Some(Item::Value(value)) => {
+            let decor = value.decor().clone();
+            *value = Value::from(text);
+            *value.decor_mut() = decor;
+        }
+        _ => {
+            table.insert(key, toml_edit::value(text));
+        }
+    }
+}
+
 /// An export without a name has its volume's.
 fn name_of<'t>(table: &'t dyn TableLike, volume: &'t str) -> &'t str {
     table.get("name").and_then(Item::as_str).unwrap_or(volume)
 }
 
-fn values(export: &NewExport) -> Vec<(&'static str, Value)> {
+fn values(export: &ExportAdd) -> Vec<(&'static str, Value)> {
     let list = |texts: &[String]| Value::Array(texts.iter().collect::<Array>());
     let mut values = vec![("name", Value::from(&export.name))];
     if export.read_only {
@@ -188,11 +169,11 @@ fn values(export: &NewExport) -> Vec<(&'static str, Value)> {
     values
 }
 
-fn inline(export: &NewExport) -> InlineTable {
+fn inline(export: &ExportAdd) -> InlineTable {
     values(export).into_iter().collect()
 }
 
-fn block(export: &NewExport) -> Table {
+fn block(export: &ExportAdd) -> Table {
     values(export).into_iter().collect()
 }
 
@@ -257,10 +238,10 @@ size = \"1MiB\"
 backing = \"c.img\"
 ";
 
-    fn export(name: &str) -> NewExport {
-        NewExport {
+    fn export(name: &str) -> ExportAdd {
+        ExportAdd {
             name: name.to_owned(),
-            ..NewExport::default()
+            ..ExportAdd::default()
         }
     }
 
@@ -272,7 +253,7 @@ backing = \"c.img\"
             "[{ name = \"one\" }, { name = \"two\" }]",
         );
         assert_eq!(added, expected);
-        let new = NewExport {
+        let new = ExportAdd {
             read_only: true,
             description: "a copy".to_owned(),
             allow: vec!["10.0.0.0/8".to_owned()],
