@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::{Place, block_on, output, volume_path};
-use crate::api::body::{Changed, ask};
+use super::{CHANGE_MAX, Place, change};
+use crate::api::body::ask;
 use crate::exit::Exit;
 use crate::explain::Failure;
 
@@ -30,12 +30,8 @@ impl Demote {
         let ask = ask::Demote {
             disconnect: self.disconnect,
         };
-        let path = volume_path(&self.volume, "demote");
-        let done: Changed = block_on(daemon.post(&path, &ask, Some(super::CHANGE_MAX)))?;
-        output::say(&format!(
-            "{}\nnext: pollux status {}\n",
-            done.text, self.volume
-        ));
-        Ok(Exit::Done)
+        let next = format!("status {}", self.volume);
+        let path = (self.volume.as_str(), "demote");
+        change(&daemon, path, &ask, Some(CHANGE_MAX), &next)
     }
 }

@@ -1,9 +1,10 @@
 //! `pollux export nbd …`.
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
-use super::{CHANGE_MAX, Place, block_on, output, text, volume_path};
-use crate::api::body::{Changed, StatusReport, VolumeReport, ask};
+use super::{CHANGE_MAX, Place, block_on, change, output, text, volume_path};
+use crate::api::body::{StatusReport, VolumeReport, ask};
 use crate::client::Daemon;
 use crate::exit::Exit;
 use crate::explain::Failure;
@@ -153,8 +154,8 @@ impl Export {
         let Export::Nbd(verb) = self;
         let daemon = place.daemon()?;
         match verb {
-            Nbd::List(verb) => return verb.run(&daemon),
-            Nbd::Show(verb) => return verb.run(&daemon),
+            Nbd::List(verb) => verb.run(&daemon),
+            Nbd::Show(verb) => verb.run(&daemon),
             Nbd::Add(verb) => {
                 let ask = ask::ExportAdd {
                     name: verb.name,
@@ -164,46 +165,35 @@ impl Export {
                     allow_subjects: verb.allow_subject,
                     attach: verb.attach,
                 };
-                change(&daemon, &verb.volume, "exports/add", &ask)?;
+                post(&daemon, &verb.volume, "exports/add", &ask)
             }
             Nbd::Remove(verb) => {
                 let ask = ask::ExportRemove {
                     name: verb.name,
                     disconnect: verb.disconnect,
                 };
-                change(&daemon, &verb.volume, "exports/remove", &ask)?;
+                post(&daemon, &verb.volume, "exports/remove", &ask)
             }
             Nbd::Rename(verb) => {
                 let ask = ask::ExportRename {
                     old: verb.old,
                     new: verb.new,
                 };
-                change(&daemon, &verb.volume, "exports/rename", &ask)?;
+                post(&daemon, &verb.volume, "exports/rename", &ask)
             }
             Nbd::Disconnect(verb) => {
                 let ask = ask::Disconnect {
                     client: verb.client,
                 };
-                change(&daemon, &verb.volume, "disconnect", &ask)?;
+                post(&daemon, &verb.volume, "disconnect", &ask)
             }
         }
-        Ok(Exit::Done)
     }
 }
 
-fn change(
-    daemon: &Daemon,
-    volume: &str,
-    verb: &str,
-    ask: &impl serde::Serialize,
-) -> Result<(), Failure> {
-    let path = volume_path(volume, verb);
-    let done: Changed = block_on(daemon.post(&path, ask, Some(CHANGE_MAX)))?;
-    output::say(&format!(
-        "{}\nnext: pollux export nbd show {volume}\n",
-        done.text
-    ));
-    Ok(())
+fn post(daemon: &Daemon, volume: &str, rest: &str, ask: &impl Serialize) -> Result<Exit, Failure> {
+    let next = format!("export nbd show {volume}");
+    change(daemon, (volume, rest), ask, Some(CHANGE_MAX), &next)
 }
 
 impl List {

@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Place, block_on, output, text, volume_path};
-use crate::api::body::{Changed, MarksReport, ask};
+use super::{CHANGE_MAX, Place, block_on, change, output, text, volume_path};
+use crate::api::body::{MarksReport, ask};
 use crate::api::percent_encode;
 use crate::client::Daemon;
 use crate::exit::Exit;
@@ -86,30 +86,26 @@ impl Mark {
                 if_absent,
             }) => {
                 let ask = ask::MarkCreate { if_absent };
-                change(&daemon, &volume, &mark, "create", &ask)
+                post(&daemon, &volume, &mark, "create", &ask)
             }
             Mark::Delete(Delete { volume, mark }) => {
-                change(&daemon, &volume, &mark, "delete", &ask::Nothing {})
+                post(&daemon, &volume, &mark, "delete", &ask::Nothing {})
             }
             Mark::List(list) => list.run(&daemon),
         }
     }
 }
 
-fn change(
+fn post(
     daemon: &Daemon,
     volume: &str,
     mark: &str,
     what: &str,
     ask: &impl Serialize,
 ) -> Result<Exit, Failure> {
-    let path = volume_path(volume, &format!("marks/{}/{what}", percent_encode(mark)));
-    let done: Changed = block_on(daemon.post(&path, ask, Some(super::CHANGE_MAX)))?;
-    output::say(&format!(
-        "{}\nnext: pollux volume mark list {volume}\n",
-        done.text
-    ));
-    Ok(Exit::Done)
+    let rest = format!("marks/{}/{what}", percent_encode(mark));
+    let next = format!("volume mark list {volume}");
+    change(daemon, (volume, &rest), ask, Some(CHANGE_MAX), &next)
 }
 
 impl List {

@@ -23,7 +23,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 
+use crate::api::body::Changed;
 use crate::client::Daemon;
 use crate::config::{DEFAULT_PATH, Loaded, Node, select_node, units};
 use crate::exit::Exit;
@@ -284,6 +286,25 @@ fn block_on<T>(exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, 
         .build()
         .map_err(|source| explain::cannot_run("the client did not start", &source))?
         .block_on(exchange)
+}
+
+/// Has the daemon change something of a volume, at `rest` below its address, within `limit`; says
+/// what it did, and which verb shows it.
+fn change(
+    daemon: &Daemon,
+    (volume, rest): (&str, &str),
+    ask: &impl Serialize,
+    limit: Option<Duration>,
+    next: &str,
+) -> Result<Exit, Failure> {
+    let path = volume_path(volume, rest);
+    let done = block_on(daemon.post(&path, ask, limit))?;
+    say_next(&done, next);
+    Ok(Exit::Done)
+}
+
+fn say_next(done: &Changed, next: &str) {
+    output::say(&format!("{}\nnext: pollux {next}\n", done.text));
 }
 
 /// Address of a volume in the API, with `rest` below it.

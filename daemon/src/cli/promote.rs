@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::confirm::{can_ask, confirm};
-use super::{Place, block_on, output, parse_duration, volume_path};
+use super::{Place, block_on, parse_duration, say_next, volume_path};
 use crate::api::body::{Changed, ask};
 use crate::client::Daemon;
 use crate::exit::Exit;
@@ -60,10 +60,7 @@ impl Promote {
             }
             other => other?,
         };
-        output::say(&format!(
-            "{}\nnext: pollux status {}\n",
-            done.text, self.volume
-        ));
+        say_next(&done, &format!("status {}", self.volume));
         Ok(Exit::Done)
     }
 

@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Place, block_on, output, parse_rate, text, volume_path};
-use crate::api::body::{Changed, StatusReport, ask};
+use super::{CHANGE_MAX, Place, block_on, change, output, parse_rate, text};
+use crate::api::body::{StatusReport, ask};
 use crate::api::percent_encode;
 use crate::client::Daemon;
 use crate::exit::Exit;
@@ -101,18 +101,18 @@ impl Resync {
         match self {
             Resync::Status(status) => status.run(&daemon),
             Resync::Start(Start { volume, from }) => {
-                change(&daemon, &volume, "resync/start", &ask::ResyncStart { from })
+                post(&daemon, &volume, "resync/start", &ask::ResyncStart { from })
             }
             Resync::Pause(Pause { volume }) => {
-                change(&daemon, &volume, "resync/pause", &ask::Nothing {})
+                post(&daemon, &volume, "resync/pause", &ask::Nothing {})
             }
             Resync::Resume(Resume { volume }) => {
-                change(&daemon, &volume, "resync/resume", &ask::Nothing {})
+                post(&daemon, &volume, "resync/resume", &ask::Nothing {})
             }
             Resync::Set(Set {
                 volume,
                 rate: Rate(bytes_per_second),
-            }) => change(
+            }) => post(
                 &daemon,
                 &volume,
                 "resync/rate",
@@ -122,19 +122,9 @@ impl Resync {
     }
 }
 
-fn change(
-    daemon: &Daemon,
-    volume: &str,
-    rest: &str,
-    ask: &impl Serialize,
-) -> Result<Exit, Failure> {
-    let path = volume_path(volume, rest);
-    let done: Changed = block_on(daemon.post(&path, ask, Some(super::CHANGE_MAX)))?;
-    output::say(&format!(
-        "{}\nnext: pollux resync status {volume}\n",
-        done.text
-    ));
-    Ok(Exit::Done)
+fn post(daemon: &Daemon, volume: &str, rest: &str, ask: &impl Serialize) -> Result<Exit, Failure> {
+    let next = format!("resync status {volume}");
+    change(daemon, (volume, rest), ask, Some(CHANGE_MAX), &next)
 }
 
 impl Status {

@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 
 use super::confirm::confirm;
-use super::{Place, block_on, output, parse_size, text, volume_path};
-use crate::api::body::{Changed, StatusReport, VolumeReport, ask};
+use super::{Place, block_on, change, output, parse_size, text, volume_path};
+use crate::api::body::{StatusReport, VolumeReport, ask};
 use crate::exit::Exit;
 use crate::explain::Failure;
 
@@ -135,14 +135,9 @@ impl Create {
             adopt: self.adopt,
             if_absent: self.if_absent,
         };
-        let path = volume_path(&self.volume, "create");
+        let next = format!("status {}", self.volume);
         // Writing every block of a large replica takes as long as it takes.
-        let done: Changed = block_on(daemon.post(&path, &ask, None))?;
-        output::say(&format!(
-            "{}\nnext: pollux status {}\n",
-            done.text, self.volume
-        ));
-        Ok(Exit::Done)
+        change(&daemon, (&self.volume, "create"), &ask, None, &next)
     }
 }
 
@@ -176,14 +171,9 @@ impl Resize {
         let ask = ask::Resize {
             size_bytes: self.size,
         };
-        let path = volume_path(&self.volume, "resize");
+        let next = format!("volume show {}", self.volume);
         // Writing every new block of a large volume takes as long as it takes.
-        let done: Changed = block_on(daemon.post(&path, &ask, None))?;
-        output::say(&format!(
-            "{}\nnext: pollux volume show {}\n",
-            done.text, self.volume
-        ));
-        Ok(Exit::Done)
+        change(&daemon, (&self.volume, "resize"), &ask, None, &next)
     }
 }
 
@@ -198,9 +188,6 @@ impl Delete {
         let warning = format!("The replica of {} on {node} goes: {what}.", self.volume);
         confirm("volume delete", &self.volume, &warning, self.yes)?;
         let ask = ask::Delete { wipe: self.wipe };
-        let path = volume_path(&self.volume, "delete");
-        let done: Changed = block_on(daemon.post(&path, &ask, None))?;
-        output::say(&format!("{}\nnext: pollux volume list\n", done.text));
-        Ok(Exit::Done)
+        change(&daemon, (&self.volume, "delete"), &ask, None, "volume list")
     }
 }
