@@ -9,7 +9,9 @@
 //! [`stress`] runs exercisers on ext4 and XFS (`guest_stress.py`) while the secondary is killed and
 //! comes back.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -43,39 +45,18 @@ pub fn run() -> bool {
         return false;
     }
     let mut pair = Pair::healthy(MEBIBYTES);
-    let ports = crate::NODES.map(|node| pair.lab.node(node).nbd.number.to_string());
-    let mut command = Command::new("python3");
-    command
-        .args(["-B", concat!(env!("CARGO_MANIFEST_DIR"), "/guest.py")])
-        .args([&ports[0], &ports[1], "v"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let mut guest = command.spawn().expect("python3 can be run");
-    let mut told = guest.stdin.take().expect("it was piped");
-    let said = BufReader::new(guest.stdout.take().expect("it was piped"));
-    let mut is_done = false;
-    for line in said.lines() {
-        let line = line.expect("the guest's words are text");
-        println!("{line}");
-        match line.as_str() {
-            "kill" => {
-                let began = Instant::now();
-                pair.kill(0);
-                let promoted = pair.promote(1, "10s");
-                assert_eq!(promoted.exit, 0, "{promoted:?}");
-                println!("# killed and promoted: {} ms", began.elapsed().as_millis());
-                // A guest that ended meanwhile shows in its exit code.
-                let _ = told.write_all(b"promoted\n");
-            }
-            "done" => is_done = true,
-            _ => {}
-        }
-    }
-    let status = guest.wait().expect("a child can be waited for");
-    assert!(
-        status.success() && is_done,
-        "the guest's checks failed: {status}"
-    );
+    let words = [port(&pair, 0), port(&pair, 1), "v".to_owned()];
+    converse("guest.py", &words, |asked| {
+        let is_kill = asked == "kill";
+        is_kill.then(|| {
+            let began = Instant::now();
+            pair.kill(0);
+            let promoted = pair.promote(1, "10s");
+            assert_eq!(promoted.exit, 0, "{promoted:?}");
+            println!("# killed and promoted: {} ms", began.elapsed().as_millis());
+            "promoted\n"
+        })
+    });
     pair.start(0);
     pair.until_healthy(1);
     pair.stop_and_compare(1, MEBIBYTES);
@@ -90,37 +71,16 @@ pub fn takeovers(rounds: u32) -> bool {
         return false;
     }
     let mut pair = Pair::healthy(MEBIBYTES);
-    let port = pair.lab.node(crate::NODES[0]).nbd.number.to_string();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/guest_takeovers.py");
-    let mut command = Command::new("python3");
-    command
-        .args(["-B", script, &port, "v", &rounds.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let mut guest = command.spawn().expect("python3 can be run");
-    let mut told = guest.stdin.take().expect("it was piped");
-    let said = BufReader::new(guest.stdout.take().expect("it was piped"));
-    let mut is_done = false;
-    for line in said.lines() {
-        let line = line.expect("the guest's words are text");
-        println!("{line}");
-        match line.as_str() {
-            "take over" => {
-                let began = Instant::now();
-                restarts::take_over(&mut pair, 0);
-                println!("# taken over: {} ms", began.elapsed().as_millis());
-                // A guest that ended meanwhile shows in its exit code.
-                let _ = told.write_all(b"taken\n");
-            }
-            "done" => is_done = true,
-            _ => {}
-        }
-    }
-    let status = guest.wait().expect("a child can be waited for");
-    assert!(
-        status.success() && is_done,
-        "the guest's checks failed: {status}"
-    );
+    let words = [port(&pair, 0), "v".to_owned(), rounds.to_string()];
+    converse("guest_takeovers.py", &words, |asked| {
+        let is_takeover = asked == "take over";
+        is_takeover.then(|| {
+            let began = Instant::now();
+            restarts::take_over(&mut pair, 0);
+            println!("# taken over: {} ms", began.elapsed().as_millis());
+            "taken\n"
+        })
+    });
     pair.until_healthy(0);
     pair.stop_and_compare(0, MEBIBYTES);
     true
@@ -134,36 +94,15 @@ pub fn stress() -> bool {
         return false;
     }
     let mut pair = Pair::healthy(STRESS_MEBIBYTES);
-    let port = pair.lab.node(crate::NODES[0]).nbd.number.to_string();
-    let mut command = Command::new("python3");
-    command
-        .args([
-            "-B",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/guest_stress.py"),
-        ])
-        .args([&port, "v"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let mut guest = command.spawn().expect("python3 can be run");
-    let said = BufReader::new(guest.stdout.take().expect("it was piped"));
-    let mut is_done = false;
-    for line in said.lines() {
-        let line = line.expect("the guest's words are text");
-        println!("{line}");
-        match line.as_str() {
-            "restart" => {
-                pair.kill(1);
-                pair.start(1);
-            }
-            "done" => is_done = true,
-            _ => {}
+    let words = [port(&pair, 0), "v".to_owned()];
+    converse("guest_stress.py", &words, |asked| {
+        if asked == "restart" {
+            pair.kill(1);
+            pair.start(1);
         }
-    }
-    let status = guest.wait().expect("a child can be waited for");
-    assert!(
-        status.success() && is_done,
-        "the guest's checks failed: {status}"
-    );
+        // The guest does not wait for it.
+        None
+    });
     pair.until_healthy(0);
     pair.stop_and_compare(0, STRESS_MEBIBYTES);
     true
@@ -176,13 +115,45 @@ pub fn nvme() -> bool {
     if !tools::have(&NEEDED) {
         return false;
     }
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/guest_nvme.py");
-    let status = Command::new("python3")
-        .args(["-B", script])
-        .arg(conformance::binary())
-        .stdin(Stdio::null())
-        .status();
-    let status = status.expect("python3 can be run");
-    assert!(status.success(), "the guest's checks failed: {status}");
+    converse("guest_nvme.py", &[conformance::binary()], |_| None);
     true
+}
+
+fn port(pair: &Pair, index: usize) -> String {
+    pair.lab.node(crate::NODES[index]).nbd.number.to_string()
+}
+
+/// Runs a script that has a guest do its work. What it says is printed, and given to `heard`, whose
+/// words are its answer. Panics: the script fails, or ends before it is done.
+fn converse<W: AsRef<OsStr>>(
+    script: &str,
+    words: &[W],
+    mut heard: impl FnMut(&str) -> Option<&'static str>,
+) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let mut command = Command::new("python3");
+    command
+        .arg("-B")
+        .arg(script)
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut guest = command.spawn().expect("python3 can be run");
+    let mut told = guest.stdin.take().expect("it was piped");
+    let said = BufReader::new(guest.stdout.take().expect("it was piped"));
+    let mut is_done = false;
+    for line in said.lines() {
+        let line = line.expect("the guest's words are text");
+        println!("{line}");
+        is_done |= line == "done";
+        if let Some(answer) = heard(&line) {
+            // A guest that ended meanwhile shows in its exit code.
+            let _ = told.write_all(answer.as_bytes());
+        }
+    }
+    let status = guest.wait().expect("a child can be waited for");
+    assert!(
+        status.success() && is_done,
+        "the guest's checks failed: {status}"
+    );
 }
