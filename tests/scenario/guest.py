@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).parent / "vmlab"))
-import vmlab  # noqa: E402
+from steps import guest_up, say, step  # noqa: E402
 
 ATTACH = "nbd-client -N {export} -C 2 10.0.2.2 {port} /dev/{device} && blockdev --getsize64 /dev/{device}"
 
@@ -50,17 +50,6 @@ while dd if=/dev/urandom of=noise bs=64k count=64 conv=notrunc 2>/dev/null; do :
 """
 
 FILES_WANTED = 40
-
-
-def say(text):
-    print(text, flush=True)
-
-
-def step(guest, name, script, timeout=120):
-    began = time.time()
-    result = guest.sh(script, timeout=timeout)
-    say(f"# {name}: {time.time() - began:.1f} s")
-    return result.text
 
 
 class Load:
@@ -114,11 +103,7 @@ def after(guest, port, export, kept):
 
 def main():
     alpha, beta, export = sys.argv[1:]
-    if not vmlab.is_built():
-        vmlab.build()
-    began = time.time()
-    with vmlab.Guest() as guest:
-        say(f"# guest up: {time.time() - began:.1f} s")
+    with guest_up() as guest:
         before(guest, alpha, export)
         load = Load(guest)
         noise = threading.Thread(

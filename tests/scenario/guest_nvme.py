@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).parent / "vmlab"))
-import vmlab  # noqa: E402
+from steps import guest_up, say, step  # noqa: E402
 
 MEBIBYTES = 64
 
@@ -81,17 +81,6 @@ fio --name=v --filename=/dev/nbd0 --offset=8M --size=16M --io_size=6M --rw=randr
 NOISE = "timeout 20 dd if=/dev/urandom of=/dev/nbd0 bs=64k seek=512 count=400 oflag=direct 2>/dev/null"
 
 SAME = "dd if={device} bs=1M count=8 iflag=direct 2>/dev/null | cmp - /tmp/want"
-
-
-def say(text):
-    print(text, flush=True)
-
-
-def step(guest, name, script, timeout=240, check=True):
-    began = time.time()
-    result = guest.sh(script, timeout=timeout, check=check)
-    say(f"# {name}: {time.time() - began:.1f} s")
-    return result.text
 
 
 def pollux(guest, verb, check=True):
@@ -179,9 +168,6 @@ def tools(directory, binary):
 
 def main():
     (binary,) = sys.argv[1:]
-    if not vmlab.is_built():
-        vmlab.build()
-    began = time.time()
     with tempfile.TemporaryDirectory(prefix="pollux-nvme-") as directory:
         directory = Path(directory)
         disk = directory / "nvme.img"
@@ -191,8 +177,7 @@ def main():
                    "-device", "virtio-blk-pci,drive=tools,serial=tools",
                    "-drive", f"if=none,id=nvme,format=raw,file={disk}",
                    "-device", "nvme,drive=nvme,serial=pollux,max_ioqpairs=8"]
-        with vmlab.Guest(mem=1024, smp=2, devices=devices) as guest:
-            say(f"# guest up: {time.time() - began:.1f} s")
+        with guest_up(mem=1024, smp=2, devices=devices) as guest:
             guest.sh("mkdir /tmp/t; modprobe nbd nbds_max=1; modprobe nvme poll_queues=2; "
                      "for d in /sys/block/vd*; do [ \"$(cat $d/serial)\" = tools ] && "
                      "mkdir -p /tools && mount -o ro /dev/${d##*/} /tools; done; "

@@ -9,12 +9,11 @@ asks that the secondary be killed and started again; the guest does not wait for
 
 import sys
 import threading
-import time
 from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).parent / "vmlab"))
-import vmlab  # noqa: E402
+from steps import guest_up, say, step  # noqa: E402
 
 FSX_OPERATIONS = 2500
 STRESS_SECONDS = 40
@@ -58,17 +57,6 @@ rm -rf /mnt/stress
 """
 
 
-def say(text):
-    print(text, flush=True)
-
-
-def step(guest, name, script, timeout=240):
-    began = time.time()
-    result = guest.sh(script, timeout=timeout)
-    say(f"# {name}: {time.time() - began:.1f} s")
-    return result.text
-
-
 def run(guest, kind):
     step(guest, f"{kind}: mkfs", f"{MKFS[kind]} && mount -t {kind} /dev/nbd0 /mnt")
     asking = threading.Timer(5, lambda: say("restart"))
@@ -86,11 +74,7 @@ def run(guest, kind):
 
 def main():
     port, export = sys.argv[1:]
-    if not vmlab.is_built():
-        vmlab.build()
-    began = time.time()
-    with vmlab.Guest(mem=448, smp=2) as guest:
-        say(f"# guest up: {time.time() - began:.1f} s")
+    with guest_up(mem=448, smp=2) as guest:
         guest.sh("modprobe nbd nbds_max=2; modprobe xfs")
         attach = f"nbd-client -N {export} -C 2 10.0.2.2 {port} /dev/nbd0"
         step(guest, "attach", attach)

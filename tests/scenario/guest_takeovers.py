@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).parent / "vmlab"))
-import vmlab  # noqa: E402
+from steps import guest_up, say  # noqa: E402
 
 ATTACH = "nbd-client -N {export} -C 2 10.0.2.2 {port} /dev/nbd0 && blockdev --getsize64 /dev/nbd0"
 MKFS = "mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 /dev/nbd0 && mount /dev/nbd0 /mnt"
@@ -48,10 +48,6 @@ echo "$n files were synced and read back"
 """
 
 
-def say(text):
-    print(text, flush=True)
-
-
 class Job:
     """A script in the guest that runs beside others."""
 
@@ -77,11 +73,7 @@ class Job:
 
 def main():
     port, export, rounds = sys.argv[1:]
-    if not vmlab.is_built():
-        vmlab.build()
-    began = time.time()
-    with vmlab.Guest() as guest:
-        say(f"# guest up: {time.time() - began:.1f} s")
+    with guest_up() as guest:
         guest.sh("modprobe nbd nbds_max=4")
         guest.sh(ATTACH.format(export=export, port=port), timeout=120)
         guest.sh(MKFS, timeout=120)
