@@ -23,11 +23,7 @@ fn half_open_clients_of_one_address_do_not_stop_others() {
         .collect();
     let began = Instant::now();
     for _ in 0..20 {
-        let mut client = stage.attach(Style::Structured);
-        client
-            .send(&raw::request(0, cmd::READ, 1, 0, 512))
-            .expect("it is taken");
-        assert_eq!(client.reply(512).expect("it is served").error, 0);
+        is_served(&mut stage.attach(Style::Structured));
     }
     assert!(
         began.elapsed() < Duration::from_secs(5),
@@ -62,10 +58,7 @@ fn crowds_of_several_addresses_make_way_for_others() {
     let mut served: Vec<Raw> = Vec::new();
     for _ in 0..20 {
         let mut client = stage.attach(Style::Structured);
-        client
-            .send(&raw::request(0, cmd::READ, 1, 0, 512))
-            .expect("it is taken");
-        assert_eq!(client.reply(512).expect("it is served").error, 0);
+        is_served(&mut client);
         served.push(client);
     }
     // Long before the places of the crowds fall back by themselves.
@@ -176,10 +169,7 @@ fn ten_thousand_clients_that_only_wait_cost_16_kib_each() {
     assert!(each <= IDLE_BYTES_MAX, "{each} bytes for each idle client");
     // They do not only sit there: each that wakes up is served.
     for client in crowd.iter_mut().step_by(97) {
-        client
-            .send(&raw::request(0, cmd::READ, 1, 0, 512))
-            .expect("it is taken");
-        assert_eq!(client.reply(512).expect("it is served").error, 0);
+        is_served(client);
     }
     let mut late = stage.attach(Style::Structured);
     late.send(&raw::request(0, cmd::FLUSH, 1, 0, 0))
@@ -214,14 +204,19 @@ fn a_thousand_idle_clients_under_tls_cost_48_kib_each() {
     println!("{each} bytes for each client under TLS");
     assert!(each <= TLS_IDLE_BYTES_MAX, "{each} bytes for each");
     for client in crowd.iter_mut().step_by(37) {
-        client
-            .send(&raw::request(0, cmd::READ, 1, 0, 512))
-            .expect("it is taken");
-        assert_eq!(client.reply(512).expect("it is served").error, 0);
+        is_served(client);
     }
     witness.goes_on(10);
     drop(crowd);
     stage.until_clients(1 + first.len(), &before);
+}
+
+/// A client that reads is answered.
+fn is_served(client: &mut Raw) {
+    client
+        .send(&raw::request(0, cmd::READ, 1, 0, 512))
+        .expect("it is taken");
+    assert_eq!(client.reply(512).expect("it is served").error, 0);
 }
 
 fn crowd(count: usize, connect: impl Fn() -> Raw) -> Vec<Raw> {
