@@ -1,5 +1,6 @@
 //! Where the binary under test lies.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -17,8 +18,8 @@ pub fn binary() -> &'static Path {
             return named;
         }
         match beside_this_program() {
-            Some(found) => found,
-            None => built(),
+            Some(found) if !is_stale(&found) => found,
+            _ => built(),
         }
     })
 }
@@ -35,8 +36,24 @@ fn beside_this_program() -> Option<PathBuf> {
     candidates.find(|path| path.is_file())
 }
 
-/// Has cargo build the binary anew if its sources changed, unless one is named. For programs run
-/// by hand; `cargo test --workspace` builds it for the tests by itself. Panics: it does not build.
+/// A source of this binary changed after it was built, as far as cargo's list of them tells.
+/// `cargo test --workspace` builds it for the tests, `cargo test -p conformance` does not.
+fn is_stale(binary: &Path) -> bool {
+    let changed = |path: &Path| fs::metadata(path).and_then(|found| found.modified());
+    let (Ok(built), Ok(rule)) = (
+        changed(binary),
+        fs::read_to_string(binary.with_extension("d")),
+    ) else {
+        return false;
+    };
+    let sources = rule.split_once(": ").map_or("", |(_, sources)| sources);
+    // A blank in a path is escaped; such a path is not found, and not looked at.
+    let mut sources = sources.split_whitespace().map(Path::new);
+    sources.any(|source| changed(source).is_ok_and(|changed| changed > built))
+}
+
+/// Has cargo build the binary anew if anything of it changed, unless one is named. For programs run
+/// by hand. Panics: it does not build.
 pub fn refresh_binary() {
     if std::env::var_os(NAMED).is_none() {
         built();

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! The binary is the one that `POLLUX_BIN` names, or the one beside the running test
-//! (`target/<profile>/pollux`), or is built by cargo. Nothing here looks inside the daemon: what
-//! a test knows, it knows from the command line, from NBD and from files at rest.
+//! (`target/<profile>/pollux`), or is built by cargo if there is none or its sources changed. Nothing
+//! here looks inside the daemon: what a test knows, it knows from the command line, from NBD and from
+//! files at rest.
 
 #![forbid(unsafe_code)]
 
