@@ -36,9 +36,8 @@ pub struct Handshakes {
 /// Attaches and says what it took.
 pub fn run(verb: &Handshakes) -> anyhow::Result<()> {
     let done = load::handshakes(&verb.uri, verb.seconds, verb.cpu, verb.pid)?;
-    let load::Handshakes { count, elapsed, .. } = done;
-    let rate = count as f64 / elapsed.as_secs_f64().max(1e-9);
-    println!("{count} attachments to {}", verb.uri);
+    let rate = done.count as f64 / done.elapsed.as_secs_f64().max(1e-9);
+    println!("{} attachments to {}", done.count, verb.uri);
     println!("  rate     {rate:.0} each second, one after the other");
     let at = |quantile| microseconds(&done.latency, quantile);
     println!(
@@ -47,8 +46,7 @@ pub fn run(verb: &Handshakes) -> anyhow::Result<()> {
         at(0.99),
         at(1.0)
     );
-    if let Some(cpu) = done.server_cpu {
-        let each = cpu.as_secs_f64() * 1e6 / count.max(1) as f64;
+    if let Some(each) = done.server_cpu_us() {
         println!("  CPU      server {each:.0} µs for each");
     }
     Ok(())

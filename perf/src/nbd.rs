@@ -29,9 +29,11 @@ EXAMPLES
   perf nbd --uri nbd://127.0.0.1:10809/vm-store --rate 50000 --mix read=70,write=30 \\
            --bs 4k:80,64k:20 --zipf 1.1 --seconds 60 --report vm-store.html
   perf nbd --uri 'nbd+unix:///vm-store?socket=/run/nbd.sock' --rw randwrite --json
-  perf nbd --uri nbd://127.0.0.1:10809/scratch --verify      overwrites the export")]
+  perf nbd --uri nbd://127.0.0.1:10809/scratch --verify      overwrites the export
+  perf nbd --uri 'nbds://127.0.0.1:10809/vm-store?tls-certificates=/etc/pollux/client'")]
 pub struct Nbd {
-    /// The export, as nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH
+    /// The export, as nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH; under TLS as nbds://
+    /// or nbds+unix://, with the folder of certificates in tls-certificates=PATH
     #[arg(long)]
     uri: NbdUri,
     /// randread, randwrite, read, write or randrw (half of each)

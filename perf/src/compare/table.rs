@@ -26,6 +26,7 @@ impl fmt::Display for Report<'_> {
             self.summary(ours.name(), f)?;
         }
         self.cost_of_tls(f)?;
+        self.attaching(f)?;
         for point in &run.points {
             write_rows(point, f)?;
         }
@@ -102,7 +103,7 @@ impl Report<'_> {
         writeln!(f)
     }
 
-    /// Ours under TLS beside ours in the clear, and what attaching costs everybody.
+    /// Ours under TLS beside ours in the clear.
     fn cost_of_tls(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Report(run) = self;
         let find = |point: &PointRun, kind: Kind| {
@@ -117,27 +118,32 @@ impl Report<'_> {
                 Some((point.load.as_str(), tls, plain))
             })
             .collect();
-        if !pairs.is_empty() {
-            writeln!(f, "## What TLS costs pollux\n\n| load |{}", {
-                let heading = |(heading, _, _)| format!(" {heading} | in the clear | ratio |");
-                COLUMNS.map(heading).concat()
-            })?;
-            writeln!(f, "|{}", "---|".repeat(1 + 3 * COLUMNS.len()))?;
-            for (load, tls, plain) in &pairs {
-                write!(f, "| {load} |")?;
-                for (_, value, _) in COLUMNS {
-                    match value(tls).zip(value(plain)) {
-                        Some((tls, plain)) => {
-                            let ratio = tls / plain;
-                            write!(f, " {} | {} | {ratio:.2} |", show(tls), show(plain))?;
-                        }
-                        None => write!(f, " – | – | – |")?,
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let heading = |(heading, _, _)| format!(" {heading} | in the clear | ratio |");
+        let headings = COLUMNS.map(heading).concat();
+        writeln!(f, "## What TLS costs pollux\n\n| load |{headings}")?;
+        writeln!(f, "|{}", "---|".repeat(1 + 3 * COLUMNS.len()))?;
+        for (load, tls, plain) in &pairs {
+            write!(f, "| {load} |")?;
+            for (_, value, _) in COLUMNS {
+                match value(tls).zip(value(plain)) {
+                    Some((tls, plain)) => {
+                        let ratio = tls / plain;
+                        write!(f, " {} | {} | {ratio:.2} |", show(tls), show(plain))?;
                     }
+                    None => write!(f, " – | – | – |")?,
                 }
-                writeln!(f)?;
             }
             writeln!(f)?;
         }
+        writeln!(f)
+    }
+
+    /// What attaching costs everybody.
+    fn attaching(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Report(run) = self;
         if run.handshakes.is_empty() {
             return Ok(());
         }

@@ -93,15 +93,11 @@ fn row(kind: Kind, taken: &[Taken]) -> Option<Row> {
 
 /// Medians of what attaching took; `None` if it was never measured.
 pub fn handshakes(kind: Kind, taken: &[load::Handshakes]) -> Option<HandshakeRow> {
-    let cpu = |one: &load::Handshakes| {
-        let time = one.server_cpu?.as_secs_f64();
-        Some(time * 1e6 / one.count.max(1) as f64)
-    };
     let p50 = |one: &load::Handshakes| microseconds(&one.latency, 0.5);
     Some(HandshakeRow {
         server: kind.name().to_owned(),
         p50_us: Spread::of(taken.iter().map(p50))?,
-        server_cpu_us: Spread::of(taken.iter().filter_map(cpu)),
+        server_cpu_us: Spread::of(taken.iter().filter_map(load::Handshakes::server_cpu_us)),
     })
 }
 

@@ -23,6 +23,14 @@ pub struct Handshakes {
     pub server_cpu: Option<Duration>,
 }
 
+impl Handshakes {
+    /// CPU time of the server for each, microseconds.
+    pub fn server_cpu_us(&self) -> Option<f64> {
+        let time = self.server_cpu?.as_secs_f64();
+        Some(time * 1e6 / self.count.max(1) as f64)
+    }
+}
+
 /// Attaches and leaves, one connection after the other, for a while. Runs in a thread of its own,
 /// on `cpu` if given. Errors: as of any load.
 pub fn handshakes(
