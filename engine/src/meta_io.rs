@@ -20,7 +20,7 @@ use engine_core::units::{GRANULE, NodeIdx};
 use engine_ring::Access;
 
 use crate::backend::memory::Memory;
-use crate::backend::{DiskKind, Opened, OpenedDisk, StoreError, block, file, namespace};
+use crate::backend::{DiskKind, Opened, OpenedDisk, StoreError, block, file, has_room, namespace};
 use crate::control::{Allocation, Backing, Completion, VolumeSpec};
 use crate::sums;
 
@@ -353,13 +353,7 @@ impl Replica<'_> {
                 let grown = file::grow(&opened, size, self.spec.allocation);
                 Ok(grown.map_err(StoreError::io("cannot grow", path))?)
             }
-            DiskKind::Device | DiskKind::Namespace if found.size < size => Err(StoreError::Size {
-                path: path.display().to_string(),
-                found: found.size,
-                expected: size,
-            }
-            .into()),
-            DiskKind::Device | DiskKind::Namespace => Ok(()),
+            DiskKind::Device | DiskKind::Namespace => Ok(has_room(path, found.size, size)?),
         }
     }
 
@@ -417,15 +411,10 @@ fn identity(disk: &OpenedDisk, path: &Path) -> Result<meta::Backing, StoreError>
 }
 
 fn exact_size(backing: &meta::Backing, path: &Path, size: u64) -> Result<(), StoreError> {
-    if backing.size == size {
-        return Ok(());
+    match backing.size == size {
+        true => Ok(()),
+        false => Err(StoreError::size(path, backing.size, size)),
     }
-    let path = path.display().to_string();
-    Err(StoreError::Size {
-        path,
-        found: backing.size,
-        expected: size,
-    })
 }
 
 fn claim_device(

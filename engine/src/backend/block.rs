@@ -11,7 +11,7 @@ use engine_ring::sys::block::{discard, size_bytes, zero_out};
 use rustix::fs::{FallocateFlags, fallocate, fstat, major, minor};
 
 use crate::backend::signature::{self, LOOK_BYTES};
-use crate::backend::{DiskKind, OpenedDisk, StoreError, file};
+use crate::backend::{DiskKind, OpenedDisk, StoreError, file, has_room};
 use crate::control::{Allocation, Cache, Completion};
 
 /// Linux's O_EXCL on a device: refused while it is mounted, swapped to, or part of another one.
@@ -40,14 +40,7 @@ pub(crate) fn open(
     })?;
     file::lock(&device, path)?;
     let found = size_bytes(&device).map_err(StoreError::io("cannot size", path))?;
-    if found < size {
-        let path = path.display().to_string();
-        return Err(StoreError::Size {
-            path,
-            found,
-            expected: size,
-        });
-    }
+    has_room(path, found, size)?;
     let is_direct = cache == Cache::Direct && file::try_direct(device.as_fd());
     let has_volatile_cache = !is_direct || !is_write_through(device.as_fd());
     let fd = OwnedFd::from(device);

@@ -13,7 +13,7 @@ use engine_ring::{Access, probe};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, fcntl_getfl, fcntl_setfl};
 
 use crate::backend::namespace::Queue;
-use crate::backend::{DiskKind, OpenedDisk, StoreError};
+use crate::backend::{DiskKind, OpenedDisk, StoreError, has_room};
 use crate::control::{Allocation, Cache, Completion};
 use crate::front_end::BlockExtent;
 
@@ -126,14 +126,7 @@ pub(crate) fn open(
         .metadata()
         .map_err(StoreError::io("cannot look at", path))?
         .len();
-    if found < size {
-        let path = path.display().to_string();
-        return Err(StoreError::Size {
-            path,
-            found,
-            expected: size,
-        });
-    }
+    has_room(path, found, size)?;
     let is_direct = cache == Cache::Direct && try_direct(file.as_fd());
     let fd = OwnedFd::from(file);
     let (access, notes) = way(&fd, path, (cache, completion), is_direct)?;

@@ -15,6 +15,7 @@ pub(crate) mod signature;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use engine_core::event::DiskError;
 use engine_core::message::Zeroing;
@@ -264,15 +265,29 @@ pub(crate) enum StoreError {
 }
 
 impl StoreError {
-    pub(crate) fn io(
-        doing: &'static str,
-        path: &std::path::Path,
-    ) -> impl Fn(io::Error) -> StoreError {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
         move |source| StoreError::Io {
             doing,
             path: path.display().to_string(),
             source,
         }
+    }
+
+    /// A store of `found` bytes is no store of `expected`.
+    pub(crate) fn size(path: &Path, found: u64, expected: u64) -> StoreError {
+        StoreError::Size {
+            path: path.display().to_string(),
+            found,
+            expected,
+        }
+    }
+}
+
+/// Errors: a store of `found` bytes has no room for `size`.
+pub(crate) fn has_room(path: &Path, found: u64, size: u64) -> Result<(), StoreError> {
+    match found >= size {
+        true => Ok(()),
+        false => Err(StoreError::size(path, found, size)),
     }
 }
 
