@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,6 @@ use engine_core::action::{META_BLOCK, MetaBlock};
 use engine_core::bitmap::grain_for;
 use engine_core::meta::{self, Expect, FORMAT_COMMIT_BLOCKS, Loaded, Params, Peek};
 use engine_core::units::{GRANULE, NodeIdx};
-use engine_ring::Access;
 
 use crate::backend::memory::Memory;
 use crate::backend::{DiskKind, Opened, OpenedDisk, StoreError, block, file, has_room, namespace};
@@ -210,12 +209,12 @@ impl Replica<'_> {
             Err(StoreError::Missing(_)) if !adopt => {
                 file::create(path, size, self.spec.allocation)?;
                 let disk = file::open(path, size, self.spec.cache, Completion::Interrupt)?;
-                Ok((identity(&disk, path)?, true))
+                Ok((identity(disk.kind, disk.plain_fd(), path)?, true))
             }
             Ok(DiskKind::File) if !adopt => Err(StoreError::Exists(path.display().to_string()))?,
             Ok(kind) => {
                 let disk = open_disk(kind, path, self.spec)?;
-                let backing = identity(&disk, path)?;
+                let backing = identity(disk.kind, disk.plain_fd(), path)?;
                 if adopt {
                     exact_size(&backing, path, size)?;
                 } else {
@@ -280,7 +279,7 @@ impl Replica<'_> {
             }
             Backing::Path(path) => {
                 let disk = open_disk(file::kind_of(path)?, path, self.spec)?;
-                let identity = identity(&disk, path)?;
+                let identity = identity(disk.kind, disk.plain_fd(), path)?;
                 (Opened::Disk(disk), identity)
             }
         };
@@ -326,29 +325,16 @@ impl Replica<'_> {
             DiskKind::Namespace => namespace::block_device(opened.as_fd()),
             DiskKind::File | DiskKind::Device => None,
         };
-        let guard = beside.map(|beside| {
-            File::open(&beside)
-                .map(OwnedFd::from)
-                .map_err(StoreError::io("cannot open", &beside))
-        });
-        let disk = OpenedDisk {
-            kind,
-            guard: guard.transpose()?,
-            access: Access::Plain,
-            notes: Vec::new(),
-            fd: opened
-                .try_clone()
-                .map_err(StoreError::io("cannot open", path))?
-                .into(),
-            is_direct: false,
-            has_volatile_cache: true,
-        };
-        let found = identity(&disk, path)?;
+        let beside = beside
+            .map(|beside| File::open(&beside).map_err(StoreError::io("cannot open", &beside)))
+            .transpose()?;
+        let plain = beside.as_ref().unwrap_or(&opened);
+        let found = identity(kind, plain.as_fd(), path)?;
         if (found.kind, found.identity) != (expected.kind, expected.identity) {
             let path = path.display().to_string();
             return Err(StoreError::Replaced(path).into());
         }
-        match disk.kind {
+        match kind {
             DiskKind::File => {
                 let grown = file::grow(&opened, size, self.spec.allocation);
                 Ok(grown.map_err(StoreError::io("cannot grow", path))?)
@@ -402,10 +388,11 @@ fn open_disk(kind: DiskKind, path: &Path, spec: &VolumeSpec) -> Result<OpenedDis
     }
 }
 
-fn identity(disk: &OpenedDisk, path: &Path) -> Result<meta::Backing, StoreError> {
-    let found = match disk.kind {
-        DiskKind::File => file::identity(disk.fd.as_fd()),
-        DiskKind::Device | DiskKind::Namespace => block::identity(disk.plain_fd()),
+/// What binds metadata to this backing; of a namespace, `fd` is its block device.
+fn identity(kind: DiskKind, fd: BorrowedFd<'_>, path: &Path) -> Result<meta::Backing, StoreError> {
+    let found = match kind {
+        DiskKind::File => file::identity(fd),
+        DiskKind::Device | DiskKind::Namespace => block::identity(fd),
     };
     found.map_err(StoreError::io("cannot identify", path))
 }
