@@ -325,7 +325,6 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
     (State::Healthy, None)
 }
 
-/// Figures of a verify.
 /// A mark as people see it.
 pub(crate) fn mark_report(mark: &MarkStatus) -> MarkReport {
     MarkReport {
@@ -337,6 +336,7 @@ pub(crate) fn mark_report(mark: &MarkStatus) -> MarkReport {
     }
 }
 
+/// Figures of a verify.
 pub(crate) fn verify_report(core: &Status, size: u64, failure: Option<String>) -> VerifyReport {
     VerifyReport {
         running: core.is_verifying,
