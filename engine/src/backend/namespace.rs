@@ -90,16 +90,11 @@ pub(crate) fn open(
         "NVMe commands go past the block layer of {}",
         beside.display()
     );
-    let how = why.map_or_else(
-        || {
-            if polled {
-                ", polled".to_owned()
-            } else {
-                String::new()
-            }
-        },
-        |why| format!("; {}: {why}", file::INTERRUPTS),
-    );
+    let how = match why {
+        Some(why) => format!("; {}: {why}", file::INTERRUPTS),
+        None if polled => ", polled".to_owned(),
+        None => String::new(),
+    };
     Ok(OpenedDisk {
         fd: generic,
         guard: Some(disk.fd),
