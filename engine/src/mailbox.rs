@@ -33,6 +33,8 @@ pub(crate) struct NewVolume {
     /// What the configuration says of it.
     pub(crate) declared_bytes: u64,
     pub(crate) faults: Faults,
+    /// Hears once when negotiation knows how it is served.
+    pub(crate) settled: SyncSender<()>,
 }
 
 /// Called once with the answer.

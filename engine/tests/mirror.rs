@@ -12,6 +12,7 @@ use engine::control::{
     Backing, DiskState, Done, LinkState, NodeSpec, Reads, RefusalKind, Request, Role, State,
     VolumeSpec,
 };
+use engine::front_end::Service;
 use engine::node::NodeHandle;
 
 const MIB: u64 = 1 << 20;
@@ -201,6 +202,17 @@ fn a_primary_elsewhere_is_named_and_a_planned_switch_works_both_ways() {
         assert_eq!(status(to, "v").role, Role::Primary);
         assert_eq!(status(from, "v").role, Role::Secondary);
         pair.until_healthy();
+    }
+}
+
+#[test]
+fn a_mirrored_volume_is_secondary_as_soon_as_it_is_created() {
+    let pair = Pair::new(false);
+    for _ in 0..10 {
+        create(pair.alpha(), "v");
+        let view = pair.alpha().view("v").unwrap();
+        assert_eq!(view.service, Service::Secondary { primary: None });
+        ask(pair.alpha(), "v", Request::Delete { wipe: true }).unwrap();
     }
 }
 

@@ -1,9 +1,10 @@
 //! Lives of volumes on a node: attach, create, delete, drain, and trying again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine_core::units::GRANULE;
 use engine_core::verdict::Policy;
@@ -43,11 +44,13 @@ impl Shared {
         }
     }
 
-    /// Attaches the volume of this index, or finds out why it cannot be. Blocks.
-    pub(super) fn attach(&self, index: usize) {
+    /// Attaches the volume of this index, or finds out why it cannot be. Blocks. The answer brings
+    /// one word when negotiation knows how it is served, and ends without one if it never does.
+    pub(super) fn attach(&self, index: usize) -> Receiver<()> {
         let (spec, entry) = (&self.spec.volumes[index], &self.entries[index]);
+        let (settled, is_settled) = sync_channel(1);
         let place = match self.replica(spec).attach() {
-            Ok(attached) => self.hand_over(index, attached),
+            Ok(attached) => self.hand_over(index, attached, settled),
             Err(ReplicaError::NotCreated) => Place::NotCreated,
             Err(error) => {
                 let retries = error.is_in_use();
@@ -64,6 +67,7 @@ impl Shared {
                 .iter()
                 .for_each(|peer| Peers::redial(bells, peer, &spec.name, When::Soon));
         }
+        is_settled
     }
 
     /// Writes a volume's place down, says so once, and tells negotiation.
@@ -90,7 +94,7 @@ impl Shared {
         *current = place;
     }
 
-    fn hand_over(&self, index: usize, attached: Attached) -> Place {
+    fn hand_over(&self, index: usize, attached: Attached, settled: SyncSender<()>) -> Place {
         let (spec, entry) = (&self.spec.volumes[index], &self.entries[index]);
         let Attached {
             store,
@@ -148,6 +152,7 @@ impl Shared {
             },
             declared_bytes: spec.size_bytes,
             faults: self.faults_of(&spec.name),
+            settled,
         };
         let reactor = self.reactor_of(index);
         match self.mailboxes[reactor].send(Message::Attach(Box::new(new))) {
@@ -314,8 +319,9 @@ impl Shared {
         }
         match self.replica(spec).create(adopt) {
             Ok(()) => {
-                self.attach(index);
-                self.await_service(index);
+                // Whoever comes after the answer is served, or told who would. It is created all
+                // the same if that takes long.
+                let _ = self.attach(index).recv_timeout(SERVICE_WAIT);
                 self.say(Level::Info, "I104", name, "is created");
                 Ok(Done::Ok(format!("{name} is created on {}", self.spec.name)))
             }
@@ -326,20 +332,6 @@ impl Shared {
                 }
                 Err(self.create_refused(spec, &error))
             }
-        }
-    }
-
-    /// Creating a volume that has one replica ends when negotiation knows that it is served. A
-    /// mirrored one waits for an operator's promotion anyway.
-    fn await_service(&self, index: usize) {
-        let (spec, entry) = (&self.spec.volumes[index], &self.entries[index]);
-        let deadline = Instant::now() + SERVICE_WAIT;
-        while spec.replicas.len() == 1
-            && matches!(*entry.place(), Place::Attached(_))
-            && entry.view().service != Service::Primary
-            && Instant::now() < deadline
-        {
-            thread::sleep(Duration::from_millis(1));
         }
     }
 

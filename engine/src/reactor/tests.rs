@@ -499,6 +499,7 @@ impl Node {
             spec: spec(names, memory),
             faults: Faults::default(),
             declared_bytes: SIZE,
+            settled: sync_channel(1).0,
             notes: Vec::new(),
         };
         reactor.install(Arc::clone(&entry), arrival);

@@ -6,6 +6,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use engine_core::event::{Command, CommandId, Event};
@@ -70,6 +71,7 @@ pub(super) struct Arrival {
     pub(super) spec: VolumeSpec,
     pub(super) declared_bytes: u64,
     pub(super) faults: Faults,
+    pub(super) settled: SyncSender<()>,
     pub(super) notes: Vec<String>,
 }
 
@@ -78,6 +80,8 @@ pub(super) struct Volume {
     pub(super) driver: Driver,
     pub(super) clients: usize,
     pub(super) entry: Arc<Entry>,
+    /// Until negotiation knows how it is served: who waits for that.
+    pub(super) settled: Option<SyncSender<()>>,
     pub(super) spec: VolumeSpec,
     /// What the configuration says; another size than it has is noted.
     pub(super) declared_bytes: u64,
@@ -145,8 +149,9 @@ impl Volume {
         id
     }
 
-    /// Tells negotiation what it may say.
-    pub(super) fn publish(&self) {
+    /// Tells negotiation what it may say. A lone replica promotes itself soon; until then whoever
+    /// made it waits. A mirrored one waits for an operator.
+    pub(super) fn publish(&mut self) {
         let status = self.driver.core.status();
         let service = match status.role {
             _ if !self.is_admitting => Service::Unavailable {
@@ -159,8 +164,9 @@ impl Volume {
                 Service::Secondary { primary }
             }
         };
+        let is_primary = service == Service::Primary;
         let mut contexts = VolumeView::usual_contexts(self.spec.replicas.len());
-        if service == Service::Primary {
+        if is_primary {
             let marks = self.driver.core.marks();
             let name = |mark: &MarkStatus| Arc::from(mark.name.as_str());
             contexts.extend(marks.iter().map(|mark| ExtentKind::Mark(name(mark))));
@@ -170,6 +176,12 @@ impl Volume {
             view.contexts = contexts;
             view.size_bytes = self.spec.size_bytes;
         });
+        if (is_primary || self.spec.replicas.len() > 1)
+            && let Some(settled) = self.settled.take()
+        {
+            // There is room for this one word; maybe nobody listens.
+            let _ = settled.try_send(());
+        }
     }
 
     /// It has grown: who attaches from now on is told so.
@@ -266,6 +278,7 @@ impl Reactor {
             spec,
             declared_bytes,
             faults,
+            settled,
         } = new;
         let mut notes = Vec::new();
         let store = match store {
@@ -284,6 +297,7 @@ impl Reactor {
             spec,
             declared_bytes,
             faults,
+            settled,
             notes,
         };
         self.install(entry, core);
@@ -325,6 +339,7 @@ impl Reactor {
             spec,
             declared_bytes,
             faults,
+            settled,
             mut notes,
         } = arrival;
         if setup.names.len() > 1 {
@@ -344,10 +359,11 @@ impl Reactor {
         let me = setup.node;
         let core = Core::attach(setup, loaded);
         let driver = Driver::new(slot, core, store, meta, intake, faults, control_store);
-        let volume = Volume {
+        let mut volume = Volume {
             driver,
             clients: 0,
             entry,
+            settled: Some(settled),
             me,
             is_admitting: true,
             leaving: None,
@@ -363,6 +379,7 @@ impl Reactor {
             declared_bytes,
             spec,
         };
+        volume.publish();
         assert!(
             self.volumes.insert(volume).is_ok(),
             "the slot was free a moment ago"
