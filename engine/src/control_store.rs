@@ -49,6 +49,8 @@ mod tests {
             primary: node,
             in_sync,
             branch: 1,
+            voters: NodeSet::EMPTY,
+            is_released: false,
         }
     }
 

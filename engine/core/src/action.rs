@@ -11,7 +11,8 @@
 use crate::event::{CommandId, LinkId, ReqId, SessionId, Token};
 use crate::message::{Message, Refusal, Zeroing};
 use crate::record::Record;
-use crate::units::{BufId, ByteRange, Extent, NodeIdx, Term};
+use crate::units::{BufId, ByteRange, Extent, NodeIdx, NodeSet, Term};
+use crate::vote::Ballot;
 
 /// Bytes of a metadata record.
 pub const META_BLOCK: usize = 4096;
@@ -79,6 +80,9 @@ pub enum Outcome {
     NoSpace,
     /// The volume is going away.
     Stopping,
+    /// Another node may serve already: the session is dead, and its requests have no answer
+    /// (laws T6, B9).
+    Superseded,
 }
 
 /// A change worth one log line.
@@ -91,6 +95,11 @@ pub enum Notice {
     },
     /// It does not any more.
     Demoted,
+    /// It does not any more, because a majority may have chosen somebody else: clients are cut off.
+    SteppedDown {
+        /// The term that it lost.
+        term: Term,
+    },
     /// The volume was founded here.
     Founded {
         /// Branch id.
@@ -193,6 +202,11 @@ pub enum CommandError {
     Stopping,
     /// The peer is lost or the store did not choose in time.
     TimedOut,
+    /// No majority of the voters answered; these did not.
+    NoQuorum {
+        /// Voters that were not heard.
+        missing: NodeSet,
+    },
     /// The volume has no such peer.
     NoSuchPeer,
     /// The volume has no such mark.
@@ -321,6 +335,13 @@ pub enum Action {
     Drop {
         /// Which.
         link: LinkId,
+    },
+    /// Say this on the control connection; lost if there is none.
+    Vote {
+        /// To whom.
+        to: NodeIdx,
+        /// What.
+        ballot: Ballot,
     },
     /// The core's reference to this buffer ends.
     Release {

@@ -36,7 +36,57 @@ pub fn agree(me: NodeIdx, mine: &Hello, peer: NodeIdx, theirs: &Hello) -> Result
         (a, b) if a != b => return Err(Refusal::VolumeId),
         _ => {}
     }
-    data(me, mine, peer, theirs)
+    match mine.has_votes || theirs.has_votes {
+        true => data_by_votes(me, mine, peer, theirs),
+        false => data(me, mine, peer, theirs),
+    }
+}
+
+/// Where a majority chooses records, data flows only to and from a node that leads: who serves, or
+/// was promised its term by a majority. Histories need no comparison within a branch: whatever
+/// differs is in the bits and logs that both sides tell (law S1).
+fn data_by_votes(
+    me: NodeIdx,
+    mine: &Hello,
+    peer: NodeIdx,
+    theirs: &Hello,
+) -> Result<Plan, Refusal> {
+    if mine.disk == Disk::Blank || theirs.disk == Disk::Blank {
+        return Ok(Plan::Idle);
+    }
+    let branch = |hello: &Hello| hello.chain.newest().map(|entry| entry.branch);
+    if let (Some(a), Some(b)) = (branch(mine), branch(theirs))
+        && a != b
+    {
+        match judge(&mine.chain, &theirs.chain) {
+            Verdict::Diverged => return Err(Refusal::Diverged),
+            Verdict::Unrelated => return Err(Refusal::Unrelated),
+            _ => {}
+        }
+    }
+    let term = |hello: &Hello| hello.leads.map(|reign| reign.term);
+    let (leader, other, other_node, is_mine) = match (term(mine), term(theirs)) {
+        (None, None) => return Ok(Plan::Idle),
+        (a, b) if a >= b => (mine, theirs, peer, true),
+        _ => (theirs, mine, me, false),
+    };
+    let Some(reign) = leader.leads else {
+        return Ok(Plan::Idle);
+    };
+    // Law T6: who promised a higher term takes nothing of this one; who leads too steps down first.
+    if other.promised > reign.term || other.leads.is_some() || other.disk == Disk::Failed {
+        return Ok(Plan::Idle);
+    }
+    let is_member = reign.members.has(other_node) && other.disk == Disk::UpToDate;
+    let serves = leader.is_primary;
+    Ok(match leader.disk {
+        // The sessions of this reign may rely on what it lost (law B9): they must end first.
+        Disk::Failed if serves && is_member && other.is_whole => Plan::Equal,
+        Disk::UpToDate if is_member => Plan::Equal,
+        Disk::UpToDate if serves && is_mine => Plan::Source,
+        Disk::UpToDate if serves => Plan::Target,
+        _ => Plan::Idle,
+    })
 }
 
 fn identity(mine: &Hello, theirs: &Hello) -> Result<(), Refusal> {

@@ -6,6 +6,7 @@ use crate::marks::MarkName;
 use crate::message::{Message, Status};
 use crate::record::Choice;
 use crate::units::{BufId, ByteRange, NodeIdx};
+use crate::vote::Ballot;
 
 /// One client attachment, unique in the cluster and never reused (laws B3, B9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -224,6 +225,13 @@ pub enum Event {
         message: Message,
         /// Its payload, if it has one; the core owns it now.
         payload: Option<Payload>,
+    },
+    /// A ballot arrived on the control connection.
+    Vote {
+        /// Who speaks.
+        from: NodeIdx,
+        /// What.
+        ballot: Ballot,
     },
     /// The control store answered `ProposeRecord`.
     Record(Choice),

@@ -24,10 +24,12 @@ pub mod overlap;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod promotion;
+pub mod quorum;
 pub mod record;
 pub mod session;
 pub mod time;
 pub mod units;
 pub mod verdict;
 pub mod volume;
+pub mod vote;
 pub mod wire;

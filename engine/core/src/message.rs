@@ -6,7 +6,7 @@
 
 use crate::generation::Chain;
 use crate::record::Record;
-use crate::units::{Extent, Seq, Term};
+use crate::units::{Extent, NodeSet, Seq, Term};
 
 /// Most runs of dirty granules one message carries.
 pub const RUNS_MAX: usize = 256;
@@ -66,6 +66,16 @@ impl Known {
     }
 }
 
+/// What a node leads by votes: it serves, or a majority promised that it may and it makes the
+/// members equal (law R7 b).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reign {
+    /// Its term.
+    pub term: Term,
+    /// Who belongs to S, or will if nothing differs.
+    pub members: NodeSet,
+}
+
 /// First message on a connection, from both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -105,10 +115,16 @@ pub struct Hello {
     pub chain: Chain,
     /// Newest record this node holds durably.
     pub record: Option<Record>,
+    /// Highest term it promised: it takes nothing of a lower one (law T6).
+    pub promised: Term,
+    /// What it leads, if it does.
+    pub leads: Option<Reign>,
     /// State of the copy.
     pub disk: Disk,
     /// Serves clients right now.
     pub is_primary: bool,
+    /// Records are chosen by votes (`quorum = "majority"`).
+    pub has_votes: bool,
     /// Lost no stored write (invariants, "whole").
     pub is_whole: bool,
     /// Slots of its activity log; a primary never has more extents open than this.

@@ -15,6 +15,10 @@ pub struct Record {
     pub in_sync: NodeSet,
     /// Branch id.
     pub branch: u128,
+    /// Whose votes choose records (law T1); nobody's with `quorum = "off"`.
+    pub voters: NodeSet,
+    /// Its primary laid the role down on an operator's word: nobody promotes itself after it.
+    pub is_released: bool,
 }
 
 impl Record {

@@ -28,6 +28,9 @@ fn hello(from: &str, to: &str) -> Hello {
         record: None,
         disk: Disk::UpToDate,
         is_primary: false,
+        has_votes: false,
+        promised: Term(0),
+        leads: None,
         is_whole: true,
         activity_log_slots: 1024,
         credit_operations: 10,
@@ -45,6 +48,8 @@ fn with(mut hello: Hello, terms: &[u64], primary: NodeIdx, in_sync: u8, step: u3
         primary,
         in_sync: NodeSet(in_sync),
         branch: 1,
+        voters: NodeSet::EMPTY,
+        is_released: false,
     });
     hello
 }

@@ -21,7 +21,7 @@ pub enum ParamsError {
         size_granules: u64,
     },
     /// No node, over eight, or this node is not among them.
-    #[error("node {self_node} of {node_count} nodes: 1 to 8 nodes, this one among them")]
+    #[error("node {self_node} of {node_count} replicas: 1 to 8 nodes")]
     Nodes {
         /// Index of this node.
         self_node: u8,

@@ -38,9 +38,9 @@ pub struct Params {
     pub slice: u32,
     /// Random, new with every format, not 0.
     pub incarnation: u128,
-    /// Index of this node.
+    /// Index of this node; a witness comes after all replicas.
     pub self_node: NodeIdx,
-    /// Configured nodes, 1 to 8.
+    /// Configured replicas, 1 to 8.
     pub node_count: u8,
     /// Digest of their names in order.
     pub nodes_digest: u64,
@@ -138,7 +138,9 @@ impl Geometry {
             },
         };
         layout.place(Kind::ActivityLog, 0, 2 * log_pages);
-        for node in (0..self.node_count).filter(|node| *node != self.self_node.0) {
+        let is_witness = self.self_node.0 >= self.node_count;
+        let others = (0..self.node_count).filter(|node| *node != self.self_node.0);
+        for node in others.filter(|_| !is_witness) {
             layout.place(Kind::Bitmap, u32::from(node), bitmap_blocks);
         }
         layout.place(Kind::Attributes, 0, ATTRIBUTES_BLOCKS);
@@ -162,7 +164,8 @@ impl Geometry {
             let size_granules = size_max;
             return Err(ParamsError::Size { size_granules });
         }
-        if usize::from(node_count) > NODES_MAX || self_node >= node_count {
+        let are_too_many = usize::from(node_count).max(usize::from(self_node) + 1) > NODES_MAX;
+        if are_too_many || node_count == 0 {
             return Err(ParamsError::Nodes {
                 self_node,
                 node_count,
@@ -282,6 +285,7 @@ fn fresh_superblock(params: &Params, regions: Vec<Region>) -> Superblock {
         joined: NodeSet::EMPTY,
         promised: Term(0),
         record: None,
+        voted: None,
         chain: Chain::default(),
         known: [0; NODES_MAX],
         life: Life::default(),

@@ -42,6 +42,6 @@ pub use pages::{
 };
 pub use recovery::{Decision, Why};
 pub use superblock::{
-    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE,
-    Superblock, VOLUME_NAME_MAX, encode_superblock,
+    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_VOTES, FEATURES_COMPATIBLE,
+    FEATURES_INCOMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
 };

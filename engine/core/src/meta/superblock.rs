@@ -4,7 +4,7 @@
 //!   64 features compatible     u64     152 promised term          u64
 //!   72 features incompatible   u64     160 record: term           u64
 //!   80 volume id              u128     168   step                 u32
-//!   96 size in granules        u64     172   primary, in-sync set 2×u8, zero u16
+//!   96 size in granules        u64     172   primary, S, voters, released 4×u8
 //!  104 bytes per granule       u32     176   branch              u128
 //!  108 granules per bit        u32     192 incarnation known of peer 0..8   8×u128
 //!  112 activity-log slots      u32     320 backing size in bytes  u64
@@ -16,6 +16,7 @@
 //!  126 name length, regions   2×u8    2672 life: count, id           2×u64
 //!  128 digest of node names    u64
 //!  136 boot id                u128      2688 lives known of peer 0..8    8×16 bytes
+//!                                       2816 record voted for: as at 160 32 bytes, has one u8
 //! ```
 
 use crate::action::{META_BLOCK, MetaBlock};
@@ -32,8 +33,10 @@ use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 pub const FEATURES_COMPATIBLE: u64 = 0;
 /// Attributes were set: who does not know them would write past their marks.
 pub const FEATURE_ATTRIBUTES: u64 = 1;
+/// This replica voted: who does not know votes would break its promises.
+pub const FEATURE_VOTES: u64 = 2;
 /// Incompatible features this build knows; any other bit refuses the volume (law M4).
-pub const FEATURES_INCOMPATIBLE: u64 = FEATURE_ATTRIBUTES;
+pub const FEATURES_INCOMPATIBLE: u64 = FEATURE_ATTRIBUTES | FEATURE_VOTES;
 /// Most bytes of a volume name.
 pub const VOLUME_NAME_MAX: usize = 255;
 
@@ -55,7 +58,9 @@ const _: () = assert!(REGIONS_AT + REGIONS_MAX * REGION_LEN == CHAIN_AT);
 const LIFE_AT: usize = 2672;
 const KNOWN_LIVES_AT: usize = 2688;
 const _: () = assert!(CHAIN_AT + CHAIN_MAX * ENTRY_LEN == LIFE_AT);
-const _: () = assert!(KNOWN_LIVES_AT + 16 * NODES_MAX <= META_BLOCK);
+const VOTED_AT: usize = 2816;
+const HAS_VOTED_AT: usize = VOTED_AT + 32;
+const _: () = assert!(KNOWN_LIVES_AT + 16 * NODES_MAX == VOTED_AT && HAS_VOTED_AT < META_BLOCK);
 
 /// What kind of thing holds the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +129,8 @@ pub struct Superblock {
     pub promised: Term,
     /// Newest record held.
     pub record: Option<Record>,
+    /// Newest record this node voted for; it may never be chosen (laws T2, T5).
+    pub voted: Option<Record>,
     /// History of the data.
     pub chain: Chain,
     /// Incarnation last seen of each node; 0 is never.
@@ -176,7 +183,9 @@ pub fn encode_superblock(superblock: &Superblock, block: u64, counter: u64) -> B
         put(bytes, 128, &sb.nodes_digest.to_le_bytes());
         put(bytes, 136, &sb.boot_id.to_le_bytes());
         put(bytes, 152, &sb.promised.0.to_le_bytes());
-        put_record(bytes, sb.record);
+        put_record(bytes, RECORD_AT, sb.record);
+        put_record(bytes, VOTED_AT, sb.voted);
+        put(bytes, HAS_VOTED_AT, &[u8::from(sb.voted.is_some())]);
         for (index, incarnation) in sb.known.iter().enumerate() {
             put(bytes, KNOWN_AT + 16 * index, &incarnation.to_le_bytes());
         }
@@ -244,7 +253,12 @@ pub(super) fn decode_superblock(bytes: &MetaBlock) -> Result<Superblock, Field> 
         joined: NodeSet(bytes[CHAIN_LEN_AT + 6]),
         promised: term(get_u64(bytes, 152))?,
         record: if flag(has_record)? {
-            Some(get_record(bytes)?)
+            Some(get_record(bytes, RECORD_AT)?)
+        } else {
+            None
+        },
+        voted: if flag(bytes[HAS_VOTED_AT])? {
+            Some(get_record(bytes, VOTED_AT)?)
         } else {
             None
         },
@@ -263,25 +277,29 @@ pub(super) fn decode_superblock(bytes: &MetaBlock) -> Result<Superblock, Field> 
     })
 }
 
-fn put_record(bytes: &mut MetaBlock, record: Option<Record>) {
+fn put_record(bytes: &mut MetaBlock, at: usize, record: Option<Record>) {
     let Some(record) = record else { return };
-    put(bytes, RECORD_AT, &record.term.0.to_le_bytes());
-    put(bytes, RECORD_AT + 8, &record.step.to_le_bytes());
-    put(bytes, RECORD_AT + 12, &[record.primary.0, record.in_sync.0]);
-    put(bytes, RECORD_AT + 16, &record.branch.to_le_bytes());
+    put(bytes, at, &record.term.0.to_le_bytes());
+    put(bytes, at + 8, &record.step.to_le_bytes());
+    let sets = [record.primary.0, record.in_sync.0, record.voters.0];
+    put(bytes, at + 12, &sets);
+    put(bytes, at + 15, &[u8::from(record.is_released)]);
+    put(bytes, at + 16, &record.branch.to_le_bytes());
 }
 
-fn get_record(bytes: &MetaBlock) -> Result<Record, Field> {
-    let [primary, in_sync] = get(bytes, RECORD_AT + 12);
+fn get_record(bytes: &MetaBlock, at: usize) -> Result<Record, Field> {
+    let [primary, in_sync, voters, is_released] = get(bytes, at + 12);
     if usize::from(primary) >= NODES_MAX || in_sync == 0 {
         return Err(Field::Record);
     }
     Ok(Record {
-        term: term(get_u64(bytes, RECORD_AT))?,
-        step: get_u32(bytes, RECORD_AT + 8),
+        term: term(get_u64(bytes, at))?,
+        step: get_u32(bytes, at + 8),
         primary: NodeIdx(primary),
         in_sync: NodeSet(in_sync),
-        branch: get_u128(bytes, RECORD_AT + 16),
+        voters: NodeSet(voters),
+        is_released: flag(is_released)?,
+        branch: get_u128(bytes, at + 16),
     })
 }
 

@@ -11,6 +11,8 @@ fn view(in_sync: u8, reach: Reach, vanished_in_sync: bool) -> View {
         primary: PEER,
         in_sync: NodeSet(in_sync),
         branch: 1,
+        voters: NodeSet::EMPTY,
+        is_released: false,
     };
     View {
         me: ME,

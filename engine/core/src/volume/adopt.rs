@@ -5,7 +5,7 @@ use crate::generation::Chain;
 use crate::message::{Disk, Message, Refusal};
 use crate::record::Record;
 use crate::session::{Session, SessionEvent};
-use crate::units::{NodeIdx, Seq};
+use crate::units::{NodeIdx, NodeSet, Seq};
 
 use super::Volume;
 use crate::activity_log::NEVER;
@@ -31,7 +31,8 @@ impl Volume {
             return self.refuse(node, Refusal::TwoPrimaries);
         }
         let known = self.durable.sb.record;
-        if record.term < self.durable.sb.promised && known.is_none_or(|k| k.term != record.term) {
+        let is_known = known.is_some_and(|k| k.term == record.term) && !self.has_votes();
+        if record.term < self.durable.sb.promised && !is_known {
             return self.breach(node);
         }
         if known.is_some_and(|k| !record.is_newer_than(&k)) {
@@ -44,9 +45,15 @@ impl Volume {
         // Whoever promises a higher term gives up its own candidacy (law T2).
         self.give_up_promotion();
         let new_primary = known.is_none_or(|k| k.primary != record.primary);
+        self.note_members(node, known, &record);
+        let has_votes = self.has_votes();
         let sb = &mut self.durable.sb;
         sb.record = Some(record);
         sb.promised = sb.promised.max(record.term);
+        if has_votes && sb.voted.is_none_or(|voted| record.is_newer_than(&voted)) {
+            // It is chosen already: holding it breaks no promise.
+            sb.voted = sb.voted.map(|_| record);
+        }
         sb.chain = chain;
         if matches!(session, Session::Target(_)) {
             (sb.disk, sb.whole) = (Disk::UpToDate, true);
@@ -66,11 +73,50 @@ impl Volume {
         }
     }
 
+    /// What a record says of replicas other than the two that speak: who left lacks what is not
+    /// confirmed by all of S yet; who is in S lacks nothing, and gets all that follows (law S6: the
+    /// chosen record is the report that law S4 asks for).
+    fn note_members(&mut self, primary: NodeIdx, known: Option<Record>, record: &Record) {
+        let unstable = self.peers.get(primary).unstable.clone();
+        let before = known.map_or(NodeSet::EMPTY, |k| k.in_sync);
+        for peer in self.peers.iter_mut().filter(|p| p.node != primary) {
+            if record.in_sync.has(peer.node) {
+                peer.dirty.clear_all();
+            } else if before.has(peer.node) {
+                for (_, extent) in &unstable {
+                    peer.dirty.set(*extent);
+                }
+            }
+        }
+    }
+
+    /// A target does not know what those outside of S lack: all, until it meets them.
+    pub(super) fn distrust_others(&mut self, source: NodeIdx, record: Option<Record>) {
+        let in_sync = record.map_or(NodeSet::EMPTY, |r| r.in_sync);
+        for peer in self.peers.iter_mut() {
+            if peer.node != source && !in_sync.has(peer.node) {
+                peer.dirty.set_all();
+                self.pages.wants_all = true;
+            }
+        }
+    }
+
+    /// A target joins once what it noted of those outside of S is durable.
+    fn are_others_marked(&self, source: NodeIdx) -> bool {
+        let is_target = matches!(self.peers.get(source).session, Session::Target(_));
+        let in_sync = self.durable.sb.record.map_or(NodeSet::EMPTY, |r| r.in_sync);
+        let mut others = self
+            .peers
+            .nodes()
+            .filter(|n| *n != source && !in_sync.has(*n));
+        !is_target || others.all(|node| self.are_bits_durable(node))
+    }
+
     pub(super) fn settle_adopting(&mut self) {
         let Some(adopting) = self.adopting else {
             return;
         };
-        let is_stored = |n: NodeIdx| self.has_stored_told(n);
+        let is_stored = |n: NodeIdx| self.has_stored_told(n) && self.are_others_marked(n);
         if !self.durable.is_durable(adopting.version) || !adopting.from.is_none_or(is_stored) {
             return;
         }

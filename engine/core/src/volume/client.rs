@@ -500,7 +500,8 @@ impl Volume {
         match op.phase {
             // Its bytes are being worked on, or a piece is out: it ends when that does.
             Phase::Job | Phase::Out => op.aborted = true,
-            Phase::Ordered | Phase::Log | Phase::Dispatch => {
+            Phase::Ordered | Phase::Log | Phase::Dispatch | Phase::Lease => {
+                self.wait_lease.retain(|s| *s != slot);
                 self.wait_log.retain(|s| *s != slot);
                 self.wait_dispatch.retain(|s| *s != slot);
                 self.flush.forget(slot);

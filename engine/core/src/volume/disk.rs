@@ -199,8 +199,7 @@ impl Volume {
             self.notice(Notice::ReadError { extent });
             return self.read_remotely(slot);
         }
-        self.answer(slot, Outcome::Ok);
-        self.end(slot);
+        self.answer_read(slot);
     }
 
     pub(super) fn job_done(&mut self, token: Token, outcome: JobOutcome) {
@@ -274,26 +273,36 @@ impl Volume {
 
     /// Metadata is gone: nobody gets a confirmation any more, as if this node had crashed.
     pub(super) fn fail_everything(&mut self) {
-        for slot in self.ops.slots() {
-            let op = *self.ops.get(slot);
-            if !op.is_client() || op.answered {
-                continue;
-            }
-            if matches!(op.phase, Phase::Ordered | Phase::Log | Phase::Dispatch) {
-                self.wait_log.retain(|s| *s != slot);
-                self.wait_dispatch.retain(|s| *s != slot);
-                self.flush.forget(slot);
-                self.fail_before_dispatch(slot, Outcome::Io);
-            } else {
-                self.answer(slot, Outcome::Io);
-            }
-        }
+        self.drop_requests(Outcome::Io);
         for node in self.peers.nodes() {
             self.drop_link(node);
         }
         self.fail_marks();
         self.fail_growth();
         self.ops.attention = true;
+    }
+
+    /// Ends every request of a client: those that were dispatched run out unanswered.
+    pub(super) fn drop_requests(&mut self, outcome: Outcome) {
+        for slot in self.ops.slots() {
+            let op = *self.ops.get(slot);
+            if !op.is_client() || op.answered {
+                continue;
+            }
+            let waits = matches!(
+                op.phase,
+                Phase::Ordered | Phase::Log | Phase::Dispatch | Phase::Lease
+            );
+            if waits {
+                self.wait_lease.retain(|s| *s != slot);
+                self.wait_log.retain(|s| *s != slot);
+                self.wait_dispatch.retain(|s| *s != slot);
+                self.flush.forget(slot);
+                self.fail_before_dispatch(slot, outcome);
+            } else {
+                self.answer(slot, outcome);
+            }
+        }
     }
 
     pub(super) fn may_forget_failed_flush(&self) -> bool {

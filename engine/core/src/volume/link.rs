@@ -113,9 +113,13 @@ impl Volume {
         self.marks.forget_told();
         let forget_marks = planted!(self, NoMarkOnLinkLoss);
         let peer = self.peers.get_mut(node);
-        for (_, extent) in peer.unstable.drain(..) {
-            if !forget_marks {
-                peer.dirty.set(extent);
+        // Any other replica may lack what was not confirmed by all (law S1).
+        let unstable = std::mem::take(&mut peer.unstable);
+        if !forget_marks {
+            for peer in self.peers.iter_mut() {
+                unstable.iter().for_each(|(_, extent)| {
+                    peer.dirty.set(*extent);
+                });
             }
         }
         self.joining = self.joining.without(node);
@@ -348,6 +352,9 @@ impl Volume {
             knows: self.known(node),
             chain: sb.chain.clone(),
             record: self.record(),
+            promised: sb.promised,
+            leads: self.leads(),
+            has_votes: self.has_votes(),
             disk: sb.disk,
             is_primary: self.role.is_serving(),
             is_whole: sb.whole,
@@ -376,6 +383,11 @@ impl Volume {
             Ok(plan) => plan,
             Err(why) => return self.refuse(node, why),
         };
+        let newer = theirs.leads.map(|reign| reign.term);
+        if self.has_votes() && self.role.is_serving() && newer > mine.leads.map(|r| r.term) {
+            // Somebody was chosen since (law T6).
+            return self.step_down();
+        }
         let (life, is_blank) = (theirs.life, theirs.disk == Disk::Blank);
         let is_behind = judge(&mine.chain, &theirs.chain) == Verdict::Behind;
         let (record, chain) = (theirs.record, theirs.chain.clone());
@@ -425,6 +437,7 @@ impl Volume {
             }
             Plan::Source => self.prepare_source(node, incarnation),
             Plan::Target => {
+                self.distrust_others(node, record);
                 let sb = &mut self.durable.sb;
                 if sb.disk == Disk::UpToDate {
                     sb.disk = Disk::Outdated;

@@ -7,7 +7,7 @@ use crate::action::{Action, Notice};
 use crate::event::{DiskResult, LinkId, Payload};
 use crate::message::{Disk, Message, Refusal, Stamp, Status};
 use crate::session::Session;
-use crate::units::{BufId, Extent, NodeIdx};
+use crate::units::{BufId, Extent, NodeIdx, NodeSet};
 
 use super::ops::{Kind, Phase};
 use super::{Volume, planted};
@@ -26,7 +26,8 @@ pub(super) struct Frame {
 impl Volume {
     /// A primary stamped a write for us.
     pub(super) fn member_frame(&mut self, node: NodeIdx, frame: Frame) {
-        let is_stale = self.record().is_none_or(|r| frame.stamp.term < r.term);
+        let promised = self.has_votes() && frame.stamp.term < self.durable.sb.promised;
+        let is_stale = promised || self.record().is_none_or(|r| frame.stamp.term < r.term);
         let takes = matches!(
             self.peers.get(node).session,
             Session::InSync(_) | Session::Target(_)
@@ -36,7 +37,7 @@ impl Volume {
             return self.breach(node);
         }
         let is_target = matches!(self.peers.get(node).session, Session::Target(_));
-        if !self.is_disk_usable() || (is_stale && !is_target) {
+        if !self.is_disk_usable() || promised || (is_stale && !is_target) {
             // A disk that failed or a reign that is over: nothing is done, and it is said.
             self.release(frame.buf);
             let status = if is_stale {
@@ -61,12 +62,24 @@ impl Volume {
         (op.piece_buf, op.piece_buf_owned) = (frame.buf, frame.buf.is_some());
         let peer = self.peers.get_mut(node);
         peer.unstable.push_back((frame.stamp.seq, frame.extent));
+        self.mark_for_absent(node, frame.extent);
         self.note_progress(node, &frame.stamp);
         // By its place in the stream: what was stamped before a mark is not in it.
         if !planted!(self, MarkMissesMemberWrites) {
             self.marks.set(frame.extent);
         }
         self.order(slot, true);
+    }
+
+    /// Law S1 at every member: who is not in S lacks what is written now, whatever the primary
+    /// knows of it.
+    fn mark_for_absent(&mut self, primary: NodeIdx, extent: Extent) {
+        let in_sync = self.durable.sb.record.map_or(NodeSet::EMPTY, |r| r.in_sync);
+        for peer in self.peers.iter_mut() {
+            if peer.node != primary && !in_sync.has(peer.node) {
+                peer.dirty.set(extent);
+            }
+        }
     }
 
     pub(super) fn start_member_write(&mut self, slot: u32) {

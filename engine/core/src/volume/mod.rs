@@ -9,7 +9,8 @@
 //!            ├ log.rs       activity log and bitmap pages   ├ disk.rs    completions, failures
 //!            ├ marks.rs     what changed since a point      ├ attributes.rs  SetAttr
 //!            ├ remote.rs    reads through another member    ├ balance.rs    who reads
-//!            └ grow.rs      a larger volume
+//!            ├ grow.rs      a larger volume         ├ votes.rs     this node as a voter
+//!            └ voters.rs    who votes; polls        └ election.rs, lease.rs  who may serve
 //! ```
 //!
 //! What it does not do: touch bytes, sockets, clocks. See `action.rs` for who owns a buffer.
@@ -19,9 +20,11 @@ mod attributes;
 mod balance;
 mod client;
 mod disk;
+mod election;
 mod extents;
 mod flush;
 mod grow;
+mod lease;
 mod link;
 mod log;
 mod marks;
@@ -36,6 +39,8 @@ mod status;
 mod target;
 mod timers;
 mod verify;
+mod voters;
+mod votes;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -48,6 +53,7 @@ use crate::meta::Loaded;
 use crate::overlap::Overlap;
 #[cfg(feature = "planted")]
 use crate::planted::Bug;
+use crate::quorum::Quorum;
 use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet, Seq};
 use crate::verdict::Policy;
@@ -63,6 +69,7 @@ use peer::Peers;
 use record::Durable;
 use role::Role;
 use verify::Verifying;
+use votes::Votes;
 
 pub use extents::Run;
 pub use marks::MarkStatus;
@@ -73,8 +80,16 @@ pub use status::{PeerStatus, ReadCounts, RoleStatus, Status};
 pub struct Setup {
     /// This node's index.
     pub node: NodeIdx,
-    /// Names of all nodes with a replica, by index.
+    /// Names of all nodes with a replica, by index, then of the witnesses.
     pub names: Vec<String>,
+    /// How many of them have a replica.
+    pub replicas: usize,
+    /// Who chooses records.
+    pub quorum: Quorum,
+    /// With a majority: how long a voter that granted a lease promises nobody else (law T7).
+    pub lease: Duration,
+    /// With a majority: a member of S promotes itself when who reigned does not any more.
+    pub auto_promote: bool,
     /// Cluster name.
     pub cluster: String,
     /// Volume name.
@@ -133,6 +148,9 @@ pub struct Volume {
     marks: Marks,
     growing: Option<Growing>,
     verify: Verifying,
+    votes: Votes,
+    /// Reads whose bytes are there, and whose answer waits for the lease (law T7).
+    wait_lease: Vec<u32>,
     /// Peers that are about to join S: their confirmation is needed already (law T4).
     joining: NodeSet,
     /// Sessions being closed, until nothing of them runs.
@@ -201,6 +219,8 @@ impl Volume {
             marks,
             growing: None,
             verify: Verifying::default(),
+            votes: Votes::default(),
+            wait_lease: Vec::new(),
             joining: NodeSet::EMPTY,
             closing: Vec::new(),
             seq: Seq(0),
@@ -283,6 +303,7 @@ impl Volume {
             Event::LinkUp { peer, link } => self.link_up(peer, link),
             Event::LinkDown { link } => self.link_down(link),
             Event::Unreachable { peer } => self.unreachable(peer),
+            Event::Vote { from, ballot } => self.ballot(from, &ballot),
             Event::Record(choice) => self.record_choice(choice),
             Event::Command { id, command } => match command {
                 Command::Promote { force, wait } => self.promote(id, force, wait),
@@ -323,7 +344,9 @@ impl Volume {
         if self.durable.has_failed {
             return self.settle_failed();
         }
+        self.settle_votes();
         self.settle_adopting();
+        self.settle_poll();
         self.settle_record();
         self.settle_membership();
         for node in self.peers.nodes() {
@@ -337,6 +360,7 @@ impl Volume {
             self.settle_join(node);
         }
         self.settle_role();
+        self.settle_voters();
         self.settle_verify();
         self.settle_marks();
         self.settle_growth();
@@ -380,7 +404,13 @@ impl Volume {
 
     /// Several replicas are configured: there is a log, bitmaps and sessions.
     fn is_mirrored(&self) -> bool {
-        self.setup.names.len() > 1
+        self.setup.replicas > 1
+    }
+
+    /// A majority chooses records.
+    #[inline]
+    fn has_votes(&self) -> bool {
+        self.setup.quorum == Quorum::Majority
     }
 
     fn disk(&self) -> Disk {

@@ -107,6 +107,8 @@ pub(super) enum Phase {
     Job,
     /// Its extents are not all in the log yet, or the log is full.
     Log,
+    /// A read's bytes are there; waits for the lease.
+    Lease,
     /// Warm; waits for credit, a record or the seq window.
     Dispatch,
     /// Legs are out.

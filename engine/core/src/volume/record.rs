@@ -128,18 +128,17 @@ impl Volume {
 
     /// This node is the primary of its newest record: only it may change S (law T4).
     pub(super) fn reigns(&self) -> bool {
-        self.record().is_some_and(|r| r.primary == self.me)
+        let is_ours = self.record().is_some_and(|r| r.primary == self.me);
+        is_ours && (!self.has_votes() || self.role.is_serving())
     }
 
     /// The highest term seen anywhere.
     pub(super) fn highest_term(&self) -> Term {
-        let known = self
-            .peers
-            .iter()
-            .filter_map(|p| p.hello.as_ref()?.record)
-            .map(|r| r.term);
+        let hellos = self.peers.iter().filter_map(|p| p.hello.as_ref());
+        let known = hellos.map(|h| h.record.map_or(h.promised, |r| r.term.max(h.promised)));
         let own = self.record().map_or(Term(0), |r| r.term);
-        known.fold(own.max(self.durable.sb.promised), Term::max)
+        let own = own.max(self.durable.sb.promised).max(self.votes.highest);
+        known.fold(own, Term::max)
     }
 
     pub(super) fn write_superblock(&mut self) {
@@ -186,7 +185,7 @@ impl Volume {
         let Some(now) = self.record() else { return };
         assert!(self.durable.change.is_none(), "one change of S at a time");
         assert!(!in_sync.is_empty(), "S is never empty");
-        let shrinks = !in_sync.contains(now.in_sync);
+        let shrinks = !in_sync.contains(now.in_sync) && !self.has_votes();
         let mut record = Record {
             in_sync,
             step: now.step + 1,
@@ -199,6 +198,19 @@ impl Volume {
             record.primary = self.me;
         }
         self.propose_record(record, extends_chain, Becoming::Member);
+    }
+
+    /// A change of the record that is none of S; `admits` get their vote with it.
+    pub(super) fn propose_admitting(&mut self, record: Record, admits: NodeSet) {
+        self.drop_unagreed();
+        self.durable.change = Some(Change {
+            record,
+            extends_chain: false,
+            becoming: Becoming::Member,
+            version: None,
+        });
+        self.begin_poll(record, self.durable.sb.volume_id, admits);
+        self.ops.attention = true;
     }
 
     pub(super) fn propose_record(
@@ -214,8 +226,15 @@ impl Volume {
             becoming,
             version: None,
         });
-        self.actions.push(Action::ProposeRecord(record));
         self.ops.attention = true;
+        if !self.has_votes() {
+            return self.actions.push(Action::ProposeRecord(record));
+        }
+        let (volume_id, admits) = match becoming {
+            Becoming::Founder(volume_id) => (volume_id, record.voters.without(self.me)),
+            _ => (self.durable.sb.volume_id, NodeSet::EMPTY),
+        };
+        self.begin_poll(record, volume_id, admits);
     }
 
     /// The control store answered.
@@ -238,6 +257,9 @@ impl Volume {
             Choice::Conflict(_) => {
                 self.durable.change = None;
                 self.record_refused();
+                if self.has_votes() {
+                    self.step_down();
+                }
             }
         }
     }

@@ -78,8 +78,7 @@ impl Volume {
             return self.read_again(slot);
         }
         self.read_counts.by_peers += 1;
-        self.answer(slot, Outcome::Ok);
-        self.end(slot);
+        self.answer_read(slot);
     }
 
     pub(super) fn remote_reads_lost(&mut self, node: NodeIdx) {

@@ -14,13 +14,15 @@ use std::time::Duration;
 use crate::action::{Action, Answer, CommandError, Notice, Outcome};
 use crate::event::{CommandId, DiskResult};
 use crate::generation::{Chain, Entry, Verdict, judge};
-use crate::message::{Disk, Life, Message, Refusal};
+use crate::message::{Disk, Life, Message, Refusal, Reign};
 use crate::promotion::{Other, Plan, Reach, View, may_promote};
+use crate::quorum::{Election, Grant};
 use crate::record::Record;
 use crate::session::Session;
 use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet, Term};
 
+use super::election::Asked;
 use super::ops::{Purpose, token};
 use super::record::Becoming;
 use super::timers::DRAIN;
@@ -44,8 +46,21 @@ pub(super) struct Promotion {
     phase: Phase,
 }
 
+impl Promotion {
+    /// What a candidate that a majority promised leads already.
+    pub(super) fn claim(&self) -> Option<Reign> {
+        let Phase::Claim { term, election, .. } = self.phase else {
+            return None;
+        };
+        Some(Reign {
+            term,
+            members: election.members,
+        })
+    }
+}
+
 #[derive(Clone)]
-enum Phase {
+pub(super) enum Phase {
     /// Until each peer answered or is gone.
     Wait,
     /// The term is promised durably at this superblock version.
@@ -59,6 +74,18 @@ enum Phase {
         plan: Plan,
         record: Record,
         waiting: NodeSet,
+    },
+    /// By votes (`election.rs`): would a majority promise this term?
+    Trial(Asked),
+    /// The own promise of this term is on its way to disk.
+    Vow { term: Term, version: u64 },
+    /// A majority is asked to promise this term.
+    Canvass(Asked),
+    /// Members of the last S are made equal, until this moment.
+    Claim {
+        term: Term,
+        election: Election,
+        until: Instant,
     },
     /// The record is being chosen and written down here.
     Commit { is_founding: bool },
@@ -78,6 +105,8 @@ enum DrainPhase {
     Round(u64),
     /// Log slots close, their bits durable first.
     Log,
+    /// By votes, demotion only: the record says that nobody reigns.
+    Release,
     /// Stop only: the disk's last flush.
     Flush,
     /// Stop only: the clean mark, by this superblock version.
@@ -103,7 +132,10 @@ impl Role {
             Role::Primary
                 | Role::Demoting(_)
                 | Role::Stopping(Drain {
-                    phase: DrainPhase::Requests | DrainPhase::Round(_) | DrainPhase::Log,
+                    phase: DrainPhase::Requests
+                        | DrainPhase::Round(_)
+                        | DrainPhase::Log
+                        | DrainPhase::Release,
                     ..
                 })
         )
@@ -125,7 +157,10 @@ impl Role {
     /// Not in the middle of a promotion: what a hello says stays so.
     pub fn is_settled(&self) -> bool {
         match self {
-            Role::Promoting(promotion) => matches!(promotion.phase, Phase::Wait),
+            Role::Promoting(promotion) => matches!(
+                promotion.phase,
+                Phase::Wait | Phase::Trial(_) | Phase::Claim { .. }
+            ),
             _ => true,
         }
     }
@@ -176,6 +211,13 @@ impl Volume {
         self.durable.touch();
         self.flush_recovered();
         self.ops.attention = true;
+        if self.has_votes() {
+            // What the process before this one granted is not known: it may hold still (law T7).
+            let term = self.durable.sb.promised;
+            let until = self.now.after(self.setup.lease);
+            self.votes.grant = Grant { term, until };
+            self.postpone_election(until);
+        }
         if !self.is_mirrored() {
             let deadline = self.now.after(DRAIN);
             let (id, force, phase) = (None, false, Phase::Wait);
@@ -198,22 +240,37 @@ impl Volume {
         let refusal = match &self.role {
             Role::Primary => return self.reply(id, Ok(Answer::Already)),
             Role::Secondary if self.durable.has_failed => CommandError::MetaFailed,
-            Role::Secondary => {
-                let deadline = self.now.after(wait);
-                let (id, phase) = (Some(id), Phase::Wait);
-                self.role = Role::Promoting(Promotion {
-                    id,
-                    force,
-                    deadline,
-                    phase,
-                });
-                self.ops.attention = true;
-                return;
-            }
+            Role::Secondary => return self.begin_promotion(Some(id), force, wait),
             Role::Promoting(_) | Role::Demoting(_) => CommandError::InProgress,
             Role::Stopping(_) | Role::Stopped => CommandError::Stopping,
         };
         self.reply(id, Err(refusal));
+    }
+
+    /// `id`: who is answered; nobody if the node promotes itself.
+    pub(super) fn begin_promotion(&mut self, id: Option<CommandId>, force: bool, wait: Duration) {
+        self.role = Role::Promoting(Promotion {
+            id,
+            force,
+            deadline: self.now.after(wait),
+            phase: Phase::Wait,
+        });
+        self.ops.attention = true;
+        if self.has_votes() {
+            match self.is_founded() {
+                true if !force => self.begin_trial(),
+                _ => self.ask_all(Term(0), true),
+            }
+        }
+    }
+
+    /// The volume has a history: a record was chosen, or another node's may be.
+    fn is_founded(&self) -> bool {
+        let sb = &self.durable.sb;
+        match self.has_votes() {
+            true => sb.record.is_some() || sb.voted.is_some_and(|r| r.primary != self.me),
+            false => sb.volume_id != 0,
+        }
     }
 
     pub(super) fn settle_role(&mut self) {
@@ -231,7 +288,8 @@ impl Volume {
         let (force, is_due) = (promotion.force, self.now >= promotion.deadline);
         match promotion.phase.clone() {
             Phase::Wait => {
-                if is_due || self.has_everybody_answered() {
+                let met = !self.has_votes() || self.blank_voters().contains(self.others());
+                if is_due || (met && self.has_everybody_answered()) {
                     self.decide_promotion(force);
                 }
             }
@@ -263,6 +321,18 @@ impl Volume {
                     self.commit(plan, record);
                 }
             }
+            Phase::Trial(asked) => self.settle_trial(asked, is_due),
+            Phase::Vow { term, version } => {
+                if self.durable.is_durable(version) {
+                    self.vowed(term);
+                }
+            }
+            Phase::Canvass(asked) => self.settle_canvass(asked, is_due),
+            Phase::Claim {
+                term,
+                election,
+                until,
+            } => self.settle_claim(term, election, until),
             Phase::Commit { .. } => {}
         }
     }
@@ -297,13 +367,32 @@ impl Volume {
                 vanished_in_sync: peer.vanished_in_sync,
             }
         };
+        let witness = |node: NodeIdx| {
+            let reach = match self.blank_voters().has(node) {
+                true => Reach::Answered {
+                    disk: Disk::Blank,
+                    is_primary: false,
+                    is_whole: true,
+                    is_ahead: false,
+                    is_in_sync: false,
+                },
+                false => Reach::Gone,
+            };
+            Other {
+                node,
+                reach,
+                vanished_in_sync: false,
+            }
+        };
+        let witnesses = NodeSet(self.others().0 & !self.replicas().0);
+        let witnesses: Vec<Other> = witnesses.iter().map(witness).collect();
         View {
             me: self.me,
-            is_founded: self.durable.sb.volume_id != 0,
+            is_founded: self.is_founded(),
             disk: self.disk(),
             is_whole: self.durable.sb.whole,
             record: self.record(),
-            others: self.peers.nodes().map(other).collect(),
+            others: self.peers.nodes().map(other).chain(witnesses).collect(),
         }
     }
 
@@ -313,9 +402,15 @@ impl Volume {
             return Reach::Silent;
         };
         let is_in_sync = matches!(peer.session, Session::InSync(_));
+        // A founding that did not end left an identity and nothing else.
+        let was_founded = hello.record.is_some() || self.durable.sb.record.is_some();
+        let disk = match self.has_votes() && !was_founded {
+            true => Disk::Blank,
+            false => peer.disk,
+        };
         let verdict = judge(&self.durable.sb.chain, &hello.chain);
         Reach::Answered {
-            disk: peer.disk,
+            disk,
             is_primary: peer.is_primary,
             is_whole: hello.is_whole,
             is_ahead: !is_in_sync && verdict == Verdict::Behind,
@@ -334,6 +429,9 @@ impl Volume {
             Ok(plan) => plan,
             Err(error) => return self.promotion_ended(Err(error)),
         };
+        if self.has_votes() {
+            return self.reign_alone(plan);
+        }
         self.drop_unagreed();
         if plan == Plan::Force {
             self.distrust_marks();
@@ -348,7 +446,30 @@ impl Volume {
         });
     }
 
-    fn set_phase(&mut self, phase: Phase) {
+    /// Founding, or by an operator's word: S = {self}, and no earlier record to follow.
+    fn reign_alone(&mut self, plan: Plan) {
+        let term = self.next_term();
+        if plan == Plan::Force {
+            self.distrust_marks();
+        }
+        let voters = match plan {
+            Plan::Found => self.blank_voters().with(self.me),
+            _ => NodeSet::only(self.me),
+        };
+        let branch = mix(self.setup.entropy, term.0);
+        let record = Record {
+            term,
+            step: 0,
+            primary: self.me,
+            in_sync: NodeSet::only(self.me),
+            branch,
+            voters,
+            is_released: false,
+        };
+        self.commit(plan, record);
+    }
+
+    pub(super) fn set_phase(&mut self, phase: Phase) {
         if let Role::Promoting(promotion) = &mut self.role {
             promotion.phase = phase;
         }
@@ -374,6 +495,8 @@ impl Volume {
             primary: self.me,
             in_sync,
             branch,
+            voters: NodeSet::EMPTY,
+            is_released: false,
         };
         let mut chain: Chain = self.durable.sb.chain.clone();
         chain.push(Entry::new(branch, term));
@@ -408,8 +531,11 @@ impl Volume {
         }
     }
 
-    fn commit(&mut self, plan: Plan, record: Record) {
+    pub(super) fn commit(&mut self, plan: Plan, record: Record) {
         let becoming = match plan {
+            Plan::Found if self.durable.sb.volume_id != 0 => {
+                Becoming::Founder(self.durable.sb.volume_id)
+            }
             Plan::Found => Becoming::Founder(mix(self.setup.entropy, record.term.0 ^ u64::MAX)),
             Plan::Force => Becoming::Forced,
             Plan::Continue { .. } => Becoming::Member,
@@ -437,10 +563,19 @@ impl Volume {
         }
     }
 
-    fn promotion_ended(&mut self, result: Result<Answer, CommandError>) {
+    pub(super) fn promotion_ended(&mut self, result: Result<Answer, CommandError>) {
         let Role::Promoting(promotion) = std::mem::replace(&mut self.role, Role::Secondary) else {
             return;
         };
+        if result.is_err() && self.has_votes() {
+            // What was said as a candidate holds no more.
+            if promotion.claim().is_some() || matches!(promotion.phase, Phase::Commit { .. }) {
+                self.peers.nodes().for_each(|node| self.drop_link(node));
+            }
+            let span = self.setup.lease / 2;
+            let pause = self.setup.lease / 8 + self.draw(span);
+            self.postpone_election(self.now.after(pause));
+        }
         if let Some(id) = promotion.id {
             self.reply(id, result);
         }
@@ -462,6 +597,8 @@ impl Volume {
             }
             self.promotion_ended(Ok(Answer::Ok));
             self.role = Role::Primary;
+            self.votes.lease.forget();
+            self.ask_for_lease();
             self.log.retouch(self.flush.started);
             self.notice(Notice::Promoted { term: record.term });
             self.tell_state();
@@ -558,6 +695,14 @@ impl Volume {
                 let is_closed =
                     !has_log || self.is_log_closed() || is_due || !self.is_disk_usable();
                 if is_settled && is_closed {
+                    match self.has_votes() && matches!(self.role, Role::Demoting(_)) {
+                        true => self.lay_down(is_due),
+                        false => self.drained(),
+                    }
+                }
+            }
+            DrainPhase::Release => {
+                if self.durable.change.is_none() || is_due {
                     self.drained();
                 }
             }
@@ -590,6 +735,37 @@ impl Volume {
         }
     }
 
+    /// The record says that this reign ended on an operator's word.
+    fn lay_down(&mut self, is_due: bool) {
+        let Some(record) = self.record().filter(|_| !is_due) else {
+            return self.drained();
+        };
+        self.set_drain(DrainPhase::Release);
+        let step = record.step + 1;
+        let is_released = true;
+        let next = Record {
+            step,
+            is_released,
+            ..record
+        };
+        self.propose_admitting(next, NodeSet::EMPTY);
+    }
+
+    /// A role ended early: whoever waited for its drain is told.
+    pub(super) fn leave_role(&mut self, was: Role) {
+        match was {
+            Role::Demoting(Drain { id: Some(id), .. }) => self.reply(id, Ok(Answer::Ok)),
+            Role::Stopping(drain) => {
+                self.role = Role::Stopping(Drain {
+                    phase: DrainPhase::Flush,
+                    ..drain
+                });
+                self.leave();
+            }
+            _ => {}
+        }
+    }
+
     fn set_drain(&mut self, next: DrainPhase) {
         if let Role::Demoting(drain) | Role::Stopping(drain) = &mut self.role {
             drain.phase = next;
@@ -598,6 +774,7 @@ impl Volume {
     }
 
     fn drained(&mut self) {
+        self.release_lease();
         if matches!(self.role, Role::Stopping(_)) {
             self.set_drain(DrainPhase::Flush);
             return self.leave();
@@ -607,6 +784,10 @@ impl Volume {
         };
         self.notice(Notice::Demoted);
         self.tell_state();
+        if self.has_votes() {
+            // Data flows only to and from who leads.
+            self.peers.nodes().for_each(|node| self.drop_link(node));
+        }
         if let Some(id) = drain.id {
             self.reply(id, Ok(Answer::Ok));
         }

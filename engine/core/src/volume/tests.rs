@@ -3,6 +3,7 @@
 
 mod grow;
 mod pair;
+mod votes;
 
 use std::time::Duration;
 

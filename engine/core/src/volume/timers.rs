@@ -39,6 +39,8 @@ impl Volume {
         }
         self.ops.attention = true;
         self.retry_record();
+        self.tick_lease();
+        self.consider_election();
         self.flush.note_time(self.now);
         if self
             .flush
@@ -69,7 +71,8 @@ impl Volume {
             || self.flush.has_work()
             || self.durable.retry_at.is_some()
             || self.marks.is_setting()
-            || self.peers.iter().any(|p| !p.told.is_settled());
+            || self.peers.iter().any(|p| !p.told.is_settled())
+            || (self.has_votes() && self.durable.sb.voted.is_some());
         if is_moving {
             self.tick_at = Some(self.now.after(TICK));
         } else if !self.log.is_empty() {

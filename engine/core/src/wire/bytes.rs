@@ -80,7 +80,8 @@ impl<'a> Writer<'a> {
         self.u32(record.step);
         self.u8(record.primary.0);
         self.u8(record.in_sync.0);
-        self.zeros::<2>();
+        self.u8(record.voters.0);
+        self.flag(record.is_released);
         self.u128(record.branch);
     }
 
@@ -228,10 +229,9 @@ impl<'a> Reader<'a> {
             step: self.step()?,
             primary: NodeIdx(self.u8()?),
             in_sync: NodeSet(self.u8()?),
-            branch: {
-                self.skip::<2>()?;
-                self.u128()?
-            },
+            voters: NodeSet(self.u8()?),
+            is_released: self.flag()?,
+            branch: self.u128()?,
         };
         let names_nodes = usize::from(record.primary.0) < NODES_MAX && !record.in_sync.is_empty();
         self.check(names_nodes, BadField::Node)?;

@@ -1,6 +1,7 @@
 //! Numbers of small enumerations.
 
 use crate::message::{Disk, Refusal, Status, Zeroing};
+use crate::vote::Said;
 use crate::wire::bytes::Reader;
 use crate::wire::error::{BadField, WireError};
 
@@ -37,6 +38,10 @@ impl Code for Status {
 
 impl Code for Zeroing {
     const ALL: &'static [Zeroing] = &[Zeroing::Trim, Zeroing::MayTrim, Zeroing::Allocate];
+}
+
+impl Code for Said {
+    const ALL: &'static [Said] = &[Said::Promised, Said::Busy, Said::Later, Said::NoVote];
 }
 
 impl Code for Refusal {

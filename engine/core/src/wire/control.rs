@@ -7,12 +7,14 @@
 //!  Ping, Pong    0: n u64
 //! ```
 //!
-//! Votes and leases join it later; their numbers are reserved in `docs/wire.md`.
+//! Votes of volumes: `vote.rs`.
 
+use crate::vote::Ballot;
 use crate::wire::bytes::{Body, Writer};
 use crate::wire::error::WireError;
 use crate::wire::frame::{Header, check, write_frame};
 use crate::wire::kind::Kind;
+use crate::wire::vote;
 
 /// First message on a control connection, from both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +50,13 @@ pub enum Control {
         /// From the ping.
         n: u64,
     },
+    /// About the votes of a volume.
+    Vote {
+        /// Name of the volume, at most 255 bytes.
+        volume: String,
+        /// What is said.
+        ballot: Ballot,
+    },
 }
 
 /// Appends the frame of `control` to `out`. `number` is the connection's next, from
@@ -57,10 +66,12 @@ pub fn encode_control(control: &Control, number: u64, out: &mut Vec<u8>) {
         Control::Hello(_) => Kind::ControlHello,
         Control::Ping { .. } => Kind::Ping,
         Control::Pong { .. } => Kind::Pong,
+        Control::Vote { .. } => Kind::Vote,
     };
     write_frame(kind, number, 0, out, |writer| match control {
         Control::Hello(hello) => put_hello(hello, writer),
         Control::Ping { n } | Control::Pong { n } => writer.u64(*n),
+        Control::Vote { volume, ballot } => vote::put(volume, ballot, writer),
     });
 }
 
@@ -85,6 +96,10 @@ pub fn parse_control(header: &Header, body: &[u8]) -> Result<Option<Control>, Wi
         Kind::Pong => Control::Pong {
             n: body.fields.u64()?,
         },
+        Kind::Vote => {
+            let (volume, ballot) = vote::take(&mut body)?;
+            Control::Vote { volume, ballot }
+        }
         _ => Control::Hello(take_hello(&mut body)?),
     }))
 }

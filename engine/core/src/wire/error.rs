@@ -23,6 +23,8 @@ pub enum BadField {
     List,
     /// A name is not UTF-8.
     Text,
+    /// A vote is of no known kind, or lacks what its kind carries.
+    Vote,
 }
 
 /// What is wrong with a frame.

@@ -7,18 +7,21 @@
 //!         16: features offered u64         80: credit, bytes u64
 //!         24: volume id u128               88: credit, operations u32
 //!         40: size in granules u64         92: disk u8
-//!         48: config digest u64            93: bit 0 primary, bit 1 whole, bit 2 has record
+//!         48: config digest u64            93: bits: primary, whole, has record, has votes
 //!         94: chain entries u16            96: record, 32 bytes, zeros without one
 //!        128: lengths of cluster, volume, from, to, 4 × u8
 //!        132: zero, 4 bytes               136: life: count u64, id u64
 //!        152: known of the other: incarnation u128, life: count u64, id u64
+//!        184: promised term u64
+//!        192: leads in this term u64, 0: does not | 200: its members u8 | 201: zero, 7 bytes
 //!         lists: those four strings in UTF-8, then per chain entry branch u128 | term u64
 //!  Refuse  0: cause u8 | 1: zero, 7 bytes
 //! ```
 //!
 //! The first 24 bytes of fields mean the same in every protocol version.
 
-use crate::message::{Disk, Hello, Known, Life, Message, Refusal};
+use crate::message::{Disk, Hello, Known, Life, Message, Refusal, Reign};
+use crate::units::NodeSet;
 use crate::wire::bytes::{Reader, Writer};
 use crate::wire::codes::Code;
 use crate::wire::error::WireError;
@@ -26,12 +29,14 @@ use crate::wire::error::WireError;
 const IS_PRIMARY: u8 = 1;
 const IS_WHOLE: u8 = 2;
 const HAS_RECORD: u8 = 4;
+const HAS_VOTES: u8 = 8;
 
 pub(super) fn put(hello: &Hello, w: &mut Writer) {
     let bit = |holds: bool, bit: u8| if holds { bit } else { 0 };
     let bits = bit(hello.is_primary, IS_PRIMARY)
         | bit(hello.is_whole, IS_WHOLE)
-        | bit(hello.record.is_some(), HAS_RECORD);
+        | bit(hello.record.is_some(), HAS_RECORD)
+        | bit(hello.has_votes, HAS_VOTES);
     w.u16(hello.protocol_min);
     w.u16(hello.protocol_max);
     w.u32(hello.slice);
@@ -60,6 +65,10 @@ pub(super) fn put(hello: &Hello, w: &mut Writer) {
     w.u128(hello.knows.incarnation);
     w.u64(hello.knows.life.count);
     w.u64(hello.knows.life.id);
+    w.u64(hello.promised.0);
+    w.u64(hello.leads.map_or(0, |reign| reign.term.0));
+    w.u8(hello.leads.map_or(0, |reign| reign.members.0));
+    w.zeros::<7>();
     w.lists();
     names.iter().for_each(|name| w.bytes(name.as_bytes()));
     w.chain(&hello.chain);
@@ -85,6 +94,9 @@ pub(super) fn take(f: &mut Reader, lists: &mut Reader) -> Result<Hello, WireErro
         incarnation: f.u128()?,
         life: take_life(f)?,
     };
+    let (promised, term, members) = (f.term()?, f.term()?, NodeSet(f.u8()?));
+    f.skip::<7>()?;
+    let leads = (term.0 != 0).then_some(Reign { term, members });
     Ok(Hello {
         protocol_min,
         protocol_max,
@@ -104,8 +116,11 @@ pub(super) fn take(f: &mut Reader, lists: &mut Reader) -> Result<Hello, WireErro
         knows,
         chain: lists.chain(chain_len)?,
         record,
+        promised,
+        leads,
         disk,
         is_primary: bits & IS_PRIMARY != 0,
+        has_votes: bits & HAS_VOTES != 0,
         is_whole: bits & IS_WHOLE != 0,
         activity_log_slots,
         credit_operations,

@@ -72,11 +72,13 @@ pub enum Kind {
     Ping = 257,
     /// Yes.
     Pong = 258,
+    /// `Ballot`
+    Vote = 272,
 }
 
 impl Kind {
     /// Every type, by number.
-    pub const ALL: [Kind; 34] = [
+    pub const ALL: [Kind; 35] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::Runs,
@@ -111,6 +113,7 @@ impl Kind {
         Kind::ControlHello,
         Kind::Ping,
         Kind::Pong,
+        Kind::Vote,
     ];
 
     /// The type with this number, if this build knows it.
@@ -134,7 +137,7 @@ impl Kind {
     }
 }
 
-const NUMBERS: usize = Kind::Pong as usize + 1;
+const NUMBERS: usize = Kind::Vote as usize + 1;
 
 /// Every type at the place of its number.
 static BY_NUMBER: [Option<Kind>; NUMBERS] = {

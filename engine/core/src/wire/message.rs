@@ -133,7 +133,7 @@ pub(super) fn take(kind: Kind, body: &mut Body) -> Result<Message, WireError> {
             Message::SumRequest { id, extent }
         }
         Kind::SumReply => repair::take_sums(fields, lists)?,
-        Kind::ControlHello | Kind::Ping | Kind::Pong => {
+        Kind::ControlHello | Kind::Ping | Kind::Pong | Kind::Vote => {
             return Err(WireError::WrongConnection { kind });
         }
     })

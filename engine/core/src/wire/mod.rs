@@ -24,6 +24,7 @@ mod reign;
 mod repair;
 mod resync;
 mod runs;
+mod vote;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,8 @@
 //!  State      0: is primary u8 | 1: disk u8 | 2: zero, 6 bytes
 //!  Record     0: record, 32 bytes | 32: chain entries u16 | 34: zero, 6 bytes
 //!             lists: per chain entry 24 bytes, branch u128 | term u64, oldest first
-//!  record     0: term u64 | 8: step u32 | 12: primary u8 | 13: in-sync set u8 | 14: zero u16
+//!  record     0: term u64 | 8: step u32 | 12: primary u8 | 13: in-sync set u8 | 14: voters u8
+//!             15: is released u8
 //!             16: branch u128
 //!  RecordAck  0: term u64 | 8: step u32 | 12: zero u32
 //!  Adopt      0: volume id u128

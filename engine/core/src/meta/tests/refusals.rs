@@ -47,7 +47,7 @@ fn an_unknown_incompatible_feature_is_refused_and_a_compatible_one_is_carried_al
         superblock(72, &[4]),
         LoadError::Feature {
             found: 4,
-            expected: 1
+            expected: 3
         }
     );
     let mut area = Area::formatted(&params());
@@ -386,7 +386,7 @@ fn parameters_out_of_range_are_refused() {
             size_granules: over
         }
     );
-    for (self_node, node_count) in [(0, 0), (3, 3), (1, 9)] {
+    for (self_node, node_count) in [(0, 0), (8, 3), (1, 9)] {
         let params = Params {
             self_node: NodeIdx(self_node),
             node_count,

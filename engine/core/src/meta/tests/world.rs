@@ -152,17 +152,20 @@ fn records() -> impl Strategy<Value = Option<Record>> {
         any::<u32>(),
         0u8..8,
         1u8..,
+        any::<(u8, bool)>(),
         any::<u128>(),
     );
-    prop::option::of(
-        record.prop_map(|(counter, author, step, primary, in_sync, branch)| Record {
+    prop::option::of(record.prop_map(
+        |(counter, author, step, primary, in_sync, (voters, is_released), branch)| Record {
             term: Term(counter << 8 | u64::from(author)),
             step,
             primary: NodeIdx(primary),
             in_sync: NodeSet(in_sync),
+            voters: NodeSet(voters),
+            is_released,
             branch,
-        }),
-    )
+        },
+    ))
 }
 
 pub(super) fn superblocks() -> impl Strategy<Value = Superblock> {
@@ -181,7 +184,7 @@ pub(super) fn superblocks() -> impl Strategy<Value = Superblock> {
         (0u64..1 << 50, 0u64..8),
         records(),
         chains(),
-        any::<([u128; 8], bool, u8)>(),
+        (any::<([u128; 8], bool, u8)>(), records()),
     )
         .prop_map(
             move |(
@@ -190,7 +193,7 @@ pub(super) fn superblocks() -> impl Strategy<Value = Superblock> {
                 term,
                 record,
                 chain,
-                (known, whole, held),
+                ((known, whole, held), voted),
             )| {
                 Superblock {
                     features_compatible: compatible,
@@ -203,6 +206,7 @@ pub(super) fn superblocks() -> impl Strategy<Value = Superblock> {
                     joined: NodeSet(!held),
                     promised: Term(term.0 << 8 | term.1),
                     record,
+                    voted,
                     chain,
                     known,
                     ..base.clone()

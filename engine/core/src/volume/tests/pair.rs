@@ -1,12 +1,13 @@
-//! One or two volumes, with a tag per granule as their data.
+//! A few volumes, with a tag per granule as their data.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::action::{Action, Answer, CommandError, Job, MetaBlock, Outcome, ReadInto};
 use crate::event::{Command, CommandId, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId};
 use crate::message::Message;
 use crate::meta::{self, Backing, BackingKind, Expect, Params, Peek};
+use crate::quorum::Quorum;
 use crate::record::Choice;
 use crate::time::Instant;
 use crate::units::{BufId, ByteRange, GRANULE, NodeIdx};
@@ -28,15 +29,34 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub size: u64,
     now: Instant,
+    shape: Shape,
     links: u64,
-    link: Option<LinkId>,
-    /// The cable is plugged in: a dropped link comes up again.
-    is_plugged: bool,
+    /// Connections that stand, by pair, the lower index first.
+    link: BTreeMap<(usize, usize), LinkId>,
+    /// Cables that are plugged in: a dropped link comes up again, and ballots pass.
+    plugged: BTreeSet<(usize, usize)>,
+    /// Nodes whose process is not running.
+    down: BTreeSet<usize>,
     /// So many words of refusal are lost with their link.
     pub refusals_lost: u32,
     next: u64,
     outcomes: HashMap<u64, Outcome>,
     answers: HashMap<u64, Result<Answer, CommandError>>,
+}
+
+/// How many of whom, and who chooses.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub replicas: usize,
+    pub witnesses: usize,
+    pub quorum: Quorum,
+    pub auto_promote: bool,
+}
+
+impl Shape {
+    fn nodes(self) -> usize {
+        self.replicas + self.witnesses
+    }
 }
 
 fn params(node: usize, nodes: usize, size: u64) -> Params {
@@ -62,11 +82,11 @@ fn params(node: usize, nodes: usize, size: u64) -> Params {
 
 impl Node {
     /// Attaches at the size its metadata says.
-    fn attach(&mut self, node: usize, nodes: usize) {
+    fn attach(&mut self, node: usize, shape: Shape) {
         let Peek::Ours(found) = meta::peek(&self.meta[0], &self.meta[1]) else {
             panic!("the metadata is whole");
         };
-        let p = params(node, nodes, found.size_granules);
+        let p = params(node, shape.replicas, found.size_granules);
         self.disk.resize(found.size_granules as usize, 0);
         let expect = Expect {
             volume: p.volume,
@@ -89,19 +109,23 @@ impl Node {
         };
         meta::load_marks(&mut loaded, read).expect("it is memory");
         self.lives += 1;
-        self.volume = Volume::attach(setup(node, nodes, self.lives), loaded);
+        self.volume = Volume::attach(setup(node, shape, self.lives), loaded);
         self.events.clear();
         self.events.push_back(Event::Start);
     }
 }
 
-fn setup(node: usize, nodes: usize, life: u128) -> Setup {
+fn setup(node: usize, shape: Shape, life: u128) -> Setup {
     Setup {
         node: NodeIdx(node as u8),
-        names: ["alpha", "beta"][..nodes]
+        names: ["alpha", "beta", "gamma", "delta", "eps", "zeta"][..shape.nodes()]
             .iter()
             .map(|n| (*n).to_owned())
             .collect(),
+        replicas: shape.replicas,
+        quorum: shape.quorum,
+        lease: Duration::from_secs(2),
+        auto_promote: shape.auto_promote,
         cluster: "lab".into(),
         volume: "v".into(),
         config_digest: 1,
@@ -123,7 +147,17 @@ fn setup(node: usize, nodes: usize, life: u128) -> Setup {
 
 impl World {
     pub fn new(nodes: usize) -> World {
+        World::of(Shape {
+            replicas: nodes,
+            witnesses: 0,
+            quorum: Quorum::Off,
+            auto_promote: false,
+        })
+    }
+
+    pub fn of(shape: Shape) -> World {
         let size = 5000;
+        let nodes = shape.replicas;
         let make = |node: usize| {
             let blocks = meta::format(&params(node, nodes, size)).expect("the parameters fit");
             let mut disk: Vec<Box<MetaBlock>> = Vec::new();
@@ -144,7 +178,7 @@ impl World {
             let bytes: Vec<u8> = disk.iter().flat_map(|b| b.iter().copied()).collect();
             let loaded = meta::load(&bytes, &expect).expect("a fresh replica loads");
             Node {
-                volume: Volume::attach(setup(node, nodes, 0), loaded),
+                volume: Volume::attach(setup(node, shape, 0), loaded),
                 disk: vec![0; size as usize],
                 meta: disk,
                 written: Vec::new(),
@@ -154,12 +188,14 @@ impl World {
             }
         };
         let mut world = World {
-            nodes: (0..nodes).map(make).collect(),
+            nodes: (0..shape.nodes()).map(make).collect(),
+            shape,
             size,
             now: Instant(1),
             links: 0,
-            link: None,
-            is_plugged: false,
+            link: BTreeMap::new(),
+            plugged: BTreeSet::new(),
+            down: BTreeSet::new(),
             refusals_lost: 0,
             next: 1000,
             outcomes: HashMap::new(),
@@ -177,15 +213,17 @@ impl World {
     pub fn settle(&mut self) {
         for _ in 0..100 {
             self.drain();
-            if self.is_plugged && self.link.is_none() {
-                self.connect_once();
-            }
-            self.now = self.now.after(Duration::from_millis(100));
-            for node in &mut self.nodes {
-                node.events.push_back(Event::Tick);
-            }
+            self.connect_once();
+            self.tick();
         }
         self.drain();
+    }
+
+    fn tick(&mut self) {
+        self.now = self.now.after(Duration::from_millis(100));
+        for node in &mut self.nodes {
+            node.events.push_back(Event::Tick);
+        }
     }
 
     fn drain(&mut self) {
@@ -193,6 +231,9 @@ impl World {
             let Some(event) = self.nodes[node].events.pop_front() else {
                 return;
             };
+            if self.down.contains(&node) {
+                continue;
+            }
             let mut actions = Vec::new();
             self.nodes[node]
                 .volume
@@ -208,31 +249,78 @@ impl World {
         }
     }
 
+    /// Data connections where a cable is plugged in and none stands; a witness has none.
     fn connect_once(&mut self) {
-        self.links += 1;
-        let link = LinkId(self.links);
-        self.link = Some(link);
-        for node in 0..2 {
-            let peer = NodeIdx(1 - node as u8);
-            self.nodes[node]
-                .events
-                .push_back(Event::LinkUp { peer, link });
+        for (a, b) in self.plugged.clone() {
+            let runs = !self.down.contains(&a) && !self.down.contains(&b);
+            if self.link.contains_key(&(a, b)) || b >= self.shape.replicas || !runs {
+                continue;
+            }
+            self.links += 1;
+            let link = LinkId(self.links);
+            self.link.insert((a, b), link);
+            for (node, peer) in [(a, b), (b, a)] {
+                let peer = NodeIdx(peer as u8);
+                self.nodes[node]
+                    .events
+                    .push_back(Event::LinkUp { peer, link });
+            }
         }
     }
 
+    fn pairs(&self) -> Vec<(usize, usize)> {
+        let count = self.nodes.len();
+        (0..count)
+            .flat_map(|a| (a + 1..count).map(move |b| (a, b)))
+            .collect()
+    }
+
     pub fn connect(&mut self) {
-        self.is_plugged = true;
+        self.plugged = self.pairs().into_iter().collect();
         self.connect_once();
         self.settle();
     }
 
-    pub fn cut(&mut self) {
-        self.is_plugged = false;
-        if let Some(link) = self.link.take() {
-            self.nodes
-                .iter_mut()
-                .for_each(|n| n.events.push_back(Event::LinkDown { link }));
+    fn unplug(&mut self, pair: (usize, usize)) {
+        self.plugged.remove(&pair);
+        if let Some(link) = self.link.remove(&pair) {
+            for node in [pair.0, pair.1] {
+                self.nodes[node].events.push_back(Event::LinkDown { link });
+            }
         }
+    }
+
+    pub fn cut(&mut self) {
+        self.pairs().into_iter().for_each(|pair| self.unplug(pair));
+        self.settle();
+    }
+
+    /// Every cable of one node.
+    pub fn isolate(&mut self, node: usize) {
+        let of = |pair: &(usize, usize)| pair.0 == node || pair.1 == node;
+        let cables: Vec<_> = self.pairs().into_iter().filter(of).collect();
+        cables.into_iter().for_each(|pair| self.unplug(pair));
+    }
+
+    /// Its process runs.
+    pub fn runs(&self, node: usize) -> bool {
+        !self.down.contains(&node)
+    }
+
+    /// kill -9; `settle` to see what follows.
+    pub fn kill(&mut self, node: usize) {
+        let plugged = self.plugged.clone();
+        self.isolate(node);
+        self.plugged = plugged;
+        self.down.insert(node);
+        self.nodes[node].events.clear();
+    }
+
+    /// Starts a killed process again.
+    pub fn start(&mut self, node: usize) {
+        self.down.remove(&node);
+        let shape = self.shape;
+        self.nodes[node].attach(node, shape);
         self.settle();
     }
 
@@ -248,8 +336,8 @@ impl World {
     /// The process ends at once and starts again in the same boot.
     pub fn restart(&mut self, node: usize) {
         self.cut();
-        let nodes = self.nodes.len();
-        self.nodes[node].attach(node, nodes);
+        let shape = self.shape;
+        self.nodes[node].attach(node, shape);
         self.settle();
     }
 
@@ -276,10 +364,8 @@ impl World {
             if let Some(answer) = self.answers.remove(&id.0) {
                 return answer;
             }
-            self.now = self.now.after(Duration::from_millis(100));
-            self.nodes
-                .iter_mut()
-                .for_each(|n| n.events.push_back(Event::Tick));
+            self.connect_once();
+            self.tick();
         }
         panic!("a command is answered");
     }
@@ -295,10 +381,8 @@ impl World {
             if let Some(outcome) = self.outcomes.remove(&req.0) {
                 return outcome;
             }
-            self.now = self.now.after(Duration::from_millis(100));
-            self.nodes
-                .iter_mut()
-                .for_each(|n| n.events.push_back(Event::Tick));
+            self.connect_once();
+            self.tick();
         }
         panic!("a request is answered");
     }
@@ -427,14 +511,13 @@ impl World {
                 payload,
             } => {
                 let bytes = payload.map(|buf| node.buffers[&buf.0].clone());
-                if self.link != Some(link) {
-                    return;
-                }
+                let pair = self.link.iter().find(|(_, l)| **l == link).map(|(p, _)| *p);
+                let Some(pair) = pair else { return };
                 if matches!(message, Message::Refuse(_)) && self.refusals_lost > 0 {
                     self.refusals_lost -= 1;
                     return;
                 }
-                let other = &mut self.nodes[1 - at];
+                let other = &mut self.nodes[pair.0 + pair.1 - at];
                 let payload = bytes.map(|bytes| {
                     other.buffers.insert(fresh.0, bytes);
                     Payload {
@@ -449,11 +532,12 @@ impl World {
                 });
             }
             Action::Drop { link } => {
-                if self.link == Some(link) {
-                    self.link = None;
-                    self.nodes
-                        .iter_mut()
-                        .for_each(|n| n.events.push_back(Event::LinkDown { link }));
+                let pair = self.link.iter().find(|(_, l)| **l == link).map(|(p, _)| *p);
+                if let Some(pair) = pair {
+                    self.link.remove(&pair);
+                    for node in [pair.0, pair.1] {
+                        self.nodes[node].events.push_back(Event::LinkDown { link });
+                    }
                 }
             }
             Action::Release { buf } => {
@@ -463,7 +547,17 @@ impl World {
                 );
             }
             Action::ProposeRecord(_) => node.events.push_back(Event::Record(Choice::Chosen)),
-            Action::SessionQuiet { .. } | Action::Notice(_) => {}
+            Action::Vote { to, ballot } => {
+                let to = usize::from(to.0);
+                if self.plugged.contains(&(at.min(to), at.max(to))) {
+                    let from = NodeIdx(at as u8);
+                    self.nodes[to]
+                        .events
+                        .push_back(Event::Vote { from, ballot });
+                }
+            }
+            Action::Notice(_) => {}
+            Action::SessionQuiet { .. } => {}
         }
     }
 }

@@ -45,6 +45,10 @@ fn corpus() -> Vec<Vec<u8>> {
         Control::Hello(hello),
         Control::Ping { n: 1 },
         Control::Pong { n: 1 },
+        Control::Vote {
+            volume: "pg".into(),
+            ballot: samples::ballot(),
+        },
     ] {
         let mut out = Vec::new();
         encode_control(&control, 1, &mut out);

@@ -263,7 +263,7 @@ fn impossible_values_are_refused_by_field() {
         (Kind::Record, 32, &[65], BadField::Chain),
         (Kind::Record, 40 + 24 + 16, &[0, 1], BadField::Chain),
         (Kind::Hello, 94, &[65], BadField::Chain),
-        (Kind::Hello, 184, &[0xff], BadField::Text),
+        (Kind::Hello, 208, &[0xff], BadField::Text),
         (Kind::Runs, 0, &[1, 1], BadField::List),
         (Kind::Map, 8, &[2], BadField::Extent),
         (Kind::ResyncRequest, 24, &[1], BadField::List),

@@ -4,8 +4,10 @@ use proptest::prelude::*;
 
 use crate::generation::{Chain, Entry};
 use crate::message::*;
+use crate::quorum::CopyState;
 use crate::record::Record;
 use crate::units::{Extent, NodeIdx, NodeSet, Seq, Term};
+use crate::vote::{Ballot, Said, Vote};
 
 const MAX: u64 = crate::wire::COUNTER_MAX;
 
@@ -26,6 +28,8 @@ pub(super) fn record() -> Record {
         primary: NodeIdx(1),
         in_sync: NodeSet(3),
         branch: 0xcc,
+        voters: NodeSet(7),
+        is_released: true,
     }
 }
 
@@ -57,12 +61,36 @@ pub(super) fn hello() -> Hello {
         },
         chain: chain(),
         record: Some(record()),
+        promised: Term(0x301),
+        leads: Some(Reign {
+            term: Term(0x301),
+            members: NodeSet(5),
+        }),
         disk: Disk::UpToDate,
         is_primary: true,
+        has_votes: true,
         is_whole: false,
         activity_log_slots: 1024,
         credit_operations: 256,
         credit_bytes: 32 << 20,
+    }
+}
+
+pub(super) fn ballot() -> Ballot {
+    Ballot {
+        volume_id: 0xaabb,
+        incarnation: 0xdead,
+        vote: Vote::Answer {
+            term: Term(0x401),
+            is_trial: true,
+            said: Said::Busy,
+            promised: Term(0x301),
+            record: Some(record()),
+            copy: CopyState {
+                disk: Disk::UpToDate,
+                is_whole: true,
+            },
+        },
     }
 }
 
@@ -236,12 +264,15 @@ fn extents(max: u64) -> impl Strategy<Value = Extent> {
 }
 
 fn records() -> impl Strategy<Value = Record> {
-    (terms(), 0u32..=u32::MAX / 2, 0u8..8, 1u8.., any::<u128>()).prop_map(
-        |(term, step, primary, in_sync, branch)| Record {
+    let sets = (1u8.., any::<u8>(), any::<bool>());
+    (terms(), 0u32..=u32::MAX / 2, 0u8..8, sets, any::<u128>()).prop_map(
+        |(term, step, primary, (in_sync, voters, is_released), branch)| Record {
             term,
             step,
             primary: NodeIdx(primary),
             in_sync: NodeSet(in_sync),
+            voters: NodeSet(voters),
+            is_released,
             branch,
         },
     )
@@ -339,6 +370,12 @@ fn hellos() -> impl Strategy<Value = Hello> {
                 },
                 chain,
                 record,
+                promised: record.map_or(Term(0), |r| r.term),
+                leads: record.map(|r| Reign {
+                    term: Term(r.term.0 | 1 << 8),
+                    members: r.in_sync,
+                }),
+                has_votes: b.3,
                 disk,
                 is_primary: b.3,
                 is_whole: b.4,

@@ -1,0 +1,152 @@
+//! Majorities, and what they may have chosen: pure functions over durable promises.
+//!
+//! ```text
+//!  Ask{term} ─► promises of a majority ─► basis: the newest record that may be chosen
+//!            ─► elect: is this node in its S, whole, and who else? ─► made equal ─► Store{record}
+//! ```
+
+use crate::action::CommandError;
+use crate::message::Disk;
+use crate::record::Record;
+use crate::units::{NodeIdx, NodeSet, Term};
+
+/// Who chooses records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quorum {
+    /// Nobody: each node's own durable record stands (`quorum = "off"`).
+    #[default]
+    Off,
+    /// A majority of the voters.
+    Majority,
+}
+
+/// Law T1: more than half of the voters are among `who`.
+pub fn is_majority(voters: NodeSet, who: NodeSet) -> bool {
+    2 * voters.and(who).count() > voters.count()
+}
+
+/// State of a voter's copy, as it says when it promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyState {
+    /// State of the copy; a witness is always blank.
+    pub disk: Disk,
+    /// It lost no stored write.
+    pub is_whole: bool,
+}
+
+/// What a voter said when it promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// Who.
+    pub voter: NodeIdx,
+    /// The newest record it voted for.
+    pub record: Option<Record>,
+    /// Its copy.
+    pub copy: CopyState,
+}
+
+/// Who promised.
+pub fn voters_of(promises: &[Promise]) -> NodeSet {
+    promises
+        .iter()
+        .fold(NodeSet::EMPTY, |set, p| set.with(p.voter))
+}
+
+/// Law T5: the newest record that may be chosen. Voters seen with it or a newer one, and those not
+/// heard, could be a majority. A record that cannot be chosen never will be: who was heard promised
+/// a higher term.
+pub fn basis(promises: &[Promise]) -> Option<Record> {
+    let heard = voters_of(promises);
+    let may_be_chosen = |record: &Record| {
+        let has_it = |p: &&Promise| {
+            p.record
+                .is_some_and(|r| r == *record || r.is_newer_than(record))
+        };
+        let seen = promises.iter().filter(has_it);
+        let seen = seen.fold(NodeSet::EMPTY, |set, p| set.with(p.voter));
+        let unheard = NodeSet(record.voters.0 & !heard.0);
+        is_majority(record.voters, NodeSet(seen.0 | unheard.0))
+    };
+    let mut records: Vec<Record> = promises.iter().filter_map(|p| p.record).collect();
+    records.sort_by_key(|r| std::cmp::Reverse((r.term, r.step)));
+    records.into_iter().find(may_be_chosen)
+}
+
+/// A majority promised, by every list of voters that may be in force.
+pub fn has_quorum(promises: &[Promise]) -> bool {
+    let heard = voters_of(promises);
+    let newest = promises
+        .iter()
+        .filter_map(|p| p.record)
+        .max_by_key(|r| (r.term, r.step));
+    let counts = |record: Option<Record>| record.is_some_and(|r| is_majority(r.voters, heard));
+    counts(basis(promises)) && counts(newest)
+}
+
+/// How a node that a majority promised its term goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Election {
+    /// What the new reign follows.
+    pub basis: Record,
+    /// Members of the last S that may belong to the next one, this node among them.
+    pub members: NodeSet,
+}
+
+/// Laws T5 and R7 b: may `me` reign, after these promises of a majority? `replicas`: nodes with
+/// data. The refusal names who to wait for.
+pub fn elect(
+    me: NodeIdx,
+    replicas: NodeSet,
+    promises: &[Promise],
+) -> Result<Election, CommandError> {
+    let Some(basis) = basis(promises) else {
+        let missing = replicas.without(me).iter().next().unwrap_or(me);
+        return Err(CommandError::CannotFound { missing });
+    };
+    let find = |node: NodeIdx| promises.iter().find(|p| p.voter == node);
+    let is_up = |node: &NodeIdx| find(*node).is_some_and(|p| p.copy.disk == Disk::UpToDate);
+    let member = |node: &NodeIdx| is_up(node) && basis.in_sync.has(*node);
+    let mine = find(me).map(|p| p.copy);
+    let other = basis.in_sync.without(me).iter().next();
+    match mine.map(|copy| copy.disk) {
+        Some(Disk::Failed) => return Err(CommandError::DiskFailed),
+        Some(Disk::UpToDate) => {}
+        _ => return Err(CommandError::Inconsistent { source: other }),
+    }
+    if !basis.in_sync.has(me) {
+        return Err(CommandError::Outdated { source: other });
+    }
+    let whole = |node: &NodeIdx| find(*node).is_some_and(|p| p.copy.is_whole);
+    let members = basis.in_sync.iter().filter(member);
+    if mine.is_some_and(|copy| copy.is_whole) {
+        let members = members.filter(whole).fold(NodeSet::EMPTY, NodeSet::with);
+        return Ok(Election { basis, members });
+    }
+    // Everybody that any record names lost power: each block is what one of them kept (law B6).
+    let named = promises.iter().filter_map(|p| p.record);
+    let named = named
+        .fold(basis.in_sync, |set, r| NodeSet(set.0 | r.in_sync.0))
+        .and(replicas);
+    if let Some(better) = named.iter().find(|node| whole(node) && member(node)) {
+        return Err(CommandError::NotWhole { better });
+    }
+    match named.iter().find(|node| find(*node).is_none()) {
+        Some(silent) => Err(CommandError::MayHaveGoneOn(silent)),
+        None => Ok(Election {
+            basis,
+            members: members.fold(NodeSet::EMPTY, NodeSet::with),
+        }),
+    }
+}
+
+/// What one voter has granted to whom, and until when it promises nobody else (law T7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Term of the one it was given to.
+    pub term: Term,
+    /// Nobody else is promised anything before this moment.
+    pub until: crate::time::Instant,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! How a node comes to reign where a majority chooses (laws T2, T5, R7 b).
+//!
+//! ```text
+//!  Trial ─► Promise ─► Canvass ─► Claim ─► Commit ─► Primary
+//!   would a   own term   promises   data links to   the record
+//!   majority? durable    durable    members anew,   is chosen
+//!                        there      nothing differs
+//! ```
+//!
+//! A trial changes nothing, so a node that is cut off disturbs nobody. Members that differ, or
+//! cannot be reached in time, are left out of S and come back by a resync.
+
+use std::time::Duration;
+
+use crate::action::CommandError;
+use crate::message::{Disk, Reign};
+use crate::promotion;
+use crate::quorum::{Election, Promise, elect, has_quorum, voters_of};
+use crate::record::Record;
+use crate::session::Session;
+use crate::time::Instant;
+use crate::units::{NodeIdx, NodeSet, Term};
+use crate::vote::{Said, Vote};
+
+use super::Volume;
+use super::role::{Phase, Role};
+use super::voters::{ASK_AGAIN, RECENT};
+
+/// How long a majority waits for more promises: who is heard may belong to S.
+const GATHER: Duration = Duration::from_millis(60);
+/// Longest wait for members to be made equal; who is late is left out.
+const CLAIM: Duration = Duration::from_secs(1);
+
+/// An answer to this candidate.
+#[derive(Clone, Copy)]
+pub(super) struct Heard {
+    term: Term,
+    is_trial: bool,
+    said: Said,
+    promised: Term,
+    promise: Promise,
+}
+
+/// A question under way.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub term: Term,
+    pub since: Instant,
+    pub last: Instant,
+}
+
+impl Volume {
+    /// A member of S promotes itself once nobody reigns any more.
+    pub(super) fn consider_election(&mut self) {
+        let may = self.has_votes()
+            && self.setup.auto_promote
+            && matches!(self.role, Role::Secondary)
+            && !self.durable.has_failed
+            && self.disk() == Disk::UpToDate
+            && self.durable.change.is_none()
+            && self.adopting.is_none();
+        let is_due = self.now >= self.votes.grant.until && self.now >= self.votes.election_at;
+        let voted = self.durable.sb.voted;
+        let is_member = voted.is_some_and(|r| r.in_sync.has(self.me) && !r.is_released);
+        if may && is_due && is_member && self.durable.record.is_some() {
+            let patience = self.setup.lease * 2;
+            self.begin_promotion(None, false, patience);
+        }
+    }
+
+    /// No candidacy before `from`, and some time that differs from node to node.
+    pub(super) fn postpone_election(&mut self, from: Instant) {
+        let slot = self.setup.lease / 16;
+        let jitter = self.draw(slot) + slot * u32::from(self.me.0 % 4);
+        self.votes.election_at = from.after(jitter);
+    }
+
+    /// Asks every voter whether it would promise a term.
+    pub(super) fn begin_trial(&mut self) {
+        let term = self.next_term();
+        self.ask_all(term, true);
+        let asked = Asked {
+            term,
+            since: self.now,
+            last: self.now,
+        };
+        self.set_phase(Phase::Trial(asked));
+    }
+
+    pub(super) fn ask_all(&mut self, term: Term, is_trial: bool) {
+        self.votes.heard = Default::default();
+        self.say_vote_to(self.others(), Vote::Ask { term, is_trial });
+    }
+
+    pub(super) fn promise_answered(&mut self, from: NodeIdx, answer: &Vote) {
+        let Vote::Answer {
+            term,
+            is_trial,
+            said,
+            promised,
+            record,
+            copy,
+        } = *answer
+        else {
+            return;
+        };
+        self.note_promised(promised);
+        self.votes.heard[usize::from(from.0)] = Some(Heard {
+            term,
+            is_trial,
+            said,
+            promised,
+            promise: Promise {
+                voter: from,
+                record,
+                copy,
+            },
+        });
+    }
+
+    /// Promises for this question, our own among them.
+    fn promises(&self, term: Term, is_trial: bool) -> Vec<Promise> {
+        let own = match is_trial {
+            true => self.judge_candidate(self.me, term) == Said::Promised,
+            false => self.durable.sb.promised == term && self.has_vote(),
+        };
+        let own = own.then_some(Promise {
+            voter: self.me,
+            record: self.durable.sb.voted,
+            copy: self.copy_state(),
+        });
+        let is_answer =
+            |h: &&Heard| (h.term, h.is_trial, h.said) == (term, is_trial, Said::Promised);
+        let others = self.votes.heard.iter().flatten().filter(is_answer);
+        own.into_iter().chain(others.map(|h| h.promise)).collect()
+    }
+
+    pub(super) fn settle_trial(&mut self, asked: Asked, is_due: bool) {
+        let promises = self.promises(asked.term, true);
+        let own = promises.iter().any(|p| p.voter == self.me);
+        if own && has_quorum(&promises) {
+            let term = self.next_term();
+            return self.begin_canvass(term);
+        }
+        if is_due {
+            let error = self.why_no_quorum(&promises);
+            return self.promotion_ended(Err(error));
+        }
+        if self.now.since(asked.last) >= ASK_AGAIN {
+            self.begin_trial();
+        }
+    }
+
+    /// Who is missing, or who reigns already.
+    fn why_no_quorum(&self, promises: &[Promise]) -> CommandError {
+        let grant = self.votes.grant;
+        let is_busy = |h: &&Heard| h.said == Said::Busy;
+        let busy = self.votes.heard.iter().flatten().find(is_busy);
+        if self.now < grant.until && grant.term.author() != self.me {
+            return CommandError::PrimaryElsewhere(grant.term.author());
+        }
+        if let Some(busy) = busy {
+            return CommandError::PrimaryElsewhere(busy.promised.author());
+        }
+        let voters = self.durable.sb.voted.map_or(NodeSet::EMPTY, |r| r.voters);
+        let missing = NodeSet(voters.0 & !voters_of(promises).0);
+        CommandError::NoQuorum { missing }
+    }
+
+    fn begin_canvass(&mut self, term: Term) {
+        self.promise(term);
+        let version = self.durable.newest_version();
+        self.set_phase(Phase::Vow { term, version });
+    }
+
+    /// Our own promise is durable: now the others'.
+    pub(super) fn vowed(&mut self, term: Term) {
+        self.ask_all(term, false);
+        let asked = Asked {
+            term,
+            since: self.now,
+            last: self.now,
+        };
+        self.set_phase(Phase::Canvass(asked));
+    }
+
+    pub(super) fn settle_canvass(&mut self, mut asked: Asked, is_due: bool) {
+        let promises = self.promises(asked.term, false);
+        let heard = voters_of(&promises);
+        let voters = self.durable.sb.voted.map_or(NodeSet::EMPTY, |r| r.voters);
+        let is_enough = heard.contains(voters) || self.now.since(asked.since) >= GATHER;
+        if has_quorum(&promises) && is_enough {
+            match elect(self.me, self.replicas(), &promises) {
+                Ok(election) => self.begin_claim(asked.term, election),
+                Err(error) => self.promotion_ended(Err(error)),
+            }
+            return;
+        }
+        let refused = |h: &Heard| !h.is_trial && h.term == asked.term && h.promised > asked.term;
+        let is_outbid = self.votes.heard.iter().flatten().any(refused);
+        if is_due || is_outbid {
+            let error = self.why_no_quorum(&promises);
+            return self.promotion_ended(Err(error));
+        }
+        if self.now.since(asked.last) >= ASK_AGAIN {
+            let missing = NodeSet(self.others().0 & !heard.0);
+            let (term, is_trial) = (asked.term, false);
+            self.say_vote_to(missing, Vote::Ask { term, is_trial });
+            asked.last = self.now;
+            self.set_phase(Phase::Canvass(asked));
+        }
+    }
+
+    /// The members that promised are told, by a new handshake, who leads; what may differ is
+    /// exchanged.
+    fn begin_claim(&mut self, term: Term, election: Election) {
+        for node in self.peers.nodes() {
+            if !self.peers.get(node).hello_owed {
+                self.drop_link(node);
+            }
+        }
+        let until = self.now.after(CLAIM.min(self.setup.lease));
+        self.set_phase(Phase::Claim {
+            term,
+            election,
+            until,
+        });
+    }
+
+    pub(super) fn settle_claim(&mut self, term: Term, election: Election, until: Instant) {
+        let others = election.members.without(self.me);
+        let session = |n: NodeIdx| self.peers.find(n).map(|p| p.session);
+        let is_judged = |n: NodeIdx| {
+            matches!(
+                session(n),
+                Some(Session::InSync(_) | Session::Waiting(_) | Session::Standalone(_))
+            )
+        };
+        if self.now < until && !others.iter().all(is_judged) {
+            return;
+        }
+        let equal = |n: &NodeIdx| matches!(session(*n), Some(Session::InSync(_)));
+        let with = others
+            .iter()
+            .filter(equal)
+            .fold(NodeSet::EMPTY, NodeSet::with);
+        let record = Record {
+            term,
+            step: 0,
+            primary: self.me,
+            in_sync: with.with(self.me),
+            branch: election.basis.branch,
+            voters: election.basis.voters,
+            is_released: false,
+        };
+        for node in with.iter() {
+            self.tell_table(node, term);
+        }
+        self.commit(promotion::Plan::Continue { with }, record);
+    }
+
+    /// What this node leads, for its hellos.
+    pub(super) fn leads(&self) -> Option<Reign> {
+        if !self.has_votes() {
+            return None;
+        }
+        if let Role::Promoting(promotion) = &self.role {
+            return promotion.claim();
+        }
+        let record = self.record().filter(|_| self.role.is_serving())?;
+        Some(Reign {
+            term: record.term,
+            members: record.in_sync,
+        })
+    }
+
+    /// Founding where votes count: whoever is there and blank votes from the beginning.
+    pub(super) fn blank_voters(&self) -> NodeSet {
+        let own = self.durable.sb.volume_id;
+        let is_blank = |node: &NodeIdx| {
+            let met = self.votes.met(*node, self.now, RECENT);
+            met.is_some_and(|m| m.volume_id == 0 || m.volume_id == own)
+        };
+        self.others()
+            .iter()
+            .filter(is_blank)
+            .fold(NodeSet::EMPTY, NodeSet::with)
+    }
+}

@@ -1,0 +1,192 @@
+//! The read lease of who reigns (law T7), and what happens when it cannot be had any more.
+//!
+//! ```text
+//!  every quarter of it: Lease{number} ─► voters ─► Granted{number}
+//!  majority granted ─► valid until (when the request was sent) + lease − 1 %
+//! ```
+
+use std::time::Duration;
+
+use crate::action::{Notice, Outcome};
+use crate::quorum::is_majority;
+use crate::time::Instant;
+use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
+use crate::vote::Vote;
+
+use super::Volume;
+use super::ops::Phase;
+use super::role::Role;
+
+/// Requests whose answers still count.
+const REQUESTS: usize = 8;
+
+/// What a primary knows of its lease.
+#[derive(Default)]
+pub(super) struct Lease {
+    /// Newest request, and when each of the last few was sent.
+    number: u64,
+    sent: [Instant; REQUESTS],
+    /// When the newest request was sent that this voter granted.
+    granted: [Option<Instant>; NODES_MAX],
+    until: Instant,
+    /// Since when a voter has promised a higher term than ours.
+    outvoted_since: Option<Instant>,
+}
+
+impl Lease {
+    /// A new reign begins: nothing is granted to it.
+    pub fn forget(&mut self) {
+        (self.granted, self.until) = (Default::default(), Instant::default());
+        self.outvoted_since = None;
+    }
+}
+
+impl Volume {
+    /// Nobody else can have been chosen at this moment.
+    #[inline]
+    pub(super) fn holds_lease(&self) -> bool {
+        !self.has_votes() || self.now < self.votes.lease.until
+    }
+
+    fn renews_after(&self) -> Duration {
+        self.setup.lease / 4
+    }
+
+    /// Every tick of who reigns.
+    pub(super) fn tick_lease(&mut self) {
+        if !self.has_votes() || !self.role.is_serving() {
+            return;
+        }
+        let lease = &self.votes.lease;
+        let newest = lease.sent[lease.number as usize % REQUESTS];
+        if lease.number == 0 || self.now.since(newest) >= self.renews_after() {
+            self.ask_for_lease();
+        }
+        let patience = match self.holds_lease() {
+            // It serves on without who promised more; only a new reign takes that one back.
+            true => self.setup.lease * 4,
+            false => Duration::ZERO,
+        };
+        let outvoted = self.votes.lease.outvoted_since;
+        if outvoted.is_some_and(|since| self.now.since(since) >= patience) {
+            self.step_down();
+        }
+    }
+
+    pub(super) fn ask_for_lease(&mut self) {
+        let Some(record) = self.record() else { return };
+        let lease = &mut self.votes.lease;
+        lease.number += 1;
+        lease.sent[lease.number as usize % REQUESTS] = self.now;
+        let (term, number) = (record.term, lease.number);
+        self.say_vote_to(self.others(), Vote::Lease { term, number });
+        self.count_lease();
+    }
+
+    pub(super) fn lease_answered(
+        &mut self,
+        from: NodeIdx,
+        term: Term,
+        number: u64,
+        is_granted: bool,
+    ) {
+        let is_ours = self.record().is_some_and(|r| r.term == term) && self.role.is_serving();
+        let lease = &mut self.votes.lease;
+        let is_known = number <= lease.number && number + REQUESTS as u64 > lease.number;
+        if !is_ours || !is_known {
+            return;
+        }
+        if !is_granted {
+            lease.outvoted_since.get_or_insert(self.now);
+            return;
+        }
+        let sent = lease.sent[number as usize % REQUESTS];
+        let granted = &mut lease.granted[usize::from(from.0)];
+        *granted = (*granted).max(Some(sent));
+        self.count_lease();
+    }
+
+    /// The latest moment for which a majority's grants hold.
+    fn count_lease(&mut self) {
+        let Some(record) = self.record() else { return };
+        let lease = self.setup.lease;
+        let length = lease - lease / 100;
+        let granted = self.votes.lease.granted;
+        let own = self.durable.sb.promised == record.term;
+        let since = |moment: Instant| {
+            let others = self.others().iter();
+            let others = others.filter(|n| granted[usize::from(n.0)].is_some_and(|g| g >= moment));
+            let all = others.fold(NodeSet::EMPTY, NodeSet::with);
+            if own { all.with(self.me) } else { all }
+        };
+        let mut moments: Vec<Instant> = granted.iter().flatten().copied().collect();
+        // Alone a majority: its own promise is all it takes.
+        moments.push(self.now);
+        moments.sort_unstable();
+        let newest = moments.into_iter().rev();
+        let mut newest = newest.filter(|at| is_majority(record.voters, since(*at)));
+        if let Some(at) = newest.next() {
+            let until = at.after(length);
+            self.votes.lease.until = self.votes.lease.until.max(until);
+        }
+        self.answer_reads();
+    }
+
+    /// A read's bytes are there; it is answered while nobody else can have been chosen.
+    pub(super) fn answer_read(&mut self, slot: u32) {
+        if self.holds_lease() {
+            self.answer(slot, Outcome::Ok);
+            return self.end(slot);
+        }
+        let op = self.ops.get_mut(slot);
+        (op.phase, op.pending) = (Phase::Lease, NodeSet::EMPTY);
+        self.wait_lease.push(slot);
+    }
+
+    fn answer_reads(&mut self) {
+        if !self.holds_lease() {
+            return;
+        }
+        for slot in std::mem::take(&mut self.wait_lease) {
+            self.answer(slot, Outcome::Ok);
+            self.end(slot);
+        }
+    }
+
+    /// A majority may have chosen somebody else: this node serves no more, at once. Its clients'
+    /// sessions are dead (laws T6, B9); what they asked for may have happened or not.
+    pub(super) fn step_down(&mut self) {
+        if !self.role.is_serving() {
+            return;
+        }
+        let term = self.record().map_or(Term(0), |r| r.term);
+        let was = std::mem::replace(&mut self.role, Role::Secondary);
+        if self.durable.change.is_some_and(|c| c.version.is_none()) {
+            self.durable.change = None;
+        }
+        self.votes.poll = None;
+        self.votes.lease.forget();
+        self.notice(Notice::SteppedDown { term });
+        self.drop_requests(Outcome::Superseded);
+        self.fail_marks();
+        for node in self.peers.nodes() {
+            self.drop_link(node);
+        }
+        self.log.retouch(crate::activity_log::NEVER);
+        let pause = self.setup.lease / 2;
+        self.postpone_election(self.now.after(pause));
+        self.leave_role(was);
+        self.tell_state();
+        self.ops.attention = true;
+    }
+
+    /// Tells voters that what they granted ends now: somebody else may serve at once.
+    pub(super) fn release_lease(&mut self) {
+        if let Some(record) = self.record().filter(|_| self.has_votes()) {
+            let term = record.term;
+            self.votes.lease.forget();
+            self.votes.grant.until = self.now;
+            self.say_vote_to(self.others(), Vote::Release { term });
+        }
+    }
+}

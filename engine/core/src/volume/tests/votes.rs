@@ -1,0 +1,153 @@
+//! Three voters: records chosen by a majority, failover, leases, and who comes back.
+
+use super::pair::{Shape, World};
+use super::*;
+use crate::quorum::Quorum;
+
+fn world(replicas: usize, witnesses: usize) -> World {
+    let mut world = World::of(Shape {
+        replicas,
+        witnesses,
+        quorum: Quorum::Majority,
+        auto_promote: true,
+    });
+    world.connect();
+    assert_eq!(world.command(0, promote(false)), Ok(Answer::Ok));
+    world.settle();
+    let all = NodeSet::first(replicas);
+    assert_eq!(world.status(0).in_sync, all, "{:#?}", world.status(0));
+    assert_eq!(
+        world.status(0).record.map(|r| r.voters),
+        Some(NodeSet::first(replicas + witnesses))
+    );
+    world
+}
+
+fn primaries(world: &World) -> Vec<usize> {
+    let is_primary = |n: &usize| world.runs(*n) && world.status(*n).role == RoleStatus::Primary;
+    (0..world.nodes.len()).filter(is_primary).collect()
+}
+
+#[test]
+fn a_volume_is_founded_by_its_voters_and_everybody_joins() {
+    for (replicas, witnesses) in [(2, 1), (3, 0), (3, 2), (5, 0)] {
+        let mut world = world(replicas, witnesses);
+        assert_eq!(world.write(0, 3, 2, 9), Outcome::Ok);
+        for node in 0..replicas {
+            assert_eq!(world.nodes[node].disk[3..5], [9; 2], "{node}");
+        }
+    }
+}
+
+#[test]
+fn a_member_takes_over_from_a_killed_primary_and_the_killed_one_comes_back() {
+    for (replicas, witnesses) in [(2, 1), (3, 0), (5, 0)] {
+        let mut world = world(replicas, witnesses);
+        world.write(0, 5, 1, 8);
+        world.kill(0);
+        world.settle();
+        let [next] = primaries(&world)[..] else {
+            panic!("one takes over: {:#?}", world.status(1));
+        };
+        assert_ne!(next, 0);
+        assert_eq!(world.write(next, 6, 1, 7), Outcome::Ok);
+        world.start(0);
+        world.settle();
+        assert_eq!(primaries(&world), [next]);
+        assert_eq!(
+            world.status(next).in_sync,
+            NodeSet::first(replicas),
+            "{:#?}",
+            world.status(next)
+        );
+        assert_eq!(world.nodes[0].disk[5..7], [8, 7]);
+    }
+}
+
+#[test]
+fn a_primary_that_is_cut_off_steps_down_once_somebody_else_was_chosen() {
+    let mut world = world(2, 1);
+    world.isolate(0);
+    world.settle();
+    assert_eq!(world.status(1).role, RoleStatus::Primary);
+    assert_eq!(world.status(1).in_sync, NodeSet(0b10));
+    // It cannot know yet, and answers nobody.
+    world.connect();
+    assert_eq!(primaries(&world), [1]);
+    assert_eq!(
+        world.status(1).in_sync,
+        NodeSet(0b11),
+        "{:#?}",
+        world.status(1)
+    );
+}
+
+#[test]
+fn a_lost_member_leaves_s_by_a_majority_and_returns() {
+    let mut world = world(3, 0);
+    world.kill(2);
+    world.settle();
+    assert_eq!(world.status(0).in_sync, NodeSet(0b011));
+    assert_eq!(world.write(0, 7, 1, 3), Outcome::Ok);
+    world.start(2);
+    assert_eq!(
+        world.status(0).in_sync,
+        NodeSet(0b111),
+        "{:#?}",
+        world.status(0)
+    );
+    assert_eq!(world.nodes[2].disk[7], 3);
+}
+
+#[test]
+fn what_a_third_node_lacks_is_known_to_whoever_takes_over() {
+    let mut world = world(3, 0);
+    world.kill(2);
+    world.settle();
+    assert_eq!(world.write(0, 7, 1, 3), Outcome::Ok);
+    world.kill(0);
+    world.start(2);
+    world.settle();
+    assert_eq!(primaries(&world), [1], "{:#?}", world.status(1));
+    assert_eq!(world.nodes[2].disk[7], 3);
+    assert_eq!(world.status(1).in_sync, NodeSet(0b110));
+}
+
+#[test]
+fn without_a_majority_nobody_is_promoted_and_the_refusal_names_who_is_missing() {
+    let mut world = world(3, 0);
+    world.kill(0);
+    world.kill(1);
+    world.settle();
+    assert_eq!(primaries(&world), []);
+    let missing = NodeSet(0b011);
+    assert_eq!(
+        world.command(2, promote(false)),
+        Err(CommandError::NoQuorum { missing })
+    );
+}
+
+#[test]
+fn a_demoted_volume_stays_without_a_primary_until_somebody_is_promoted() {
+    let mut world = world(3, 0);
+    assert_eq!(world.command(0, Command::Demote), Ok(Answer::Ok));
+    world.settle();
+    world.settle();
+    assert_eq!(primaries(&world), []);
+    assert_eq!(world.command(2, promote(false)), Ok(Answer::Ok));
+    world.settle();
+    assert_eq!(
+        world.status(2).in_sync,
+        NodeSet(0b111),
+        "{:#?}",
+        world.status(2)
+    );
+}
+
+#[test]
+fn who_stops_in_order_is_followed_at_once() {
+    let mut world = world(3, 0);
+    assert_eq!(world.command(0, Command::Stop), Ok(Answer::Ok));
+    world.settle();
+    assert_eq!(primaries(&world).len(), 1);
+}

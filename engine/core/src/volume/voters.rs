@@ -1,0 +1,187 @@
+//! Records chosen by voters: the poll of one record, and who has a vote at all (laws T1, T3, T11).
+//!
+//! A change of the voters is a record like one of S, one node at a time: majorities of neighbouring
+//! lists meet, so each record is chosen by the old and by the new list. A replica that was formatted
+//! anew lost its promises with its metadata: it is taken off the list, and put on it again with the
+//! life it has now.
+
+use std::time::Duration;
+
+use crate::quorum::is_majority;
+use crate::record::{Choice, Record};
+use crate::time::Instant;
+use crate::units::{NODES_MAX, NodeIdx, NodeSet};
+use crate::vote::Vote;
+
+use super::Volume;
+use super::votes::Met;
+
+/// Between two asks of who did not answer.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// A node that said nothing for so long is not taken for there.
+pub(super) const RECENT: Duration = Duration::from_secs(3);
+
+/// A record on its way to be chosen.
+#[derive(Clone, Copy)]
+pub(super) struct Poll {
+    record: Record,
+    /// Whose votes counted before it.
+    before: NodeSet,
+    stored: NodeSet,
+    /// The superblock that carries our own vote.
+    version: u64,
+    asked_at: Instant,
+    /// Lives of blank replicas that get their vote with it.
+    admits: [u128; NODES_MAX],
+}
+
+impl Volume {
+    /// Asks the voters to choose a record; `volume_id` names the volume, also where it is new.
+    pub(super) fn begin_poll(&mut self, record: Record, volume_id: u128, admits: NodeSet) {
+        let before = self.durable.record.filter(|_| record.step > 0);
+        let before = before.map_or(record.voters, |r| r.voters);
+        let mut lives = [0; NODES_MAX];
+        for node in admits.iter() {
+            let met = self.votes.met(node, self.now, RECENT);
+            lives[usize::from(node.0)] = met.map_or(0, |met| met.incarnation);
+        }
+        self.promise(record.term);
+        self.vote(volume_id, record);
+        self.votes.poll = Some(Poll {
+            record,
+            before,
+            stored: NodeSet::EMPTY,
+            version: self.durable.newest_version(),
+            asked_at: self.now,
+            admits: lives,
+        });
+        self.ask_voters();
+    }
+
+    fn ask_voters(&mut self) {
+        let now = self.now;
+        let Some(poll) = &mut self.votes.poll else {
+            return;
+        };
+        poll.asked_at = now;
+        let Poll {
+            record,
+            before,
+            stored,
+            admits,
+            ..
+        } = *poll;
+        let all = NodeSet(record.voters.0 | before.0);
+        for node in NodeSet(all.0 & !stored.0).without(self.me).iter() {
+            let admits = admits[usize::from(node.0)];
+            self.say_vote(node, Vote::Store { record, admits });
+        }
+    }
+
+    /// A node whose admission is chosen has not voted yet: the record that counts it in was lost.
+    pub(super) fn admit_again(&mut self, node: NodeIdx, incarnation: u128) {
+        let is_admitted = self.votes.admitted[usize::from(node.0)] == incarnation;
+        let record = self
+            .record()
+            .filter(|r| r.voters.has(node) && self.role.is_serving());
+        if let Some(record) = record.filter(|_| is_admitted) {
+            let admits = incarnation;
+            self.say_vote(node, Vote::Store { record, admits });
+        }
+    }
+
+    pub(super) fn vote_answered(
+        &mut self,
+        from: NodeIdx,
+        term: crate::units::Term,
+        step: u32,
+        is_stored: bool,
+    ) {
+        if let Some(poll) = &mut self.votes.poll
+            && (poll.record.term, poll.record.step) == (term, step)
+            && is_stored
+        {
+            poll.stored = poll.stored.with(from);
+        }
+    }
+
+    /// Counts the votes; a record is chosen once majorities of the old and the new list have it.
+    pub(super) fn settle_poll(&mut self) {
+        let Some(poll) = self.votes.poll else { return };
+        if self.durable.change.is_none_or(|c| c.record != poll.record) {
+            self.votes.poll = None;
+            return;
+        }
+        if self.durable.sb.promised != poll.record.term {
+            // We promised somebody else more (law T2).
+            self.votes.poll = None;
+            let standing = self.durable.sb.voted.unwrap_or(poll.record);
+            return self.record_choice(Choice::Conflict(standing));
+        }
+        if !self.durable.is_durable(poll.version) {
+            return;
+        }
+        let stored = poll.stored.with(self.me);
+        if is_majority(poll.record.voters, stored) && is_majority(poll.before, stored) {
+            self.votes.poll = None;
+            for (known, life) in self.votes.admitted.iter_mut().zip(poll.admits) {
+                if life != 0 {
+                    *known = life;
+                }
+            }
+            self.record_choice(Choice::Chosen);
+        } else if self.now.since(poll.asked_at) >= ASK_AGAIN {
+            self.ask_voters();
+        }
+    }
+
+    /// Takes voters off the list and puts them on it, one at a time.
+    pub(super) fn settle_voters(&mut self) {
+        let may_change = self.has_votes()
+            && self.role.is_primary()
+            && self.reigns()
+            && self.durable.change.is_none()
+            && !self.durable.has_failed;
+        let Some(record) = self.record().filter(|_| may_change) else {
+            return;
+        };
+        let all = self.others().with(self.me);
+        let met = |node: NodeIdx| self.votes.met(node, self.now, RECENT);
+        let own = self.durable.sb.volume_id;
+        let admitted = self.votes.admitted;
+        let is_foreign = |node: &NodeIdx| {
+            let is_other = |m: Met| {
+                (m.volume_id != own || !m.has_vote)
+                    && m.incarnation != admitted[usize::from(node.0)]
+            };
+            !all.has(*node) || met(*node).is_some_and(is_other)
+        };
+        let off = record.voters.without(self.me).iter().find(is_foreign);
+        let may_join = |node: &NodeIdx| {
+            let is_blank_witness = |id: u128| id == 0 && !self.replicas().has(*node);
+            met(*node).is_some_and(|m| m.volume_id == own || is_blank_witness(m.volume_id))
+        };
+        let absent = NodeSet(all.0 & !record.voters.0);
+        let on = absent.iter().find(may_join);
+        let (voters, admits) = match (off, on) {
+            (Some(node), _) => (record.voters.without(node), NodeSet::EMPTY),
+            (None, Some(node)) => (record.voters.with(node), NodeSet::only(node)),
+            (None, None) => return,
+        };
+        // A list that the nodes at hand cannot choose would freeze the volume.
+        let here = all
+            .iter()
+            .filter(|n| *n == self.me || met(*n).is_some_and(|m| m.has_vote));
+        let here = here.fold(admits, NodeSet::with);
+        let off = off.map_or(here, |node| here.without(node));
+        if is_majority(record.voters, off) && is_majority(voters, off) {
+            let step = record.step + 1;
+            let next = Record {
+                voters,
+                step,
+                ..record
+            };
+            self.propose_admitting(next, admits);
+        }
+    }
+}

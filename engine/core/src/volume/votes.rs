@@ -1,0 +1,361 @@
+//! This node as a voter: promises, records, leases, each durable before it is said (laws T2, T6,
+//! T7, T8).
+//!
+//! ```text
+//!  Ask{term}    ─► promised := term ─► durable ─► Answer{Promised}     lower terms get nothing more
+//!  Store{record}─► voted := record  ─► durable ─► Stored
+//!  Lease{term}  ─► grant until now + lease       ─► Granted            nobody else is promised
+//! ```
+//!
+//! A blank replica has no vote: it may have forgotten what it promised. A record of the voters'
+//! majority admits it again (`voters.rs`).
+
+use std::time::Duration;
+
+use crate::action::Action;
+use crate::meta;
+use crate::quorum::{CopyState, Grant};
+use crate::record::Record;
+use crate::time::Instant;
+use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
+use crate::vote::{Ballot, Said, Vote};
+
+use super::Volume;
+use super::election::Heard;
+use super::lease::Lease;
+use super::voters::Poll;
+
+/// Answers that may wait for the superblock; askers repeat what got none.
+const OWED_MAX: usize = 32;
+
+/// All that has to do with votes.
+#[derive(Default)]
+pub(super) struct Votes {
+    /// What this voter granted.
+    pub grant: Grant,
+    owed: Vec<Owed>,
+    /// Answers to this candidate's question.
+    pub heard: [Option<Heard>; NODES_MAX],
+    /// Last word of each node.
+    met: [Option<Met>; NODES_MAX],
+    /// Lives that got their vote with a record of this reign; 0: none.
+    pub admitted: [u128; NODES_MAX],
+    /// Highest term that anybody promised.
+    pub highest: Term,
+    pub poll: Option<Poll>,
+    pub lease: Lease,
+    /// No candidacy of our own before this moment.
+    pub election_at: Instant,
+    /// Draws so far: salts for [`super::role::mix`].
+    draws: u64,
+}
+
+/// An answer that waits until it is durable.
+struct Owed {
+    version: u64,
+    to: NodeIdx,
+    vote: Vote,
+}
+
+/// What a node said last.
+#[derive(Clone, Copy)]
+pub(super) struct Met {
+    pub volume_id: u128,
+    pub incarnation: u128,
+    pub has_vote: bool,
+    pub at: Instant,
+}
+
+impl Votes {
+    /// What `node` said last, if that was not long ago.
+    pub fn met(&self, node: NodeIdx, now: Instant, within: Duration) -> Option<Met> {
+        let met = self.met[usize::from(node.0)];
+        met.filter(|met| now.since(met.at) <= within)
+    }
+}
+
+impl Volume {
+    /// Every other configured node, replicas first.
+    pub(super) fn others(&self) -> NodeSet {
+        NodeSet::first(self.setup.names.len()).without(self.me)
+    }
+
+    /// Nodes with data.
+    pub(super) fn replicas(&self) -> NodeSet {
+        NodeSet::first(self.setup.replicas)
+    }
+
+    /// This node holds data.
+    pub(super) fn is_replica(&self) -> bool {
+        self.replicas().has(self.me)
+    }
+
+    /// This node voted, or was admitted, since it was formatted.
+    pub(super) fn has_vote(&self) -> bool {
+        self.durable.sb.voted.is_some() && self.durable.sb.volume_id != 0
+    }
+
+    /// A random part of `span`.
+    pub(super) fn draw(&mut self, span: Duration) -> Duration {
+        self.votes.draws += 1;
+        let salt = self.votes.draws ^ self.now.0 ^ u64::from(self.me.0) << 56;
+        let random = super::role::mix(self.setup.entropy, salt) as u32;
+        span.mul_f64(f64::from(random) / f64::from(u32::MAX))
+    }
+
+    /// Says it on the control connection, under this volume's identity.
+    pub(super) fn say_vote(&mut self, to: NodeIdx, vote: Vote) {
+        let (volume_id, incarnation) = (self.durable.sb.volume_id, self.durable.sb.incarnation);
+        let ballot = Ballot {
+            volume_id,
+            incarnation,
+            vote,
+        };
+        self.actions.push(Action::Vote { to, ballot });
+    }
+
+    pub(super) fn say_vote_to(&mut self, to: NodeSet, vote: Vote) {
+        for node in to.without(self.me).iter() {
+            self.say_vote(node, vote);
+        }
+    }
+
+    pub(super) fn ballot(&mut self, from: NodeIdx, ballot: &Ballot) {
+        if !self.has_votes() || !self.others().has(from) || self.durable.has_failed {
+            return;
+        }
+        let own = self.durable.sb.volume_id;
+        let is_ours = ballot.volume_id == own && own != 0;
+        let has_vote = match ballot.vote {
+            Vote::Answer { said, .. } => said != Said::NoVote,
+            _ => ballot.volume_id != 0,
+        };
+        self.votes.met[usize::from(from.0)] = Some(Met {
+            volume_id: ballot.volume_id,
+            incarnation: ballot.incarnation,
+            has_vote,
+            at: self.now,
+        });
+        self.ops.attention = true;
+        match ballot.vote {
+            Vote::Store { record, admits } => self.vote_wanted(from, ballot, &record, admits),
+            Vote::Ask { term, is_trial } if !is_ours || !self.has_vote() => {
+                self.say_vote(from, self.no_vote(term, is_trial));
+            }
+            Vote::Lease { term, .. } if !is_ours || !self.has_vote() => {
+                self.say_vote(from, self.no_vote(term, true));
+            }
+            Vote::Ask { term, is_trial } => self.promise_wanted(from, term, is_trial),
+            Vote::Lease { term, number } => self.lease_wanted(from, term, number),
+            Vote::Answer { said, .. } if said == Said::NoVote => {
+                self.votes.heard[usize::from(from.0)] = None;
+                self.admit_again(from, ballot.incarnation);
+            }
+            _ if !is_ours => {}
+            Vote::Answer { .. } => self.promise_answered(from, &ballot.vote),
+            Vote::Stored {
+                term,
+                step,
+                is_stored,
+                promised,
+            } => {
+                self.note_promised(promised);
+                self.vote_answered(from, term, step, is_stored);
+            }
+            Vote::Granted {
+                term,
+                number,
+                is_granted,
+                promised,
+            } => {
+                self.note_promised(promised);
+                self.lease_answered(from, term, number, is_granted);
+            }
+            Vote::Release { term } => self.released(from, term),
+        }
+    }
+
+    fn no_vote(&self, term: Term, is_trial: bool) -> Vote {
+        Vote::Answer {
+            term,
+            is_trial,
+            said: Said::NoVote,
+            promised: Term(0),
+            record: None,
+            copy: self.copy_state(),
+        }
+    }
+
+    pub(super) fn copy_state(&self) -> CopyState {
+        CopyState {
+            disk: self.disk(),
+            is_whole: self.durable.sb.whole,
+        }
+    }
+
+    pub(super) fn note_promised(&mut self, term: Term) {
+        self.votes.highest = self.votes.highest.max(term);
+    }
+
+    /// Would, or will, this voter promise the term?
+    pub(super) fn judge_candidate(&self, from: NodeIdx, term: Term) -> Said {
+        let sb = &self.durable.sb;
+        let is_granted =
+            self.now < self.votes.grant.until && self.votes.grant.term.author() != from;
+        let serves = from != self.me && self.role.is_serving() && self.holds_lease();
+        if !self.has_vote() {
+            Said::NoVote
+        } else if is_granted || serves {
+            Said::Busy
+        } else if term < sb.promised || (term == sb.promised && term.author() != from) {
+            Said::Later
+        } else {
+            Said::Promised
+        }
+    }
+
+    fn promise_wanted(&mut self, from: NodeIdx, term: Term, is_trial: bool) {
+        if term.author() != from {
+            return;
+        }
+        let said = self.judge_candidate(from, term);
+        if said == Said::Promised && !is_trial {
+            self.promise(term);
+            // Long enough for the candidate to be chosen, or for others not to disturb it.
+            self.votes.grant = Grant {
+                term,
+                until: self.now.after(self.setup.lease / 4),
+            };
+        }
+        let sb = &self.durable.sb;
+        let answer = Vote::Answer {
+            term,
+            is_trial,
+            said,
+            promised: sb.promised,
+            record: sb.voted,
+            copy: self.copy_state(),
+        };
+        self.owe(from, answer);
+    }
+
+    /// From now on nothing of a lower term is taken (law T6): who served stops, a candidacy ends,
+    /// and data flows only to who is promised, after a new handshake.
+    pub(super) fn promise(&mut self, term: Term) {
+        if term <= self.durable.sb.promised {
+            return;
+        }
+        self.durable.sb.promised = term;
+        self.durable.touch();
+        if term.author() != self.me {
+            self.give_up_promotion();
+            self.step_down();
+        }
+        for node in self.peers.nodes() {
+            self.drop_link(node);
+        }
+    }
+
+    /// A record to vote for (laws T2, T4).
+    fn vote_wanted(&mut self, from: NodeIdx, ballot: &Ballot, record: &Record, admits: u128) {
+        if record.primary != from || record.term.author() != from {
+            return;
+        }
+        let sb = &self.durable.sb;
+        let (own, promised) = (sb.volume_id, sb.promised);
+        let is_admitted = admits == sb.incarnation
+            && (own == 0 || own == ballot.volume_id)
+            && ballot.volume_id != 0
+            && record.voters.has(self.me);
+        let may_vote = own == ballot.volume_id && self.has_vote();
+        if !may_vote && !is_admitted {
+            let answer = self.no_vote(record.term, true);
+            return self.say_vote(from, answer);
+        }
+        // A change of S is for who promised exactly its term; who is admitted promises with it.
+        let is_change = record.step > 0 && !(is_admitted && !may_vote);
+        let keeps_promise = match is_change {
+            true => record.term == promised,
+            false => record.term >= promised,
+        };
+        let is_old = sb.voted.is_some_and(|voted| voted.is_newer_than(record));
+        let is_stored = keeps_promise && !is_old;
+        if is_stored {
+            self.promise(record.term);
+            self.vote(ballot.volume_id, *record);
+        }
+        let (term, step) = (record.term, record.step);
+        let promised = self.durable.sb.promised;
+        let answer = Vote::Stored {
+            term,
+            step,
+            is_stored,
+            promised,
+        };
+        self.owe(from, answer);
+    }
+
+    /// Writes a vote down.
+    pub(super) fn vote(&mut self, volume_id: u128, record: Record) {
+        let is_replica = self.is_replica();
+        let sb = &mut self.durable.sb;
+        if sb.volume_id == 0 {
+            sb.volume_id = volume_id;
+            if is_replica && record.primary != self.me {
+                sb.disk = crate::message::Disk::Inconsistent;
+            }
+        }
+        if sb.voted == Some(record) {
+            return;
+        }
+        sb.voted = Some(record);
+        sb.features_incompatible |= meta::FEATURE_VOTES;
+        self.durable.touch();
+    }
+
+    fn lease_wanted(&mut self, from: NodeIdx, term: Term, number: u64) {
+        let promised = self.durable.sb.promised;
+        let is_granted = term == promised && term.author() == from;
+        if is_granted {
+            let until = self.now.after(self.setup.lease);
+            self.votes.grant = Grant { term, until };
+            self.postpone_election(until);
+        }
+        let answer = Vote::Granted {
+            term,
+            number,
+            is_granted,
+            promised,
+        };
+        self.owe(from, answer);
+    }
+
+    /// Who reigned says that it does not any more.
+    fn released(&mut self, from: NodeIdx, term: Term) {
+        if self.votes.grant.term == term && term.author() == from {
+            self.votes.grant.until = self.now;
+            self.votes.election_at = self.now;
+        }
+    }
+
+    /// Says it once all that is written now is durable.
+    fn owe(&mut self, to: NodeIdx, vote: Vote) {
+        let version = self.durable.newest_version();
+        if self.durable.is_durable(version) {
+            self.say_vote(to, vote);
+        } else if self.votes.owed.len() < OWED_MAX {
+            self.votes.owed.push(Owed { version, to, vote });
+        }
+    }
+
+    /// Answers whose durability was awaited.
+    pub(super) fn settle_votes(&mut self) {
+        while let Some(owed) = self.votes.owed.first() {
+            if !self.durable.is_durable(owed.version) {
+                return;
+            }
+            let Owed { to, vote, .. } = self.votes.owed.remove(0);
+            self.say_vote(to, vote);
+        }
+    }
+}

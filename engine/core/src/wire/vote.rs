@@ -1,0 +1,202 @@
+//! Votes on the control connection: promises, records, leases.
+//!
+//! ```text
+//!  Vote  0: volume id u128 | 16: incarnation u128 | 32: term u64 | 40: promised u64
+//!       48: number u64 (Store: low half, Stored: step) | 56: admits u128 (Store)
+//!       72: kind u8 | 73: said u8 | 74: disk u8 | 75: bits: trial, yes, has record, whole
+//!       76: length of the volume's name u8 | 77: zero, 3 bytes
+//!       80: record, 32 bytes, zeros without one
+//!       lists: the volume's name in UTF-8
+//! ```
+
+use crate::message::Disk;
+use crate::quorum::CopyState;
+use crate::units::Term;
+use crate::vote::{Ballot, Said, Vote};
+use crate::wire::bytes::{Body, Writer};
+use crate::wire::codes::Code;
+use crate::wire::error::{BadField, WireError};
+
+const TRIAL: u8 = 1;
+const YES: u8 = 2;
+const RECORD: u8 = 4;
+const WHOLE: u8 = 8;
+
+const ASK: u8 = 1;
+const ANSWER: u8 = 2;
+const STORE: u8 = 3;
+const STORED: u8 = 4;
+const LEASE: u8 = 5;
+const GRANTED: u8 = 6;
+const RELEASE: u8 = 7;
+
+/// All fields that any kind has.
+struct Flat {
+    kind: u8,
+    term: Term,
+    promised: Term,
+    number: u64,
+    admits: u128,
+    record: Option<crate::record::Record>,
+    said: Said,
+    disk: Disk,
+    bits: u8,
+}
+
+impl Flat {
+    fn of(vote: &Vote) -> Flat {
+        let bit = |holds: bool, bit: u8| if holds { bit } else { 0 };
+        let mut flat = Flat {
+            kind: ASK,
+            term: Term(0),
+            promised: Term(0),
+            number: 0,
+            admits: 0,
+            record: None,
+            said: Said::Promised,
+            disk: Disk::Blank,
+            bits: 0,
+        };
+        match *vote {
+            Vote::Ask { term, is_trial } => {
+                (flat.term, flat.bits) = (term, bit(is_trial, TRIAL));
+            }
+            Vote::Answer {
+                term,
+                is_trial,
+                said,
+                promised,
+                record,
+                copy,
+            } => {
+                (flat.kind, flat.term, flat.promised) = (ANSWER, term, promised);
+                (flat.said, flat.record, flat.disk) = (said, record, copy.disk);
+                flat.bits = bit(is_trial, TRIAL) | bit(copy.is_whole, WHOLE);
+            }
+            Vote::Store { record, admits } => {
+                (flat.kind, flat.record, flat.admits) = (STORE, Some(record), admits);
+                flat.term = record.term;
+            }
+            Vote::Stored {
+                term,
+                step,
+                is_stored,
+                promised,
+            } => {
+                (flat.kind, flat.term, flat.promised) = (STORED, term, promised);
+                (flat.number, flat.bits) = (u64::from(step), bit(is_stored, YES));
+            }
+            Vote::Lease { term, number } => {
+                (flat.kind, flat.term, flat.number) = (LEASE, term, number);
+            }
+            Vote::Granted {
+                term,
+                number,
+                is_granted,
+                promised,
+            } => {
+                (flat.kind, flat.term, flat.promised) = (GRANTED, term, promised);
+                (flat.number, flat.bits) = (number, bit(is_granted, YES));
+            }
+            Vote::Release { term } => (flat.kind, flat.term) = (RELEASE, term),
+        }
+        flat.bits |= bit(flat.record.is_some(), RECORD);
+        flat
+    }
+
+    fn vote(self) -> Option<Vote> {
+        let has = |bit: u8| self.bits & bit != 0;
+        let (term, promised, number) = (self.term, self.promised, self.number);
+        Some(match self.kind {
+            ASK => Vote::Ask {
+                term,
+                is_trial: has(TRIAL),
+            },
+            ANSWER => Vote::Answer {
+                term,
+                is_trial: has(TRIAL),
+                said: self.said,
+                promised,
+                record: self.record,
+                copy: CopyState {
+                    disk: self.disk,
+                    is_whole: has(WHOLE),
+                },
+            },
+            STORE => Vote::Store {
+                record: self.record?,
+                admits: self.admits,
+            },
+            STORED => Vote::Stored {
+                term,
+                step: u32::try_from(number).ok()?,
+                is_stored: has(YES),
+                promised,
+            },
+            LEASE => Vote::Lease { term, number },
+            GRANTED => Vote::Granted {
+                term,
+                number,
+                is_granted: has(YES),
+                promised,
+            },
+            RELEASE => Vote::Release { term },
+            _ => return None,
+        })
+    }
+}
+
+pub(super) fn put(volume: &str, ballot: &Ballot, w: &mut Writer) {
+    let flat = Flat::of(&ballot.vote);
+    w.u128(ballot.volume_id);
+    w.u128(ballot.incarnation);
+    w.u64(flat.term.0);
+    w.u64(flat.promised.0);
+    w.u64(flat.number);
+    w.u128(flat.admits);
+    w.u8(flat.kind);
+    w.u8(flat.said.code());
+    w.u8(flat.disk.code());
+    w.u8(flat.bits);
+    w.text_len(volume);
+    w.zeros::<3>();
+    match &flat.record {
+        Some(record) => w.record(record),
+        None => w.zeros::<32>(),
+    }
+    w.lists();
+    w.bytes(volume.as_bytes());
+}
+
+pub(super) fn take(body: &mut Body) -> Result<(String, Ballot), WireError> {
+    let Body { fields: f, lists } = body;
+    let (volume_id, incarnation) = (f.u128()?, f.u128()?);
+    let (term, promised, number, admits) = (f.term()?, f.term()?, f.u64()?, f.u128()?);
+    let (kind, said, disk, bits) = (f.u8()?, Said::take(f)?, Disk::take(f)?, f.u8()?);
+    let len = f.u8()?;
+    f.skip::<3>()?;
+    let record = if bits & RECORD != 0 {
+        Some(f.record()?)
+    } else {
+        f.skip::<32>()?;
+        None
+    };
+    let flat = Flat {
+        kind,
+        term,
+        promised,
+        number,
+        admits,
+        record,
+        said,
+        disk,
+        bits,
+    };
+    let vote = flat.vote().ok_or_else(|| f.bad(BadField::Vote))?;
+    let ballot = Ballot {
+        volume_id,
+        incarnation,
+        vote,
+    };
+    Ok((lists.text(len)?, ballot))
+}
