@@ -241,7 +241,21 @@ impl Volume {
             Role::Primary => return self.reply(id, Ok(Answer::Already)),
             Role::Secondary if self.durable.has_failed => CommandError::MetaFailed,
             Role::Secondary => return self.begin_promotion(Some(id), force, wait),
-            Role::Promoting(_) | Role::Demoting(_) => CommandError::InProgress,
+            Role::Promoting(promotion) => {
+                // What it began by itself goes on for the operator, or anew by force.
+                if promotion.id.is_some() || !self.has_votes() {
+                    return self.reply(id, Err(CommandError::InProgress));
+                }
+                if force {
+                    return self.begin_promotion(Some(id), true, wait);
+                }
+                let deadline = self.now.after(wait);
+                if let Role::Promoting(promotion) = &mut self.role {
+                    (promotion.id, promotion.deadline) = (Some(id), deadline);
+                }
+                return;
+            }
+            Role::Demoting(_) => CommandError::InProgress,
             Role::Stopping(_) | Role::Stopped => CommandError::Stopping,
         };
         self.reply(id, Err(refusal));
