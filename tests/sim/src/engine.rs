@@ -10,14 +10,15 @@ use engine_core::generation::Chain;
 use engine_core::marks::MarkName;
 use engine_core::message::Disk;
 use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params};
+use engine_core::quorum::Quorum;
 use engine_core::record::Record;
 use engine_core::session::Session;
 use engine_core::time::Instant;
-use engine_core::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx};
+use engine_core::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx, Term};
 use engine_core::verdict::Policy;
 use engine_core::volume::{RoleStatus, Setup, Volume};
 
-use crate::world::MEMBER_TIMEOUT;
+use crate::world::{LEASE, MEMBER_TIMEOUT};
 
 #[cfg(feature = "planted")]
 pub use engine_core::planted::Bug;
@@ -32,8 +33,12 @@ pub enum Bug {}
 pub struct NodeSpec {
     /// Index.
     pub node: u8,
-    /// Configured nodes.
-    pub nodes: usize,
+    /// Nodes with data.
+    pub replicas: usize,
+    /// Nodes that only vote.
+    pub witnesses: usize,
+    /// A majority chooses records.
+    pub has_votes: bool,
     /// Size.
     pub granules: u64,
     /// Slots of the activity log.
@@ -64,7 +69,9 @@ impl NodeSpec {
     }
 
     fn names(&self) -> Vec<String> {
-        (0..self.nodes).map(|i| format!("node-{i}")).collect()
+        (0..self.replicas + self.witnesses)
+            .map(|i| format!("node-{i}"))
+            .collect()
     }
 
     fn expect(&self) -> Expect {
@@ -72,7 +79,7 @@ impl NodeSpec {
             volume: "vm-store".into(),
             slice: 0,
             self_node: NodeIdx(self.node),
-            node_count: self.nodes as u8,
+            node_count: self.replicas as u8,
             nodes_digest: 11,
             size_granules: self.granules,
             granule_bytes: GRANULE as u32,
@@ -91,7 +98,7 @@ pub fn format(spec: &NodeSpec) -> BTreeMap<u64, Box<MetaBlock>> {
         slice: 0,
         incarnation: spec.incarnation,
         self_node: NodeIdx(spec.node),
-        node_count: spec.nodes as u8,
+        node_count: spec.replicas as u8,
         nodes_digest: 11,
         size_granules: spec.granules,
         size_granules_max: 4 * spec.granules,
@@ -131,6 +138,10 @@ fn load(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Loade
 pub struct Found {
     /// Newest record.
     pub record: Option<Record>,
+    /// Newest record it voted for.
+    pub voted: Option<Record>,
+    /// Highest term it promised.
+    pub promised: Term,
     /// History.
     pub chain: Chain,
     /// State of the copy.
@@ -194,6 +205,8 @@ pub fn recover(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Resul
     let superblock = loaded.superblock;
     Ok(Found {
         record: superblock.record,
+        voted: superblock.voted,
+        promised: superblock.promised,
         chain: superblock.chain,
         disk: superblock.disk,
         volume_id: superblock.volume_id,
@@ -231,6 +244,13 @@ impl Engine {
         let setup = Setup {
             node: NodeIdx(spec.node),
             names: spec.names(),
+            replicas: spec.replicas,
+            quorum: match spec.has_votes {
+                true => Quorum::Majority,
+                false => Quorum::Off,
+            },
+            lease: LEASE,
+            auto_promote: true,
             cluster: "office".into(),
             volume: "vm-store".into(),
             config_digest: 5,

@@ -1,7 +1,7 @@
 //! Command line of the simulator.
 //!
 //! ```text
-//! sim run [--seeds A..B] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
+//! sim run [--seeds A..B] [--minutes N] [--failures N] [--bug NAME] [--votes] [--no-shrink]
 //! sim replay (--seed S | FILE) [--step] [--bug NAME]
 //! sim plan --seed S
 //! sim small [--seed S] [--bug NAME]
@@ -24,7 +24,7 @@ use sim::swarm;
 use sim::world::format_time;
 
 const USAGE: &str = "usage:
-  sim run [--seeds A..B] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
+  sim run [--seeds A..B] [--minutes N] [--failures N] [--bug NAME] [--votes] [--no-shrink]
   sim replay (--seed S | FILE) [--step] [--bug NAME]
   sim plan --seed S
   sim small [--seed S] [--bug NAME]
@@ -40,6 +40,7 @@ struct Options {
     bug: Option<Bug>,
     steps: bool,
     keeps_long: bool,
+    votes: bool,
 }
 
 fn range(text: &str) -> Option<Range<u64>> {
@@ -69,6 +70,7 @@ fn options(words: &[String]) -> Option<Options> {
             "--seed" => options.seed = Some(words.next()?.parse().ok()?),
             "--bug" => options.bug = Some(bug(words.next()?)?),
             "--step" => options.steps = true,
+            "--votes" => options.votes = true,
             "--no-shrink" => options.keeps_long = true,
             file if !file.starts_with('-') => options.file = Some(file.into()),
             _ => return None,
@@ -113,6 +115,8 @@ fn run_many(options: Options) -> ExitCode {
     let seeds = options
         .seeds
         .unwrap_or(0..if time.is_some() { u64::MAX } else { 1000 });
+    let shift = if options.votes { swarm::VOTES } else { 0 };
+    let seeds = seeds.start + shift..seeds.end.saturating_add(shift);
     let (bug, failures) = (options.bug, options.failures.unwrap_or(5));
     let figures = campaign(seeds, bug, time, failures, |seed, failure| {
         println!(

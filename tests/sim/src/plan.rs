@@ -41,6 +41,12 @@ pub struct Settings {
     pub double_one_in: u64,
     /// Sample every so many events as if the process died there (law S1).
     pub sample_every: u64,
+    /// A majority chooses records, and nodes promote themselves.
+    pub has_votes: u64,
+    /// Nodes that vote and hold no data.
+    pub witnesses: u64,
+    /// One ballot in this many is lost; 0 is none. As many come twice.
+    pub ballot_loss_one_in: u64,
 }
 
 /// Order and names of the settings in a text.
@@ -76,6 +82,9 @@ settings!(
     is_bold,
     double_one_in,
     sample_every,
+    has_votes,
+    witnesses,
+    ballot_loss_one_in,
 );
 
 impl Default for Settings {
@@ -95,6 +104,9 @@ impl Default for Settings {
             is_bold: 0,
             double_one_in: 0,
             sample_every: 40,
+            has_votes: 0,
+            witnesses: 0,
+            ballot_loss_one_in: 0,
         }
     }
 }
@@ -208,6 +220,49 @@ steps! {
     MarkDelete "mark_delete" (name);
     /// SIGTERM, started again later.
     Stop "stop" (node, down);
+}
+
+impl Step {
+    /// The same done to other nodes, of so many.
+    pub fn retargeted(self, mut draw: impl FnMut() -> u64, nodes: u64) -> Step {
+        let (word, mut numbers) = self.words();
+        let is_on_node = matches!(
+            self,
+            Step::Kill { .. }
+                | Step::KillAtEvent { .. }
+                | Step::KillInMetaWrite { .. }
+                | Step::CutPowerAtEvent { .. }
+                | Step::CutPower { .. }
+                | Step::Pause { .. }
+                | Step::WriteErrors { .. }
+                | Step::FlushError { .. }
+                | Step::ReadErrors { .. }
+                | Step::Full { .. }
+                | Step::Hang { .. }
+                | Step::Slow { .. }
+                | Step::MetaErrors { .. }
+                | Step::MetaHang { .. }
+                | Step::PauseResync { .. }
+                | Step::Replace { .. }
+                | Step::ResyncRate { .. }
+                | Step::Stop { .. }
+        );
+        let is_between = matches!(
+            self,
+            Step::CutWire { .. }
+                | Step::StallWire { .. }
+                | Step::SlowWire { .. }
+                | Step::DamageWire { .. }
+                | Step::Disconnect { .. }
+        );
+        if is_on_node || is_between {
+            numbers[0] = draw();
+        }
+        if is_between {
+            numbers[1] = (numbers[0] + 1 + draw() % (nodes - 1)) % nodes;
+        }
+        Step::from_words(word, &numbers).expect("only nodes were exchanged")
+    }
 }
 
 /// A run, wholly described.

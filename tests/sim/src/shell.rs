@@ -156,6 +156,7 @@ impl World {
                     self.fail("O2", breach);
                 }
             }
+            Action::Vote { to, ballot } => self.say_ballot(node, to, ballot),
             Action::ProposeRecord(record) => {
                 self.proposed(node, record);
                 let life = self.nodes[node].life;

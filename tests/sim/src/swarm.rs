@@ -58,6 +58,9 @@ fn settings(rng: &mut Rng) -> Settings {
         is_bold: u64::from(rng.one_in(8)),
         double_one_in: *rng.pick(&[0, 0, 0, 4, 16]),
         sample_every: *rng.pick(&[20, 40, 80]),
+        has_votes: 0,
+        witnesses: 0,
+        ballot_loss_one_in: 0,
     }
 }
 
@@ -251,8 +254,42 @@ fn mark_steps(seed: u64, begin: u64, span: u64) -> Vec<(u64, Step)> {
     steps
 }
 
+/// Seeds from here on are of worlds in which a majority chooses.
+pub const VOTES: u64 = 1 << 40;
+
+/// More nodes, that vote, out of a plan of two.
+fn with_votes(mut plan: Plan) -> Plan {
+    let mut rng = Rng::fork(plan.seed, "votes", 0);
+    let settings = &mut plan.settings;
+    let (replicas, witnesses) =
+        *rng.pick(&[(2, 1), (2, 1), (3, 0), (3, 0), (3, 2), (4, 1), (5, 0)]);
+    (settings.nodes, settings.witnesses, settings.has_votes) = (replicas, witnesses, 1);
+    settings.is_bold = 0;
+    settings.volatile_nodes = *rng.pick(&[0xFF, 0xFF, 0xFF, 0x15, 0x2A, 0]);
+    settings.ballot_loss_one_in = *rng.pick(&[0, 0, 3, 20]);
+    let all = replicas + witnesses;
+    let is_two = |step: &Step| {
+        matches!(
+            step,
+            Step::PromoteNaively { .. } | Step::PromoteBoldly { .. }
+        ) || matches!(step, Step::BringBack { .. } | Step::KeepImage { .. })
+    };
+    plan.steps.retain(|(_, step)| !is_two(step));
+    for (_, step) in &mut plan.steps {
+        *step = step.retargeted(|| rng.below(all), all);
+    }
+    plan
+}
+
 /// The plan of a seed.
 pub fn plan(seed: u64) -> Plan {
+    match seed < VOTES {
+        true => plan_of_two(seed),
+        false => with_votes(plan_of_two(seed)),
+    }
+}
+
+fn plan_of_two(seed: u64) -> Plan {
     let mut rng = Rng::fork(seed, "plan", 0);
     let mut settings = settings(&mut rng);
     // Drawn apart, as marks are.

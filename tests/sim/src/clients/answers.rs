@@ -57,6 +57,7 @@ impl World {
             Outcome::Io => "answers: io error",
             Outcome::NoSpace => "answers: no space",
             Outcome::Stopping => "answers: stopping",
+            Outcome::Superseded => "answers: superseded",
         });
         if request.kind == Kind::Beyond {
             if is_ok {

@@ -64,6 +64,15 @@ impl World {
     }
 
     fn attach(&mut self, slot: usize) -> bool {
+        let serves = |s: &Session| self.primaries().contains(&s.node);
+        if self.has_votes()
+            && self.clients.slots[slot]
+                .as_ref()
+                .is_some_and(|s| !serves(s))
+        {
+            // Its node stepped down and cut it off.
+            self.close(slot);
+        }
         if self.clients.slots[slot].is_some() {
             return true;
         }

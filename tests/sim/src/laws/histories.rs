@@ -29,6 +29,9 @@ impl World {
 
     /// T9: a node that lacks acknowledged writes of another never compares as equal or ahead.
     pub(super) fn law_histories_tell(&mut self, _node: usize) {
+        if self.has_votes() {
+            return self.law_members_hold_all();
+        }
         for a in self.all() {
             for b in self.all().filter(|b| *b != a) {
                 let missing = self.laws.holds[a]

@@ -120,7 +120,8 @@ impl World {
         if was_primary {
             self.count("primaries lost");
         }
-        if was_primary || reigned {
+        // A primary that others followed already takes nothing with it.
+        if reigned || (was_primary && !self.has_votes()) {
             self.clients.crashed_with = Some(self.required(node));
         }
         // Pages were lost and the process could not write down that its disk failed: the operator
@@ -181,7 +182,11 @@ impl World {
         match notice {
             Notice::Promoted { .. } => self.promoted(node),
             Notice::Founded { .. } => self.count("foundings"),
-            Notice::InSync { .. } => self.count("changes of S"),
+            Notice::InSync { record } => {
+                self.count("changes of S");
+                self.law_in_force_is_chosen(node, record);
+            }
+            Notice::SteppedDown { .. } => self.count("primaries stepped down"),
             Notice::ResyncBegan { .. } => self.count("resyncs begun"),
             Notice::ResyncDone { .. } => self.count("resyncs done"),
             Notice::DiskFailed => {

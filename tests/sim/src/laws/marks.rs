@@ -14,8 +14,13 @@ impl World {
     /// S1: a block in which two replicas differ is covered by a dirty bit or an open extent.
     /// `as_crashed`: by what is durable, as if every process died now.
     pub(super) fn law_differences_are_covered(&mut self, as_crashed: bool) {
+        let newest = self.newest_record().map_or(0, |r| r.in_sync.0);
+        let is_member = |n: usize| newest >> n & 1 == 1;
         for (a, b) in self.net.pairs() {
             if self.differences(a, b).is_empty() || self.has_no_history(a, b) {
+                continue;
+            }
+            if self.has_votes() && !is_member(a) && !is_member(b) {
                 continue;
             }
             let hole = self
@@ -85,6 +90,9 @@ impl World {
     /// S4: a dirty bit is cleared only when the peer has that block durable and equal, with no
     /// newer write in between.
     pub(super) fn law_bits_are_cleared_by_proof(&mut self, node: usize) {
+        if self.is_witness(node) {
+            return;
+        }
         let Some(engine) = &self.nodes[node].engine else {
             return;
         };

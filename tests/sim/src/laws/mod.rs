@@ -18,6 +18,7 @@ mod hooks;
 mod marks;
 mod membership;
 mod reads;
+mod votes;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +62,7 @@ pub struct Laws {
     dropped: BTreeSet<(usize, u64)>,
     samples: u64,
     changes: Changes,
+    ballots: votes::Ledger,
 }
 
 impl Laws {
@@ -79,6 +81,7 @@ impl Laws {
             dropped: BTreeSet::new(),
             samples: 0,
             changes: Changes::default(),
+            ballots: votes::Ledger::default(),
         }
     }
 
@@ -116,6 +119,7 @@ impl World {
         let before = self.laws.found[node].1.clone().ok();
         let result = recover(&self.spec(node), self.nodes[node].meta.blocks());
         self.laws.found[node] = (version, result);
+        self.note_votes(node, before.as_ref());
         match (before, self.laws.found[node].1.clone()) {
             (Some(before), Ok(after)) => {
                 self.law_log_closes_late(node, &before, &after);

@@ -211,7 +211,7 @@ impl World {
         let delay = self.operator.rng.between(5 * MS, 25 * MS);
         self.schedule(delay, Happening::Operate);
         self.end_stopped();
-        for node in self.all() {
+        for node in self.everybody() {
             let due = self.nodes[node].restart_at.is_some_and(|at| at <= self.now);
             if self.nodes[node].engine.is_none() && due {
                 self.start(node);
@@ -220,7 +220,10 @@ impl World {
         self.replace_condemned();
         self.kill_the_hung();
         self.reconcile_split();
-        self.find_a_primary();
+        match self.has_votes() {
+            true => self.watch_over_votes(),
+            false => self.find_a_primary(),
+        }
     }
 
     /// One primary, everybody in S, nothing left to copy.
@@ -230,14 +233,18 @@ impl World {
             return false;
         };
         let everybody = self
-            .all()
+            .everybody()
             .all(|n| self.is_alive(n) && !self.nodes[n].is_condemned);
         let Ok(found) = self.found(primary) else {
             return false;
         };
         let complete = found
             .record
-            .is_some_and(|r| r.in_sync.count() == self.nodes.len() as u32);
+            .is_some_and(|r| r.in_sync.count() == self.all().len() as u32)
+            && (!self.has_votes()
+                || found
+                    .record
+                    .is_some_and(|r| r.voters.count() == self.nodes.len() as u32));
         let engine = self.nodes[primary].engine.as_ref().expect("it serves");
         // Both sides must say so: until its keepalive fails, a primary takes a member that lost
         // power for the one it was, and S for whole (F16, law T4).

@@ -10,7 +10,7 @@ use crate::world::{Mend, World};
 impl World {
     /// A node that answered "stopped" exits.
     pub(super) fn end_stopped(&mut self) {
-        for node in self.all() {
+        for node in self.everybody() {
             if self.nodes[node].is_stopping && self.nodes[node].engine.is_some() {
                 self.say(|| format!("n{node} exits"));
                 let restart = self.nodes[node].restart_at;
@@ -44,7 +44,17 @@ impl World {
         self.all().filter(|n| *n != node).any(|n| self.is_good(n))
     }
 
+    fn replace_witnesses(&mut self) {
+        for node in self.all().end..self.everybody().end {
+            let is_broken = self.nodes[node].is_condemned || self.nodes[node].is_gone;
+            if is_broken && self.may_lose_its_vote(node) && self.operator.rng.one_in(10) {
+                self.replace_anyway(node);
+            }
+        }
+    }
+
     pub(super) fn replace_condemned(&mut self) {
+        self.replace_witnesses();
         for node in self.all() {
             if !self.nodes[node].is_condemned {
                 continue;
@@ -82,7 +92,29 @@ impl World {
         }
     }
 
+    /// By votes: nobody else is without its vote, or will be. Two that forgot their promises could
+    /// leave no majority.
+    pub(super) fn may_lose_its_vote(&mut self, node: usize) -> bool {
+        let has_vote = |w: &mut World, n: usize| {
+            let is_listed = w
+                .newest_record()
+                .is_none_or(|r| r.voters.has(NodeIdx(n as u8)));
+            let voted = w.found(n).is_ok_and(|f| f.voted.is_some());
+            is_listed && voted && !w.nodes[n].is_condemned && !w.nodes[n].is_gone
+        };
+        !self.has_votes() || self.everybody().all(|n| n == node || has_vote(self, n))
+    }
+
     pub(super) fn replace(&mut self, node: usize) {
+        if !self.may_lose_its_vote(node) {
+            self.kill(node, None);
+            self.nodes[node].is_gone = true;
+            return;
+        }
+        self.replace_anyway(node);
+    }
+
+    pub(super) fn replace_anyway(&mut self, node: usize) {
         self.count("replacements");
         self.kill(node, None);
         self.nodes[node].is_gone = false;
@@ -148,8 +180,8 @@ impl World {
         if alive && !cut && !primaries.is_empty() {
             self.count("split brains resolved");
             let keep = *self.operator.rng.pick(&primaries);
-            for node in self.all().filter(|n| *n != keep) {
-                self.replace(node);
+            for node in self.everybody().filter(|n| *n != keep) {
+                self.replace_anyway(node);
             }
         }
     }

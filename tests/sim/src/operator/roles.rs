@@ -82,6 +82,47 @@ impl World {
         }
     }
 
+    /// Where a majority chooses, nodes promote themselves: the operator founds, hands over, and helps
+    /// where a majority or all members of S are destroyed.
+    pub(super) fn watch_over_votes(&mut self) {
+        if !self.primaries().is_empty() {
+            self.operator.idle_since = self.now;
+        }
+        let is_idle = self.now > self.operator.idle_since + 300 * MS;
+        if self.operator.is_promoting() || self.operator.is_closing {
+            return;
+        }
+        if let Switching::Promoting(other) = self.operator.switching {
+            self.operator.switching = Switching::No;
+            let wait = Duration::from_millis(self.operator.rng.between(500, 3000));
+            let promote = Command::Promote { force: false, wait };
+            return self.ask_node(other, promote, Purpose::Promote);
+        }
+        let wait = Duration::from_millis(self.operator.rng.between(100, 3000));
+        let promote = Command::Promote { force: false, wait };
+        let all_alive = self
+            .everybody()
+            .all(|n| self.is_alive(n) && !self.nodes[n].is_stopping);
+        let Some(newest) = self.newest_record() else {
+            if all_alive && self.operator.rng.one_in(3) {
+                let node = self.operator.rng.below(self.all().len() as u64) as usize;
+                self.ask_node(node, promote, Purpose::Promote);
+            }
+            return;
+        };
+        if is_idle && newest.is_released && self.operator.rng.one_in(10) {
+            let members: Vec<usize> = newest.in_sync.iter().map(|n| usize::from(n.0)).collect();
+            let node = *self.operator.rng.pick(&members);
+            return self.ask_node(node, promote, Purpose::Promote);
+        }
+        let is_late = self.now > self.operator.idle_since + 20_000 * MS;
+        let is_destroyed = |n: usize| self.nodes[n].is_gone || self.nodes[n].is_condemned;
+        if is_late && self.everybody().any(is_destroyed) {
+            self.operator.idle_since = self.now;
+            self.force_something(wait);
+        }
+    }
+
     /// No member of S is left that could serve: make another copy current by force.
     fn force_something(&mut self, wait: Duration) {
         let with_data = |w: &mut World, n: usize| {
@@ -94,7 +135,7 @@ impl World {
             // Nothing is left at all: begin anew.
             self.count("volumes lost whole");
             self.clients.stop_judging();
-            (0..self.nodes.len()).for_each(|n| self.replace(n));
+            self.everybody().for_each(|n| self.replace_anyway(n));
             return;
         }
         self.clients.stop_judging();

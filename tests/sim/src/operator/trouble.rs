@@ -34,7 +34,7 @@ impl World {
             }
             Step::CutPower { node, down } => self.cut_power(node_of(node), down),
             Step::CutAllPower { down } => {
-                for node in self.all() {
+                for node in self.everybody() {
                     let extra = self.rng.below(100 * MS);
                     self.cut_power(node, down + extra);
                 }
@@ -129,6 +129,12 @@ impl World {
             Step::BringBack { node } if self.nodes[node_of(node)].image.is_some() => {
                 self.nodes[node_of(node)].brings_back = true;
                 self.more_trouble(Step::Replace { node });
+            }
+            Step::Replace { node } if self.is_witness(node_of(node)) => {
+                let node = node_of(node);
+                if self.may_lose_its_vote(node) {
+                    self.replace_anyway(node);
+                }
             }
             Step::Replace { node } => {
                 let node = node_of(node);

@@ -2,6 +2,7 @@
 
 use engine_core::event::Token;
 use engine_core::units::{BufId, ByteRange, Extent};
+use engine_core::vote::Ballot;
 
 /// What waits for a data-disk operation.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,12 @@ pub enum Happening {
         life: u64,
         io: u64,
         token: Token,
+    },
+    /// A ballot reaches its node.
+    Ballot {
+        from: usize,
+        to: usize,
+        ballot: Ballot,
     },
     /// The control store answers.
     Chosen { node: usize, life: u64 },

@@ -87,6 +87,9 @@ impl World {
 
     pub(super) fn connect_all(&mut self) {
         for (a, b) in self.net.pairs() {
+            if self.is_witness(a) || self.is_witness(b) {
+                continue;
+            }
             let doubles = self.net.wire(a, b).double_one_in;
             let open = self.net.between(a, b).len();
             let runs = |n: usize| self.nodes[n].engine.is_some() && !self.nodes[n].is_stopping;

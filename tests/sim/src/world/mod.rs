@@ -11,6 +11,7 @@ mod links;
 mod machines;
 mod node;
 mod turn;
+mod votes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -33,6 +34,9 @@ pub use node::{DiskImage, Node};
 
 /// A member that does not answer for this long leaves S.
 pub const MEMBER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A voter that granted a lease promises nobody else for this long.
+pub const LEASE: Duration = Duration::from_millis(400);
 
 /// A dead wire is noticed within this.
 pub const PEER_TIMEOUT_NS: u64 = 300 * MS;
@@ -87,7 +91,7 @@ impl World {
     /// The world at time zero: blank replicas, all processes running.
     pub fn new(plan: Plan, bug: Option<Bug>, is_verbose: bool) -> World {
         let (seed, settings) = (plan.seed, plan.settings.clone());
-        let count = settings.nodes as usize;
+        let count = (settings.nodes + settings.witnesses) as usize;
         let nodes = (0..count)
             .map(|i| Node {
                 engine: None,
@@ -162,7 +166,9 @@ impl World {
         let settings = &self.plan.settings;
         NodeSpec {
             node: node as u8,
-            nodes: settings.nodes as usize,
+            replicas: settings.nodes as usize,
+            witnesses: settings.witnesses as usize,
+            has_votes: settings.has_votes == 1,
             granules: settings.granules,
             log_slots: settings.log_slots as u32,
             requests_max: settings.requests_max as usize,
@@ -229,9 +235,24 @@ impl World {
         self.nodes[node].engine.is_some() && self.nodes[node].paused_until <= self.now
     }
 
-    /// Indices of all nodes.
+    /// Indices of all nodes with data.
     pub fn all(&self) -> std::ops::Range<usize> {
+        0..self.plan.settings.nodes as usize
+    }
+
+    /// Indices of all nodes, witnesses behind the others.
+    pub fn everybody(&self) -> std::ops::Range<usize> {
         0..self.nodes.len()
+    }
+
+    /// It votes and holds no data.
+    pub fn is_witness(&self, node: usize) -> bool {
+        !self.all().contains(&node)
+    }
+
+    /// A majority chooses records.
+    pub fn has_votes(&self) -> bool {
+        self.plan.settings.has_votes == 1
     }
 
     /// A step of the plan.

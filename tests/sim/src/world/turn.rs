@@ -59,6 +59,7 @@ impl World {
             Happening::Chosen { node, life } if self.is_current(node, life) => {
                 self.feed(node, Event::Record(Choice::Chosen));
             }
+            Happening::Ballot { from, to, ballot } => self.ballot_arrives(from, to, ballot),
             Happening::Arrive { connection, end } => self.arrive(connection, end),
             Happening::Sent { node, life, buf } if self.is_current(node, life) => {
                 self.nodes[node].buffers.end_read(buf);

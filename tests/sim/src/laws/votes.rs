@@ -1,0 +1,131 @@
+//! Promises and votes (laws T1 to T5): a ledger of what every voter ever stored.
+
+use std::collections::BTreeMap;
+
+use engine_core::quorum::is_majority;
+use engine_core::record::Record;
+use engine_core::units::{NodeIdx, NodeSet};
+
+use crate::engine::Found;
+use crate::world::World;
+
+/// What voters stored, and what a majority chose.
+#[derive(Default)]
+pub struct Ledger {
+    stored: BTreeMap<(u64, u32), (Record, NodeSet)>,
+    /// Every record that was chosen, by (term, step).
+    chosen: BTreeMap<(u64, u32), Record>,
+}
+
+impl Ledger {
+    /// The newest record that a majority stored.
+    pub fn newest(&self) -> Option<&Record> {
+        self.chosen.values().next_back()
+    }
+}
+
+impl World {
+    /// A node's metadata changed.
+    pub(super) fn note_votes(&mut self, node: usize, before: Option<&Found>) {
+        if !self.has_votes() {
+            return;
+        }
+        let Some(after) = self.peek(node).cloned() else {
+            return;
+        };
+        if let Some(before) = before.filter(|b| b.incarnation == after.incarnation) {
+            self.law_promises_are_kept(node, before, &after);
+        }
+        let Some(voted) = after.voted else { return };
+        if voted.term > after.promised || voted.term.author() != voted.primary {
+            let text = format!(
+                "node {node} voted for {voted:?} and promised {:?}",
+                after.promised
+            );
+            return self.fail("T2", text);
+        }
+        let place = (voted.term.0, voted.step);
+        let entry = self.laws.ballots.stored.entry(place);
+        let (record, who) = entry.or_insert((voted, NodeSet::EMPTY));
+        if *record != voted {
+            let text = format!("two records of one term and step: {record:?} / {voted:?}");
+            return self.fail("T2", text);
+        }
+        *who = who.with(NodeIdx(node as u8));
+        let is_chosen = is_majority(voted.voters, *who);
+        if is_chosen && !self.laws.ballots.chosen.contains_key(&place) {
+            self.law_chosen_follows(voted);
+            self.laws.ballots.chosen.insert(place, voted);
+            self.count("records chosen");
+        }
+    }
+
+    /// T2: a promise is never taken back, and no vote is for an older record.
+    fn law_promises_are_kept(&mut self, node: usize, before: &Found, after: &Found) {
+        let place = |found: &Found| found.voted.map(|r| (r.term, r.step));
+        if after.promised < before.promised || place(after) < place(before) {
+            let text = format!(
+                "node {node} promised {:?} and voted {:?}, and says {:?} and {:?} now",
+                before.promised, before.voted, after.promised, after.voted
+            );
+            self.fail("T2", text);
+        }
+    }
+
+    /// R1, T4, T5: steps follow each other within a term, and a new reign's S is a part of the last
+    /// one's.
+    fn law_chosen_follows(&mut self, record: Record) {
+        let Some(before) = self.laws.ballots.newest().copied() else {
+            return;
+        };
+        if before.branch != record.branch {
+            return;
+        }
+        let grows = NodeSet(record.in_sync.0 & !before.in_sync.0).count();
+        let shrinks = NodeSet(before.in_sync.0 & !record.in_sync.0).count();
+        let is_one_change = record.term != before.term || grows + shrinks <= 4;
+        let is_part = record.term == before.term || grows == 0;
+        if record.is_newer_than(&before) && is_one_change && is_part {
+            return;
+        }
+        let text = format!("{record:?} is chosen after {before:?}");
+        self.fail("T5", text);
+    }
+
+    /// T3: a record is chosen before it is in force.
+    pub(super) fn law_in_force_is_chosen(&mut self, node: usize, record: &Record) {
+        if !self.has_votes() {
+            return;
+        }
+        self.everybody().for_each(|n| {
+            self.refresh(n);
+        });
+        let chosen = self.laws.ballots.chosen.get(&(record.term.0, record.step));
+        if chosen != Some(record) {
+            let text = format!("node {node} goes by {record:?}, and no majority chose it");
+            self.fail("T3", text);
+        }
+    }
+
+    /// T5: whoever is in S by the newest record that was chosen holds what was acknowledged.
+    pub(super) fn law_members_hold_all(&mut self) {
+        let Some(record) = self.newest_record() else {
+            return;
+        };
+        for b in self.all().filter(|n| record.in_sync.has(NodeIdx(*n as u8))) {
+            for a in self.all().filter(|a| *a != b) {
+                let lost = self.laws.holds[a]
+                    .difference(&self.laws.holds[b])
+                    .next()
+                    .cloned();
+                let excused = self.is_excused(b) || self.nodes[b].lost_power;
+                if let Some(segment) = lost.filter(|_| !excused) {
+                    let text = format!(
+                        "node {b} is in S by {record:?}, and lacks acknowledged writes of node {a}: {segment:?}"
+                    );
+                    return self.fail("T5", text);
+                }
+            }
+        }
+    }
+}
