@@ -139,6 +139,10 @@ impl Volume {
         let promises = self.promises(asked.term, true);
         let own = promises.iter().any(|p| p.voter == self.me);
         if own && has_quorum(&promises) {
+            // Who would not be elected disturbs nobody.
+            if let Err(error) = elect(self.me, self.replicas(), &promises) {
+                return self.refused_election(error, asked, is_due);
+            }
             let term = self.next_term();
             return self.begin_canvass(term);
         }
@@ -147,6 +151,17 @@ impl Volume {
             return self.promotion_ended(Err(error));
         }
         if self.now.since(asked.last) >= ASK_AGAIN {
+            self.begin_trial();
+        }
+    }
+
+    /// More answers may change the verdict: until the deadline it is asked again.
+    fn refused_election(&mut self, error: CommandError, asked: Asked, is_due: bool) {
+        let heard = self.votes.heard.iter().flatten().count();
+        let is_all = heard + 1 >= self.setup.names.len();
+        if is_due || is_all {
+            self.promotion_ended(Err(error));
+        } else if self.now.since(asked.last) >= ASK_AGAIN {
             self.begin_trial();
         }
     }

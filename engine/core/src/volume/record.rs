@@ -178,6 +178,10 @@ impl Volume {
         }
         self.notice(Notice::MetaFailed);
         self.fail_everything();
+        if self.has_votes() {
+            // It can vote for nothing any more: the others go on without it.
+            self.step_down();
+        }
     }
 
     /// Starts a change of S to `in_sync`. A shrink takes a new term (law T9, quorum off).

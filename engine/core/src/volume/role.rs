@@ -561,7 +561,10 @@ impl Volume {
 
     /// A newer record came while this node was about to reign: nothing was promised to clients.
     pub(super) fn give_up_promotion(&mut self) {
-        if self.role.is_settled() {
+        let Role::Promoting(promotion) = &self.role else {
+            return;
+        };
+        if matches!(promotion.phase, Phase::Wait | Phase::Trial(_)) {
             return;
         }
         if self.durable.change.is_some_and(|c| c.version.is_none()) {

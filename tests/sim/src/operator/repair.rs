@@ -48,7 +48,7 @@ impl World {
         for node in self.all().end..self.everybody().end {
             let is_broken = self.nodes[node].is_condemned || self.nodes[node].is_gone;
             if is_broken && self.may_lose_its_vote(node) && self.operator.rng.one_in(10) {
-                self.replace_anyway(node);
+                self.replace(node);
             }
         }
     }
@@ -56,7 +56,7 @@ impl World {
     pub(super) fn replace_condemned(&mut self) {
         self.replace_witnesses();
         for node in self.all() {
-            if !self.nodes[node].is_condemned {
+            if !self.nodes[node].is_condemned || !self.may_lose_its_vote(node) {
                 continue;
             }
             if !self.is_spared(node) {
@@ -86,35 +86,28 @@ impl World {
         for node in self.all() {
             let record = self.newest_record();
             let in_sync = record.is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
-            if self.nodes[node].is_gone && !in_sync {
+            if self.nodes[node].is_gone && !in_sync && self.may_lose_its_vote(node) {
                 self.replace(node);
             }
         }
     }
 
-    /// By votes: nobody else is without its vote, or will be. Two that forgot their promises could
-    /// leave no majority.
+    /// By votes: the others on the list are a majority of it, and none of them is out of service.
     pub(super) fn may_lose_its_vote(&mut self, node: usize) -> bool {
-        let has_vote = |w: &mut World, n: usize| {
-            let is_listed = w
-                .newest_record()
-                .is_none_or(|r| r.voters.has(NodeIdx(n as u8)));
-            let voted = w.found(n).is_ok_and(|f| f.voted.is_some());
-            is_listed && voted && !w.nodes[n].is_condemned && !w.nodes[n].is_gone
+        let Some(record) = self.newest_record().filter(|_| self.has_votes()) else {
+            return true;
         };
-        !self.has_votes() || self.everybody().all(|n| n == node || has_vote(self, n))
+        let listed = record.voters.iter().map(|n| usize::from(n.0));
+        let listed: Vec<usize> = listed.collect();
+        let has_vote = |w: &mut World, n: usize| {
+            let voted = w.found(n).is_ok_and(|f| f.voted.is_some());
+            voted && !w.nodes[n].is_gone && !w.nodes[n].meta.has_failed
+        };
+        let others = listed.iter().filter(|n| **n != node && has_vote(self, **n));
+        2 * others.count() > listed.len()
     }
 
     pub(super) fn replace(&mut self, node: usize) {
-        if !self.may_lose_its_vote(node) {
-            self.kill(node, None);
-            self.nodes[node].is_gone = true;
-            return;
-        }
-        self.replace_anyway(node);
-    }
-
-    pub(super) fn replace_anyway(&mut self, node: usize) {
         self.count("replacements");
         self.kill(node, None);
         self.nodes[node].is_gone = false;
@@ -181,7 +174,7 @@ impl World {
             self.count("split brains resolved");
             let keep = *self.operator.rng.pick(&primaries);
             for node in self.everybody().filter(|n| *n != keep) {
-                self.replace_anyway(node);
+                self.replace(node);
             }
         }
     }

@@ -110,6 +110,9 @@ impl World {
             }
             return;
         };
+        let voted = self.everybody().filter_map(|n| self.found(n).ok()?.voted);
+        let voted = voted.max_by_key(|r| (r.term, r.step)).unwrap_or(newest);
+        let newest = if voted.is_released { voted } else { newest };
         if is_idle && newest.is_released && self.operator.rng.one_in(10) {
             let members: Vec<usize> = newest.in_sync.iter().map(|n| usize::from(n.0)).collect();
             let node = *self.operator.rng.pick(&members);
@@ -135,7 +138,7 @@ impl World {
             // Nothing is left at all: begin anew.
             self.count("volumes lost whole");
             self.clients.stop_judging();
-            self.everybody().for_each(|n| self.replace_anyway(n));
+            self.everybody().for_each(|n| self.replace(n));
             return;
         }
         self.clients.stop_judging();

@@ -133,14 +133,14 @@ impl World {
             Step::Replace { node } if self.is_witness(node_of(node)) => {
                 let node = node_of(node);
                 if self.may_lose_its_vote(node) {
-                    self.replace_anyway(node);
+                    self.replace(node);
                 }
             }
             Step::Replace { node } => {
                 let node = node_of(node);
                 let serves = self.primaries().contains(&node);
                 let others = !self.primaries().is_empty();
-                if !serves && others && self.is_spared(node) {
+                if !serves && others && self.is_spared(node) && self.may_lose_its_vote(node) {
                     // Taken away now, made anew once S knows.
                     self.kill(node, None);
                     self.nodes[node].is_gone = true;
