@@ -347,6 +347,8 @@ impl Volume {
                 election,
                 until,
             } => self.settle_claim(term, election, until),
+            // Whether it is chosen after all is seen by the next candidate.
+            Phase::Commit { .. } if is_due && self.has_votes() => self.give_up_promotion(),
             Phase::Commit { .. } => {}
         }
     }
@@ -417,8 +419,10 @@ impl Volume {
         };
         let is_in_sync = matches!(peer.session, Session::InSync(_));
         // A founding that did not end left an identity and nothing else.
-        let was_founded = hello.record.is_some() || self.durable.sb.record.is_some();
-        let disk = match self.has_votes() && !was_founded {
+        let sb = &self.durable.sb;
+        let was_founded = hello.record.is_some() || sb.record.is_some();
+        let is_same = hello.volume_id == sb.volume_id && sb.volume_id != 0;
+        let disk = match self.has_votes() && !was_founded && is_same {
             true => Disk::Blank,
             false => peer.disk,
         };
@@ -555,6 +559,10 @@ impl Volume {
             Plan::Continue { .. } => Becoming::Member,
         };
         let is_founding = plan == Plan::Found;
+        let patience = self.now.after(self.setup.lease * 2);
+        if let Role::Promoting(promotion) = &mut self.role {
+            promotion.deadline = promotion.deadline.max(patience);
+        }
         self.set_phase(Phase::Commit { is_founding });
         self.propose_record(record, true, becoming);
     }
@@ -567,8 +575,11 @@ impl Volume {
         if matches!(promotion.phase, Phase::Wait | Phase::Trial(_)) {
             return;
         }
-        if self.durable.change.is_some_and(|c| c.version.is_none()) {
-            self.durable.change = None;
+        match self.durable.change {
+            // It is chosen, and will be in force here.
+            Some(change) if change.version.is_some() && self.has_votes() => return,
+            Some(change) if change.version.is_none() => self.durable.change = None,
+            _ => {}
         }
         self.promotion_ended(Err(CommandError::TimedOut));
     }

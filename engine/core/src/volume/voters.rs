@@ -78,12 +78,18 @@ impl Volume {
         }
     }
 
-    /// A node whose admission is chosen has not voted yet: the record that counts it in was lost.
-    pub(super) fn admit_again(&mut self, node: NodeIdx, incarnation: u128) {
-        let is_admitted = self.votes.admitted[usize::from(node.0)] == incarnation;
-        let record = self
-            .record()
-            .filter(|r| r.voters.has(node) && self.role.is_serving());
+    /// A node says that it has no vote. What an earlier life of it stored is forgotten. Where its
+    /// admission is under way, or chosen, the record that counts it in was lost.
+    pub(super) fn voter_is_blank(&mut self, node: NodeIdx, incarnation: u128) {
+        let at = usize::from(node.0);
+        if let Some(poll) = &mut self.votes.poll {
+            poll.stored = poll.stored.without(node);
+            if poll.admits[at] != 0 {
+                poll.admits[at] = incarnation;
+            }
+        }
+        let is_admitted = self.votes.admitted[at] == incarnation;
+        let record = self.record().filter(|r| r.voters.has(node) && self.role.is_serving());
         if let Some(record) = record.filter(|_| is_admitted) {
             let admits = incarnation;
             self.say_vote(node, Vote::Store { record, admits });

@@ -149,7 +149,7 @@ impl Volume {
             Vote::Lease { term, number } => self.lease_wanted(from, term, number),
             Vote::Answer { said, .. } if said == Said::NoVote => {
                 self.votes.heard[usize::from(from.0)] = None;
-                self.admit_again(from, ballot.incarnation);
+                self.voter_is_blank(from, ballot.incarnation);
             }
             _ if !is_ours => {}
             Vote::Answer { .. } => self.promise_answered(from, &ballot.vote),

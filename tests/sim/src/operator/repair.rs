@@ -94,17 +94,19 @@ impl World {
 
     /// By votes: the others on the list are a majority of it, and none of them is out of service.
     pub(super) fn may_lose_its_vote(&mut self, node: usize) -> bool {
-        let Some(record) = self.newest_record().filter(|_| self.has_votes()) else {
-            return true;
-        };
-        let listed = record.voters.iter().map(|n| usize::from(n.0));
-        let listed: Vec<usize> = listed.collect();
+        let voted = self.everybody().filter_map(|n| self.found(n).ok()?.voted);
+        let voted = voted.max_by_key(|r| (r.term, r.step));
+        let records = [self.newest_record(), voted].into_iter().flatten();
+        let records: Vec<_> = records.filter(|_| self.has_votes()).collect();
         let has_vote = |w: &mut World, n: usize| {
             let voted = w.found(n).is_ok_and(|f| f.voted.is_some());
             voted && !w.nodes[n].is_gone && !w.nodes[n].meta.has_failed
         };
-        let others = listed.iter().filter(|n| **n != node && has_vote(self, **n));
-        2 * others.count() > listed.len()
+        records.into_iter().all(|record| {
+            let listed = record.voters.iter().map(|n| usize::from(n.0));
+            let others = listed.filter(|n| *n != node && has_vote(self, *n));
+            2 * others.count() > record.voters.count() as usize
+        })
     }
 
     pub(super) fn replace(&mut self, node: usize) {
