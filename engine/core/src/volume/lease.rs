@@ -83,12 +83,13 @@ impl Volume {
         self.count_lease();
     }
 
+    /// A voter granted it, or says what it promised instead.
     pub(super) fn lease_answered(
         &mut self,
         from: NodeIdx,
         term: Term,
         number: u64,
-        is_granted: bool,
+        answer: Result<(), Term>,
     ) {
         let is_ours = self.record().is_some_and(|r| r.term == term) && self.role.is_serving();
         let lease = &mut self.votes.lease;
@@ -96,8 +97,10 @@ impl Volume {
         if !is_ours || !is_known {
             return;
         }
-        if !is_granted {
-            lease.outvoted_since.get_or_insert(self.now);
+        if let Err(promised) = answer {
+            if promised > term {
+                lease.outvoted_since.get_or_insert(self.now);
+            }
             return;
         }
         let sent = lease.sent[number as usize % REQUESTS];

@@ -89,7 +89,9 @@ impl Volume {
             }
         }
         let is_admitted = self.votes.admitted[at] == incarnation;
-        let record = self.record().filter(|r| r.voters.has(node) && self.role.is_serving());
+        let record = self
+            .record()
+            .filter(|r| r.voters.has(node) && self.role.is_serving());
         if let Some(record) = record.filter(|_| is_admitted) {
             let admits = incarnation;
             self.say_vote(node, Vote::Store { record, admits });

@@ -169,7 +169,8 @@ impl Volume {
                 promised,
             } => {
                 self.note_promised(promised);
-                self.lease_answered(from, term, number, is_granted);
+                let answer = if is_granted { Ok(()) } else { Err(promised) };
+                self.lease_answered(from, term, number, answer);
             }
             Vote::Release { term } => self.released(from, term),
         }

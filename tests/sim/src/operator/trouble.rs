@@ -73,7 +73,9 @@ impl World {
             Step::FlushError { node } if self.is_spared(node_of(node)) => {
                 self.nodes[node_of(node)].disk.faults.flush_error_once = true;
             }
-            Step::MetaErrors { node } if self.is_spared(node_of(node)) => {
+            Step::MetaErrors { node }
+                if self.is_spared(node_of(node)) && self.may_lose_its_vote(node_of(node)) =>
+            {
                 self.nodes[node_of(node)].meta.has_failed = true;
             }
             Step::Full { node, span } if self.is_spared(node_of(node)) => {
