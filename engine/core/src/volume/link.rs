@@ -312,7 +312,10 @@ impl Volume {
         let Session::Handshake(link) = peer.session else {
             return;
         };
-        let is_ready = self.durable.change.is_none()
+        // Who votes is no fact of a session.
+        let in_sync = self.in_sync();
+        let keeps_set = |c: super::record::Change| self.has_votes() && c.record.in_sync == in_sync;
+        let is_ready = (self.durable.change).is_none_or(|c| self.role.is_primary() && keeps_set(c))
             && self.adopting.is_none()
             && self.durable.is_settled()
             && self.role.is_settled();

@@ -417,6 +417,11 @@ impl Volume {
         let Some(hello) = &peer.hello else {
             return Reach::Silent;
         };
+        // Founding by votes needs the vote of everybody it counts on.
+        let is_mute = self.has_votes() && !self.is_founded() && !self.blank_voters().has(node);
+        if is_mute {
+            return Reach::Silent;
+        }
         let is_in_sync = matches!(peer.session, Session::InSync(_));
         // A founding that did not end left an identity and nothing else.
         let sb = &self.durable.sb;

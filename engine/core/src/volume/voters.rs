@@ -166,6 +166,9 @@ impl Volume {
         };
         let off = record.voters.without(self.me).iter().find(is_foreign);
         let may_join = |node: &NodeIdx| {
+            if *node == self.me {
+                return true;
+            }
             let is_blank_witness = |id: u128| id == 0 && !self.replicas().has(*node);
             met(*node).is_some_and(|m| m.volume_id == own || is_blank_witness(m.volume_id))
         };
@@ -173,6 +176,7 @@ impl Volume {
         let on = absent.iter().find(may_join);
         let (voters, admits) = match (off, on) {
             (Some(node), _) => (record.voters.without(node), NodeSet::EMPTY),
+            (None, Some(node)) if node == self.me => (record.voters.with(node), NodeSet::EMPTY),
             (None, Some(node)) => (record.voters.with(node), NodeSet::only(node)),
             (None, None) => return,
         };

@@ -262,6 +262,7 @@ impl Volume {
         if record.primary != from || record.term.author() != from {
             return;
         }
+        self.abandon_founding(ballot.volume_id);
         let sb = &self.durable.sb;
         let (own, promised) = (sb.volume_id, sb.promised);
         let is_admitted = admits == sb.incarnation
@@ -294,6 +295,19 @@ impl Volume {
             promised,
         };
         self.owe(from, answer);
+    }
+
+    /// A founding of this node's own that never was in force gives way to one that asks for its
+    /// vote: nobody but this node could have acted on it.
+    fn abandon_founding(&mut self, volume_id: u128) {
+        let is_own = |record: Record| record.primary == self.me && record.step == 0;
+        let sb = &self.durable.sb;
+        let is_loose = sb.record.is_none() && sb.voted.is_some_and(is_own);
+        if is_loose && sb.volume_id != volume_id && self.durable.change.is_none() {
+            let sb = &mut self.durable.sb;
+            (sb.volume_id, sb.voted) = (0, None);
+            self.durable.touch();
+        }
     }
 
     /// Writes a vote down.

@@ -109,7 +109,10 @@ impl World {
 
     /// T5: whoever is in S by the newest record that was chosen holds what was acknowledged.
     pub(super) fn law_members_hold_all(&mut self) {
-        let Some(record) = self.newest_record() else {
+        // While a newer one is not in force anywhere, who joined by it is not known yet.
+        let chosen = self.laws.ballots.newest().copied();
+        let newest = self.newest_record();
+        let Some(record) = newest.filter(|r| chosen.is_none_or(|c| !c.is_newer_than(r))) else {
             return;
         };
         for b in self.all().filter(|n| record.in_sync.has(NodeIdx(*n as u8))) {

@@ -119,8 +119,25 @@ impl World {
             return self.ask_node(node, promote, Purpose::Promote);
         }
         let is_late = self.now > self.operator.idle_since + 20_000 * MS;
+        // Who voted for a founding that came to nothing is made anew.
+        for node in self.everybody() {
+            let holder = usize::from(newest.primary.0);
+            let own = self.found(holder).map_or(0, |f| f.volume_id);
+            let is_stranger = self.found(node).is_ok_and(|f| {
+                f.record.is_none() && f.volume_id != 0 && f.volume_id != own && own != 0
+            });
+            if is_stranger && self.operator.is_healing && self.operator.rng.one_in(50) {
+                self.replace(node);
+            }
+        }
+        let is_whole = |w: &mut World, n: usize| {
+            let found = w.found(n);
+            found.is_ok_and(|f| f.disk == Disk::UpToDate) && !w.nodes[n].is_gone
+        };
+        let mut members = newest.in_sync.iter().map(|n| usize::from(n.0));
+        let is_lost = is_late && !members.any(|n| is_whole(self, n));
         let is_destroyed = |n: usize| self.nodes[n].is_gone || self.nodes[n].is_condemned;
-        if is_late && self.everybody().any(is_destroyed) {
+        if is_late && (is_lost || self.everybody().any(is_destroyed)) {
             self.operator.idle_since = self.now;
             self.force_something(wait);
         }
