@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 pub use engine_core::marks::{MARKS_MAX, MarkName, MarkNameError};
+pub use engine_core::quorum::Quorum;
+use engine_core::units::NodeIdx;
 
 use crate::front_end::ExportLabel;
 use crate::handover::{HandOverError, Legacy};
@@ -374,6 +376,8 @@ pub struct VolumeSpec {
     pub backing: Option<Backing>,
     /// Nodes with a replica, in the file's order; index = node index in this volume.
     pub replicas: Vec<String>,
+    /// Who chooses which node serves.
+    pub votes: Votes,
     /// When a write is acknowledged.
     pub write_policy: WritePolicy,
     /// Write every block at create and keep blocks allocated on trim.
@@ -390,6 +394,54 @@ pub struct VolumeSpec {
     pub reads: Reads,
     /// NBD exports of it.
     pub nbd: Vec<NbdExportSpec>,
+}
+
+/// Who chooses which node serves a volume, and who else is in its S (laws T1 – T11).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Votes {
+    /// A majority of the voters, or nobody but an operator.
+    pub quorum: Quorum,
+    /// Nodes that vote and hold no data; their node indexes come after those of the replicas.
+    pub witnesses: Vec<String>,
+    /// How long a voter that granted a lease promises nobody else.
+    pub lease: Duration,
+    /// A member of S promotes itself when who reigned does not any more.
+    pub auto_promote: bool,
+}
+
+impl Default for Votes {
+    fn default() -> Votes {
+        Votes {
+            quorum: Quorum::Off,
+            witnesses: Vec::new(),
+            lease: Duration::from_secs(2),
+            auto_promote: true,
+        }
+    }
+}
+
+impl VolumeSpec {
+    /// Names of all its nodes, by node index: replicas first, then witnesses.
+    pub fn nodes(&self) -> Vec<String> {
+        let witnesses = self.votes.witnesses.iter();
+        self.replicas.iter().chain(witnesses).cloned().collect()
+    }
+
+    /// Index of a node with a replica or a vote.
+    pub fn node_index(&self, name: &str) -> Option<NodeIdx> {
+        let mut nodes = self.replicas.iter().chain(&self.votes.witnesses);
+        Some(NodeIdx(nodes.position(|node| node == name)? as u8))
+    }
+
+    /// Index of a node with a replica.
+    pub fn replica_index(&self, name: &str) -> Option<NodeIdx> {
+        self.node_index(name).filter(|node| self.is_replica(*node))
+    }
+
+    /// The node of this index holds data.
+    pub fn is_replica(&self, node: NodeIdx) -> bool {
+        usize::from(node.0) < self.replicas.len()
+    }
 }
 
 /// Where a replica's bytes live.

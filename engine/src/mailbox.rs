@@ -9,6 +9,7 @@ use engine_core::meta::{self, Loaded};
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
 use engine_core::volume::Setup;
+use engine_core::vote::Ballot;
 use engine_ring::Waker;
 
 use crate::backend::Opened;
@@ -76,6 +77,12 @@ pub(crate) enum Message {
         peer: NodeIdx,
         socket: OwnedFd,
         unread: Vec<u8>,
+    },
+    /// A node said this about the votes of a volume.
+    Vote {
+        volume: String,
+        from: NodeIdx,
+        ballot: Box<Ballot>,
     },
     /// What is known of the way to a node.
     Peer { node: String, news: PeerNews },

@@ -361,7 +361,9 @@ mod tests {
     use engine_core::units::Seq;
 
     use super::*;
-    use crate::control::{Allocation, Backing, Cache, Completion, Polling, Reads, WritePolicy};
+    use crate::control::{
+        Allocation, Backing, Cache, Completion, Polling, Reads, Votes, WritePolicy,
+    };
 
     #[test]
     fn a_rate_is_hidden_first_then_a_mean_and_begins_anew_with_the_next_resync() {
@@ -382,6 +384,7 @@ mod tests {
             size_bytes: 1 << 20,
             backing: Some(Backing::Memory),
             replicas: vec!["alpha".into(), "beta".into()],
+            votes: Votes::default(),
             write_policy: WritePolicy::Written,
             allocation: Allocation::Thin,
             cache: Cache::Direct,

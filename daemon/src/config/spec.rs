@@ -1,6 +1,6 @@
 //! From the checked file to what one node runs.
 
-use engine::control::{Backing, NbdExportSpec, NodeSpec, VolumeSpec};
+use engine::control::{Backing, NbdExportSpec, NodeSpec, VolumeSpec, Votes};
 use nbd_proto::Transport;
 
 use super::{At, Config, Listener, NbdExport, Node, Placed, Volume};
@@ -113,6 +113,7 @@ impl Volume {
                 .iter()
                 .map(|replica| replica.value.clone())
                 .collect(),
+            votes: Votes::default(),
             write_policy: self.write_policy,
             allocation: self.allocation,
             cache: self.cache,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::control::{Cache, Polling, Reads, WritePolicy};
+use crate::control::{Cache, Polling, Reads, Votes, WritePolicy};
 
 const SIZE: u64 = 1 << 20;
 
@@ -9,6 +9,7 @@ fn spec(backing: Backing) -> VolumeSpec {
         size_bytes: SIZE,
         backing: Some(backing),
         replicas: vec!["alpha".into(), "beta".into()],
+        votes: Votes::default(),
         write_policy: WritePolicy::Written,
         allocation: Allocation::Thin,
         cache: Cache::Direct,

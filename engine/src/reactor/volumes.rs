@@ -12,6 +12,7 @@ use std::time::Duration;
 use engine_core::event::{Command, CommandId, Event};
 use engine_core::message::Refusal;
 use engine_core::meta::Loaded;
+use engine_core::quorum::Quorum;
 use engine_core::time::Instant;
 use engine_core::units::{NODES_MAX, NodeIdx, NodeSet};
 use engine_core::volume::{MarkStatus, RoleStatus, Setup, Volume as Core};
@@ -86,6 +87,8 @@ pub(super) struct Volume {
     /// What the configuration says; another size than it has is noted.
     pub(super) declared_bytes: u64,
     pub(super) me: NodeIdx,
+    /// Names of all its nodes, by index: replicas, then witnesses.
+    pub(super) nodes: Vec<String>,
     pub(super) is_admitting: bool,
     pub(super) leaving: Option<Leaving>,
     pub(super) pending: Vec<(CommandId, Pending)>,
@@ -126,18 +129,19 @@ impl Volume {
         Names {
             volume: &self.spec.name,
             me: self.me,
-            nodes: &self.spec.replicas,
+            nodes: &self.nodes,
         }
     }
 
+    /// A node that data connections of this one lead to.
     pub(super) fn peer(&self, name: &str) -> Option<NodeIdx> {
-        self.node(name).filter(|node| *node != self.me)
+        let is_peer = |node: &NodeIdx| *node != self.me && self.spec.is_replica(self.me);
+        self.node(name).filter(is_peer)
     }
 
     /// Index of any node that holds a replica, this one included.
     pub(super) fn node(&self, name: &str) -> Option<NodeIdx> {
-        let index = self.spec.replicas.iter().position(|node| node == name)?;
-        Some(NodeIdx(index as u8))
+        self.spec.replica_index(name)
     }
 
     /// Feeds a command and remembers who waits for its answer.
@@ -227,6 +231,17 @@ impl Reactor {
                 {
                     let text = "no buffers or no room for another link";
                     self.shell.say(Level::Warn, "W101", &volume, text);
+                }
+            }
+            Message::Vote {
+                volume,
+                from,
+                ballot,
+            } => {
+                if let Some(slot) = self.find(&volume) {
+                    let volume = self.volumes.get_mut(slot).expect("it was just found");
+                    let ballot = *ballot;
+                    volume.driver.local.push_back(Event::Vote { from, ballot });
                 }
             }
             Message::Peer { node, news } => self.peer_news(&node, news),
@@ -342,7 +357,7 @@ impl Reactor {
             settled,
             mut notes,
         } = arrival;
-        if setup.names.len() > 1 {
+        if setup.replicas > 1 && setup.quorum == Quorum::Off {
             notes.push(QUORUM_OFF.to_owned());
         }
         if setup.is_memory {
@@ -352,11 +367,10 @@ impl Reactor {
             notes.push(POSIX.to_owned());
         }
         let control_store = Box::new(LocalStore::new(loaded.superblock.record));
-        let is_for_device = setup.names.len() == 1
-            && spec.cache == Cache::Direct
-            && matches!(store, Store::Disk(_));
+        let is_for_device =
+            setup.replicas == 1 && spec.cache == Cache::Direct && matches!(store, Store::Disk(_));
         let intake = Intake::new(spec.size_bytes, setup.requests_max, is_for_device);
-        let me = setup.node;
+        let (me, nodes) = (setup.node, setup.names.clone());
         let core = Core::attach(setup, loaded);
         let driver = Driver::new(slot, core, store, meta, intake, faults, control_store);
         let mut volume = Volume {
@@ -365,6 +379,7 @@ impl Reactor {
             entry,
             settled: Some(settled),
             me,
+            nodes,
             is_admitting: true,
             leaving: None,
             pending: Vec::new(),
