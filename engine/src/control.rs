@@ -199,8 +199,10 @@ pub struct VolumeStatus {
     pub reason: Option<Reason>,
     /// Newest history entry, once founded.
     pub generation: Option<Generation>,
-    /// All configured replicas, this node included, in the file's order.
+    /// All configured replicas, this node included, in the file's order; then the witnesses.
     pub replicas: Vec<ReplicaStatus>,
+    /// Votes; `None` where nobody votes, and of a volume that is not attached.
+    pub quorum: Option<QuorumStatus>,
     /// Attached clients.
     pub clients: Vec<ClientStatus>,
     /// Things worth knowing that are no fault: quorum off, memory backing, ...
@@ -266,6 +268,38 @@ pub struct Reason {
     pub text: String,
 }
 
+/// Whether a majority stands behind a volume, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuorumStatus {
+    /// Nodes whose votes count, in the file's order; before founding all that will.
+    pub voters: Vec<String>,
+    /// Those of them that hold no copy.
+    pub witnesses: Vec<String>,
+    /// Voters that cannot be heard.
+    pub missing: Vec<String>,
+    /// This node serves and holds the lease, or granted it to who does.
+    pub is_held: bool,
+    /// Who serves, as far as this node knows.
+    pub primary: Option<String>,
+}
+
+impl QuorumStatus {
+    /// Votes that can be had.
+    pub fn have(&self) -> usize {
+        self.voters.len() - self.missing.len()
+    }
+
+    /// Votes that are needed.
+    pub fn need(&self) -> usize {
+        self.voters.len() / 2 + 1
+    }
+
+    /// There are enough.
+    pub fn is_met(&self) -> bool {
+        self.have() >= self.need()
+    }
+}
+
 /// Identity of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation {
@@ -316,6 +350,8 @@ pub enum DiskState {
     Inconsistent,
     /// Its disk failed.
     Failed,
+    /// A witness: it votes and holds no copy.
+    Diskless,
     /// Declared, not created.
     NotCreated,
     /// Not connected.

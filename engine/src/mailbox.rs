@@ -1,5 +1,6 @@
 //! Bounded messages to a reactor: put in, then wake.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -94,8 +95,8 @@ pub(crate) enum Message {
     },
     /// May this volume have so many bytes? Its backing, if there is something to do.
     MayGrow(String, u64, Reply<Result<Option<meta::Backing>, Refusal>>),
-    /// Status of one volume; `None` when it is not here.
-    Status(String, Reply<Option<VolumeStatus>>),
+    /// Status of one volume, `None` when it is not here; and the nodes that are connected.
+    Status(String, Arc<BTreeSet<String>>, Reply<Option<VolumeStatus>>),
     /// Stop the volume cleanly and let go of its files.
     Leave(String, Leave, Reply<Outcome>),
     /// Planted faults of a volume.

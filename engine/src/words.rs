@@ -13,7 +13,7 @@
 //! | W109, W110 | connection refused | | E211 | clients attached, or still primary |
 //! | W111 | read error | | E212 | another node may have gone on (law T9) |
 //! | W112 | verify found differences | | E213 | cannot found |
-//! | W117 | superseded by another node | | E231 | no majority of the voters |
+//! | W117 – W119 | superseded; no majority; no vote yet | | E231, E232 | no majority of the voters; a witness |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
 use std::time::SystemTime;
@@ -291,6 +291,18 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
         code,
         text: format!("cannot {verb} {volume} on {me}: {why}"),
         hint,
+    }
+}
+
+/// A node without a copy is asked for what only one with a copy can do.
+pub(crate) fn is_witness(names: Names<'_>, request: &Request) -> Refusal {
+    let Names { volume, .. } = names;
+    let (verb, me) = (verb(request), names.own());
+    Refusal {
+        kind: RefusalKind::Failed,
+        code: "E232",
+        text: format!("cannot {verb} {volume} on {me}: it is a witness there and holds no copy"),
+        hint: Some("ask a node with a replica".to_owned()),
     }
 }
 

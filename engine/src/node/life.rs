@@ -105,7 +105,8 @@ impl Shared {
             loaded,
         } = attached;
         let (has_volatile_cache, is_memory) = match &store {
-            Opened::Memory(_) => (true, true),
+            // A witness has no copy to lose.
+            Opened::Memory(_) => (spec.backing.is_some(), spec.backing.is_some()),
             Opened::Disk(disk) => (disk.has_volatile_cache, false),
         };
         if let Opened::Disk(disk) = &store

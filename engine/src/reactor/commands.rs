@@ -43,6 +43,9 @@ impl Reactor {
         if let Request::Disconnect { clients } = &request {
             return reply(self.disconnect(slot, clients));
         }
+        if !volume.spec.is_replica(volume.me) {
+            return reply(Err(words::is_witness(volume.names(), &request)));
+        }
         let command = match volume.translate(&request) {
             Ok(command) => command,
             Err(refusal) => return reply(Err(refusal)),
@@ -193,9 +196,14 @@ impl Reactor {
             return;
         };
         let Volume { driver, nodes, .. } = volume;
+        let has_spoken = !driver.ballots.is_empty();
         for (to, ballot) in driver.ballots.drain(..) {
             let to = &nodes[usize::from(to.0)];
             (self.parts.say)(to, &volume.spec.name, ballot);
+        }
+        // Whoever hears who reigns answers.
+        if has_spoken {
+            volume.notes_reign();
         }
     }
 

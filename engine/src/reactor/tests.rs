@@ -405,7 +405,10 @@ impl Bench {
     }
 
     fn state(&mut self, node: usize) -> State {
-        self.nodes[node].reactor.status(0).state
+        self.nodes[node]
+            .reactor
+            .status(0, &Default::default())
+            .state
     }
 
     /// Runs the script on alpha until every request has ended.

@@ -5,6 +5,7 @@
 //!               └ Leave ─► clients drained ─► Command::Stop ─► links ended, files closed ─► gone
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -89,6 +90,8 @@ pub(super) struct Volume {
     pub(super) me: NodeIdx,
     /// Names of all its nodes, by index: replicas, then witnesses.
     pub(super) nodes: Vec<String>,
+    /// Who serves, as negotiation was told.
+    reigning: Option<NodeIdx>,
     pub(super) is_admitting: bool,
     pub(super) leaving: Option<Leaving>,
     pub(super) pending: Vec<(CommandId, Pending)>,
@@ -156,6 +159,7 @@ impl Volume {
     /// Tells negotiation what it may say. A lone replica promotes itself soon; until then whoever
     /// made it waits. A mirrored one waits for an operator.
     pub(super) fn publish(&mut self) {
+        self.reigning = self.driver.core.reigning();
         let status = self.driver.core.status();
         let service = match status.role {
             _ if !self.is_admitting => Service::Unavailable {
@@ -163,8 +167,11 @@ impl Volume {
             },
             RoleStatus::Primary => Service::Primary,
             _ => {
-                let primary = status.peers.iter().find(|peer| peer.is_primary);
-                let primary = primary.map(|peer| self.names().of(peer.node).to_owned());
+                let mut peers = status.peers.iter();
+                let primary = peers.find(|peer| peer.is_primary).map(|peer| peer.node);
+                let primary = self.reigning.or(primary);
+                let primary = primary.filter(|node| *node != self.me);
+                let primary = primary.map(|node| self.names().of(node).to_owned());
                 Service::Secondary { primary }
             }
         };
@@ -185,6 +192,14 @@ impl Volume {
         {
             // There is room for this one word; maybe nobody listens.
             let _ = settled.try_send(());
+        }
+    }
+
+    /// Somebody else serves than negotiation was told. Whom a lease ran out for may still be right.
+    pub(super) fn notes_reign(&mut self) {
+        let reigning = self.driver.core.reigning();
+        if reigning.is_some() && reigning != self.reigning {
+            self.publish();
         }
     }
 
@@ -261,9 +276,9 @@ impl Reactor {
                     )),
                 });
             }
-            Message::Status(volume, reply) => {
+            Message::Status(volume, connected, reply) => {
                 let slot = self.find(&volume);
-                reply(slot.map(|slot| self.status(slot)));
+                reply(slot.map(|slot| self.status(slot, &connected)));
             }
             Message::Leave(volume, leave, reply) => self.leave(&volume, leave, reply),
             Message::Faults(volume, faults) => {
@@ -380,6 +395,7 @@ impl Reactor {
             settled: Some(settled),
             me,
             nodes,
+            reigning: None,
             is_admitting: true,
             leaving: None,
             pending: Vec::new(),
@@ -475,7 +491,11 @@ impl Reactor {
         }
     }
 
-    pub(super) fn status(&mut self, slot: u32) -> crate::control::VolumeStatus {
+    pub(super) fn status(
+        &mut self,
+        slot: u32,
+        connected: &BTreeSet<String>,
+    ) -> crate::control::VolumeStatus {
         let now = self.shell.now;
         let ours = self
             .clients
@@ -488,7 +508,8 @@ impl Reactor {
             let node_refusal = volume.node_refusals[usize::from(peer.node.0)];
             peer.last_refusal = node_refusal.or(peer.last_refusal);
         }
-        let mut status = status::attached(&volume.spec, volume.me, &core, &mut volume.rates, now);
+        let at = (volume.me, connected);
+        let mut status = status::attached(&volume.spec, at, &core, &mut volume.rates, now);
         status.clients = clients;
         status.io = volume.driver.intake.counters;
         status.io.reads_by_peers = core.reads.by_peers;
