@@ -151,7 +151,12 @@ impl World {
     pub fn power_lost(&mut self, node: usize) {
         self.refresh(node);
         let Some(found) = self.peek(node) else { return };
-        let (was_clean, may_differ) = (found.is_clean, !found.is_settled());
+        // Among several others somebody is marked most of the time.
+        let may_differ = match self.has_votes() {
+            true => found.has_open(),
+            false => !found.is_settled(),
+        };
+        let was_clean = found.is_clean;
         let volatile = self.nodes[node].disk.has_volatile_cache();
         // With nothing open and nothing marked it lost nothing that others have.
         if was_clean || !volatile || !may_differ {
