@@ -6,7 +6,7 @@
 
 use crate::generation::Chain;
 use crate::record::Record;
-use crate::units::{Extent, NodeSet, Seq, Term};
+use crate::units::{Extent, NODES_MAX, NodeSet, Seq, Term};
 
 /// Most runs of dirty granules one message carries.
 pub const RUNS_MAX: usize = 256;
@@ -65,6 +65,9 @@ impl Known {
         self.life.id == 0 || life == self.life || life.count > self.life.count
     }
 }
+
+/// Incarnations of replicas, by node; 0 where it is not known.
+pub type Lives = [u128; NODES_MAX];
 
 /// What a node leads by votes: it serves, or a majority promised that it may and it makes the
 /// members equal (law R7 b).
@@ -269,6 +272,8 @@ pub enum Message {
         record: Record,
         /// The history of the data under it.
         chain: Chain,
+        /// By votes: which replicas the record means.
+        lives: Box<Lives>,
     },
     /// The record of this (term, step) is durable here.
     RecordAck {

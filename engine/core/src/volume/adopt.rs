@@ -2,7 +2,7 @@
 
 use crate::action::Notice;
 use crate::generation::Chain;
-use crate::message::{Disk, Message, Refusal};
+use crate::message::{Disk, Lives, Message, Refusal};
 use crate::record::Record;
 use crate::session::{Session, SessionEvent};
 use crate::units::{NodeIdx, NodeSet, Seq};
@@ -20,7 +20,13 @@ pub(super) struct Adopting {
 }
 
 impl Volume {
-    pub(super) fn record_told(&mut self, node: NodeIdx, record: Record, chain: Chain) {
+    pub(super) fn record_told(
+        &mut self,
+        node: NodeIdx,
+        record: Record,
+        chain: Chain,
+        lives: &Lives,
+    ) {
         let session = self.peers.get(node).session;
         let takes_part = matches!(session, Session::InSync(_) | Session::Target(_));
         if !takes_part || !record.in_sync.has(self.me) || record.primary != node {
@@ -45,7 +51,7 @@ impl Volume {
         // Whoever promises a higher term gives up its own candidacy (law T2).
         self.give_up_promotion();
         let new_primary = known.is_none_or(|k| k.primary != record.primary);
-        self.note_members(node, known, &record);
+        self.note_members(node, known, &record, lives);
         let has_votes = self.has_votes();
         let sb = &mut self.durable.sb;
         sb.record = Some(record);
@@ -76,11 +82,24 @@ impl Volume {
     /// What a record says of replicas other than the two that speak: who left lacks what is not
     /// confirmed by all of S yet; who is in S lacks nothing, and gets all that follows (law S6: the
     /// chosen record is the report that law S4 asks for).
-    fn note_members(&mut self, primary: NodeIdx, known: Option<Record>, record: &Record) {
+    fn note_members(
+        &mut self,
+        primary: NodeIdx,
+        known: Option<Record>,
+        record: &Record,
+        lives: &Lives,
+    ) {
+        let told = lives[usize::from(primary.0)];
+        if told != 0 {
+            self.durable.sb.known[usize::from(primary.0)] = told;
+        }
         let unstable = self.peers.get(primary).unstable.clone();
         let before = known.map_or(NodeSet::EMPTY, |k| k.in_sync);
         for peer in self.peers.iter_mut().filter(|p| p.node != primary) {
-            if record.in_sync.has(peer.node) {
+            let life = lives[usize::from(peer.node.0)];
+            if record.in_sync.has(peer.node) && life != 0 {
+                // The replica that the record means: another one in its place lacks everything.
+                self.durable.sb.known[usize::from(peer.node.0)] = life;
                 peer.dirty.clear_all();
             } else if before.has(peer.node) {
                 for (_, extent) in &unstable {

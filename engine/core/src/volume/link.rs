@@ -247,7 +247,11 @@ impl Volume {
             Message::Progress { stamp } => self.member_progress(node, &stamp),
             Message::Runs { runs, last } => self.runs(node, &runs, last),
             Message::State { is_primary, disk } => self.peer_state(node, is_primary, disk),
-            Message::Record { record, chain } => self.record_told(node, record, chain),
+            Message::Record {
+                record,
+                chain,
+                lives,
+            } => self.record_told(node, record, chain, &lives),
             Message::RecordAck { term, step } => self.record_acked(node, term, step),
             Message::Adopt { volume_id } => self.adopt(node, volume_id),
             Message::AdoptAck => self.drop_link(node),

@@ -8,7 +8,7 @@
 use crate::action::{Action, Notice};
 use crate::event::DiskError;
 use crate::generation::Entry;
-use crate::message::{Disk, Message};
+use crate::message::{Disk, Lives, Message};
 use crate::meta::{PageWriter, Superblock, encode_superblock};
 use crate::record::{Choice, Record};
 use crate::time::Instant;
@@ -333,6 +333,7 @@ impl Volume {
     pub(super) fn tell_record(&mut self, members: NodeSet) {
         let Some(record) = self.record() else { return };
         let chain = self.durable.sb.chain.clone();
+        let lives = self.lives_of(record.in_sync);
         for node in members.iter() {
             let Some(link) = self.peers.find(node).and_then(|p| p.session.data_link()) else {
                 continue;
@@ -341,6 +342,7 @@ impl Volume {
             let message = Message::Record {
                 record,
                 chain: chain.clone(),
+                lives: lives.clone(),
             };
             self.actions.push(Action::Send {
                 link,
@@ -348,6 +350,22 @@ impl Volume {
                 payload: None,
             });
         }
+    }
+
+    /// Which replicas a record of this reign means.
+    fn lives_of(&self, members: NodeSet) -> Box<Lives> {
+        let mut lives: Box<Lives> = Box::default();
+        if !self.has_votes() {
+            return lives;
+        }
+        for node in members.iter() {
+            let hello = self.peers.find(node).and_then(|p| p.hello.as_ref());
+            lives[usize::from(node.0)] = match node == self.me {
+                true => self.durable.sb.incarnation,
+                false => hello.map_or(0, |h| h.incarnation),
+            };
+        }
+        lives
     }
 
     /// S must shrink by everybody who cannot confirm any more.

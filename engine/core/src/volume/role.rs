@@ -532,6 +532,7 @@ impl Volume {
                 Message::Record {
                     record,
                     chain: chain.clone(),
+                    lives: Box::default(),
                 },
             );
         }

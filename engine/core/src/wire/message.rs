@@ -14,7 +14,11 @@ pub(super) fn put(message: &Message, w: &mut Writer) {
         Message::Refuse(why) => hello::put_refuse(*why, w),
         Message::Runs { runs, last } | Message::Map { runs, last } => runs::put(runs, *last, w),
         Message::State { is_primary, disk } => reign::put_state(*is_primary, *disk, w),
-        Message::Record { record, chain } => reign::put_record(record, chain, w),
+        Message::Record {
+            record,
+            chain,
+            lives,
+        } => reign::put_record(record, chain, lives, w),
         Message::RecordAck { term, step } => reign::put_record_ack(*term, *step, w),
         Message::Adopt { volume_id } => w.u128(*volume_id),
         Message::AdoptAck => {}

@@ -98,6 +98,11 @@ impl World {
         };
         let hot = self.hot();
         for peer in self.all().filter(|p| *p != node) {
+            // Another replica in its place lacks everything, whatever the bits say (law S11).
+            let is_stranger = match (self.peek(node), self.peek(peer)) {
+                (Some(own), Some(theirs)) => own.known[peer] != theirs.incarnation,
+                _ => false,
+            };
             let now: Vec<bool> = hot.iter().map(|g| engine.is_dirty(peer, *g)).collect();
             let before = self.laws.marked.insert((node, peer), now.clone());
             let Some(before) = before.filter(|b| *b != now) else {
@@ -108,6 +113,7 @@ impl World {
             let founded = self.peek(node).is_some_and(|f| f.volume_id != 0);
             let is_source = engine.is_primary();
             let excused = self.is_excused(node) || self.is_excused(peer);
+            let excused = excused || (self.has_votes() && is_stranger);
             if !founded || excused || self.has_no_history(node, peer) {
                 continue;
             }

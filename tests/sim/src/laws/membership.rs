@@ -48,6 +48,11 @@ impl World {
             let adds = is_first && own.is_none_or(|r| !r.in_sync.has(NodeIdx(n as u8)));
             if n != primary && (joined(n) || (in_it && adds)) {
                 self.count("joins");
+                if self.has_votes() && self.nodes[n].engine.is_none() && self.nodes[n].lost_power {
+                    // It lost power while its record was being chosen.
+                    self.laws.must_leave[n] = true;
+                    continue;
+                }
                 self.nodes[n].is_rolled_back = false;
                 self.law_joins_when_equal(primary, n);
                 self.settle_loss(primary, n);

@@ -261,7 +261,7 @@ fn impossible_values_are_refused_by_field() {
         (Kind::Record, 13, &[0], BadField::Node),
         (Kind::Record, 8, ff, BadField::Counter),
         (Kind::Record, 32, &[65], BadField::Chain),
-        (Kind::Record, 40 + 24 + 16, &[0, 1], BadField::Chain),
+        (Kind::Record, 168 + 24 + 16, &[0, 1], BadField::Chain),
         (Kind::Hello, 94, &[65], BadField::Chain),
         (Kind::Hello, 208, &[0xff], BadField::Text),
         (Kind::Runs, 0, &[1, 1], BadField::List),

@@ -120,6 +120,7 @@ pub(super) fn one_of_each() -> Vec<(Message, u32)> {
             Message::Record {
                 record: record(),
                 chain: chain(),
+                lives: Box::new([0x11, 0x22, 0, 0, 0, 0, 0, 0x88]),
             },
             0,
         ),
@@ -403,7 +404,13 @@ pub(super) fn messages() -> impl Strategy<Value = (Message, u32)> {
         refusals().prop_map(Message::Refuse),
         (runs(), any::<bool>()).prop_map(|(runs, last)| Message::Runs { runs, last }),
         (any::<bool>(), disks()).prop_map(|(is_primary, disk)| Message::State { is_primary, disk }),
-        (records(), chains()).prop_map(|(record, chain)| Message::Record { record, chain }),
+        (records(), chains(), any::<[u128; 8]>()).prop_map(|(record, chain, lives)| {
+            Message::Record {
+                record,
+                chain,
+                lives: Box::new(lives),
+            }
+        }),
         (terms(), 0u32..=u32::MAX / 2).prop_map(|(term, step)| Message::RecordAck { term, step }),
         any::<u128>().prop_map(|volume_id| Message::Adopt { volume_id }),
         Just(Message::AdoptAck),
