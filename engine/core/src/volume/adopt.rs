@@ -74,7 +74,10 @@ impl Volume {
             // Its seqs are its own: nothing of ours closes by them before a round of its own.
             let peer = self.peers.get_mut(node);
             (peer.seen, peer.durable, peer.flushed_here) = (Seq(0), Seq(0), false);
-            peer.unstable.clear();
+            if !matches!(session, Session::Target(_)) {
+                // What a target was sent is of the same reign, and may be lacking elsewhere.
+                peer.unstable.clear();
+            }
             self.log.retouch(NEVER);
         }
     }
