@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::config::edit::{self, EditError};
 use crate::config::units::exact_size;
-use crate::config::{Listener, Loaded, Node};
+use crate::config::{Hooks, Listener, Loaded, Node};
 use crate::explain::{self, Failure};
 
 /// The part of a running node that follows its file.
@@ -42,6 +42,7 @@ struct Started {
     limits: Limits,
     insecure: Vec<Listener>,
     elsewhere: Vec<Elsewhere>,
+    hooks: Vec<Hooks>,
 }
 
 /// What taking the file over came to.
@@ -278,12 +279,15 @@ impl Started {
         for volume in &mut spec.volumes {
             volume.nbd.clear();
         }
+        let held = loaded.config.volumes.iter().filter(|v| v.is_on(&node.name));
+        let hooks = held.map(|volume| volume.hooks.clone());
         Started {
             spec,
             api: node.api.as_ref().map(|address| address.to_string()),
             limits: node.nbd_limits,
             insecure: node.insecure.clone(),
             elsewhere: elsewhere(loaded, node),
+            hooks: hooks.collect(),
         }
     }
 }
@@ -328,6 +332,7 @@ fn differences(old: &Started, new: &Started) -> (Vec<String>, Vec<String>) {
         old.spec.peers != new.spec.peers || old.elsewhere != new.elsewhere,
         "addresses of nodes".to_owned(),
     );
+    note(old.hooks != new.hooks, "hooks of volumes".to_owned());
     let of = |at: &Started, name: &str| -> Option<VolumeSpec> {
         let mut volumes = at.spec.volumes.iter();
         volumes.find(|volume| volume.name == name).cloned()

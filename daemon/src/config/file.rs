@@ -13,8 +13,8 @@ use super::endpoint::parse_network;
 use super::section::{Findings, Section};
 use super::words::Words;
 use super::{
-    At, Cluster, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Placed, Quorum, Volume,
-    check, tls,
+    At, Cluster, Config, Diagnostic, Endpoint, Hooks, Listener, NbdExport, Node, Placed, Quorum,
+    Volume, check, tls,
 };
 
 /// Where a node keeps its state unless the file says otherwise.
@@ -29,6 +29,9 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 const LEASE: Duration = Duration::from_secs(2);
 /// How long a client may be waited for.
 const NBD_PATIENCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+/// How long a program that is told of a role may run.
+const HOOK_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(600);
 /// Name of the API socket in `data_dir`.
 pub(crate) const API_SOCKET: &str = "pollux.sock";
 
@@ -289,6 +292,7 @@ fn volume(
         replicas,
         witnesses: section.texts("witnesses", out).map(owned),
         auto_promote: section.flag("auto_promote", out).unwrap_or(true),
+        hooks: hooks(&mut section, out),
         write_policy: policy.map_or(WritePolicy::Written, |policy| policy.value),
         allocation: allocation.map_or(Allocation::Thin, |allocation| allocation.value),
         cache: cache.map_or(Cache::Direct, |cache| cache.value),
@@ -311,6 +315,37 @@ fn volume(
 fn owned(texts: At<Vec<At<&str>>>) -> At<Vec<At<String>>> {
     let own = |text: At<&str>| At::new(text.value.to_owned(), text.span);
     At::new(texts.value.into_iter().map(own).collect(), texts.span)
+}
+
+fn hooks(section: &mut Section<'_>, out: &mut Findings) -> Hooks {
+    let usual = Hooks::default();
+    let timeout = section.duration("hook_timeout", usual.timeout, out);
+    if !HOOK_TIMEOUT.contains(&timeout.value) {
+        let says = format!("`hook_timeout` of {} is out of range", section.title);
+        let found = Diagnostic::error("E005", timeout.span, says);
+        out.push(found.label("must be from 100ms to 10m"));
+    }
+    Hooks {
+        on_promote: program(section, "on_promote", out),
+        on_demote: program(section, "on_demote", out),
+        timeout: timeout.value,
+    }
+}
+
+fn program(section: &mut Section<'_>, key: &'static str, out: &mut Findings) -> Vec<String> {
+    let Some(argv) = section.texts(key, out) else {
+        return Vec::new();
+    };
+    let is_path = argv.first().is_some_and(|word| word.starts_with('/'));
+    if !is_path || argv.iter().any(|word| word.contains('\0')) {
+        let says = format!("`{key}` of {} names no program", section.title);
+        let found = Diagnostic::error("E005", argv.span.clone(), says);
+        out.push(found.label("as in [\"/usr/local/bin/virtual-ip\", \"10.0.0.9/24\"]"));
+    }
+    argv.value
+        .into_iter()
+        .map(|word| word.value.to_owned())
+        .collect()
 }
 
 fn size(section: &mut Section<'_>, out: &mut Findings) -> At<u64> {

@@ -194,8 +194,31 @@ pub struct Volume {
     pub completion: Completion,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: At<u32>,
+    /// Programs that are told the role of this node.
+    pub hooks: Hooks,
     /// `[[volume.V.nbd]]`.
     pub nbd: Vec<NbdExport>,
+}
+
+/// Programs that are run, with their arguments, when a node begins or ends to serve a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// Run when this node serves; empty: none.
+    pub on_promote: Vec<String>,
+    /// Run when it does not, also after each start; empty: none.
+    pub on_demote: Vec<String>,
+    /// Who runs longer is killed.
+    pub timeout: Duration,
+}
+
+impl Default for Hooks {
+    fn default() -> Hooks {
+        Hooks {
+            on_promote: Vec::new(),
+            on_demote: Vec::new(),
+            timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 /// Where a node, or every node, keeps its replica.

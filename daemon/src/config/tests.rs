@@ -262,6 +262,21 @@ fn each_slip_is_found_where_it_stands() {
             "E013 18:13 volume vm-store has witnesses, and quorum is off",
         ),
         (
+            "write_policy = \"written\"",
+            "on_promote = [\"virtual-ip\"]",
+            "E005 18:14 `on_promote` of [volume.vm-store] names no program",
+        ),
+        (
+            "write_policy = \"written\"",
+            "on_demote = []",
+            "E005 18:13 `on_demote` of [volume.vm-store] names no program",
+        ),
+        (
+            "write_policy = \"written\"",
+            "hook_timeout = \"1h\"",
+            "E005 18:16 `hook_timeout` of [volume.vm-store] is out of range",
+        ),
+        (
             "quorum =",
             "keepalive = \"2s\"\nquorum =",
             "E013 4:13 `peer_timeout` must be at least two times `keepalive`",

@@ -11,6 +11,7 @@
 //! anew, as the successor would have done.
 
 mod descriptors;
+mod hooks;
 mod lock;
 mod notify;
 mod queued_log;
@@ -41,6 +42,7 @@ use crate::explain::{self, Failure, counted};
 use crate::handover::{self, Answer, Door, Given, Listener, Offer, Predecessor, Role};
 use crate::live::{self, Live};
 use crate::node::{StartNode, Started};
+use hooks::Followed;
 use lock::DataDirLock;
 use queued_log::QueuedLog;
 use roles::Missing;
@@ -153,6 +155,8 @@ struct Session {
     nbd: Arc<NbdServer>,
     shared: Arc<Shared>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// `None` once it is over.
+    hooks: Option<Followed>,
     /// Copies of the API's sockets.
     listeners: Vec<Listener>,
     api_file: ApiSocketCopy,
@@ -298,6 +302,7 @@ impl Daemon<'_> {
         let copied = sockets::copies(&api_socket, &socket_path, api.as_ref().zip(address));
         let cannot = |source| explain::cannot_run("sockets cannot be copied", &source);
         let (listeners, api_file) = copied.map_err(cannot)?;
+        let hooks = Followed::start(&self.loaded.config, self.node, &volumes, &engine);
         let nbd = NbdServer::start_with(&nbd_config, volumes, log.clone(), nbd);
         let nbd = Arc::new(nbd.map_err(|why| explain::nbd_did_not_start(&why))?);
         let spec = facts.spec.clone();
@@ -325,6 +330,7 @@ impl Daemon<'_> {
             nbd,
             shared,
             tasks,
+            hooks: Some(hooks),
             listeners,
             api_file,
         })
@@ -389,6 +395,7 @@ impl Daemon<'_> {
         info!(code = "I127", "pid {pid} (pollux {release}) takes over");
         notify::send("STATUS=being taken over");
         session.shared.start_draining();
+        session.hooks.take().into_iter().for_each(Followed::leave);
         session.api_file.keep_file();
         for task in session.tasks.drain(..) {
             task.abort();
@@ -578,6 +585,10 @@ impl Session {
         notify::send("STOPPING=1\nSTATUS=draining");
         self.shared.start_draining();
         let drained = drain(&self.nbd, &self.engine, signals).await;
+        if let Some(hooks) = self.hooks.take() {
+            // Each of them ends within its time-out.
+            let _ = tokio::task::spawn_blocking(move || hooks.finish()).await;
+        }
         for task in self.tasks.drain(..) {
             task.abort();
             // Its end removes the socket; how it ended is known.
