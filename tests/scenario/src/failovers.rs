@@ -235,7 +235,13 @@ impl Run {
     fn can_spare_primary(&self) -> bool {
         let volume = self.trio.volume(self.primary);
         let replicas = volume["replicas"].as_array().cloned().unwrap_or_default();
-        let current = replicas.iter().filter(|r| r["disk_state"] == "up_to_date");
+        let is_current = |replica: &&serde_json::Value| {
+            let has_link = ["self", "connected"].map(serde_json::Value::from);
+            replica["disk_state"] == "up_to_date"
+                && replica["out_of_sync_bytes"] == 0
+                && has_link.contains(&replica["link_state"])
+        };
+        let current = replicas.iter().filter(is_current);
         current.count() > 1
             && volume["quorum"]["missing"]
                 .as_array()
