@@ -4,6 +4,7 @@
 //!  kills ─┬─ Pair      two daemons of one lab: start, kill -9, promote
 //!         └─ Clients   threads that write tagged blocks ─► history::Checker
 //!  failovers ─┬─ Trio       three daemons that choose the primary by majority
+//!              ├─ Mesh       their links: cut, or silenced one way
 //!              └─ Followers  clients that find the primary by themselves
 //!  Wire ──── the link between them: cut, silenced, damaged
 //!  restarts ─ a node taken over by its next process, and nobody notices
@@ -20,6 +21,7 @@ pub mod failovers;
 mod followers;
 pub mod guest;
 pub mod kills;
+mod mesh;
 mod pair;
 mod random;
 pub mod restarts;
@@ -29,6 +31,7 @@ mod wire;
 
 pub use clients::{Clients, Recorder};
 pub use followers::Followers;
+pub use mesh::Mesh;
 pub use pair::{HEALTHY_MAX, NODES, Pair, replica};
 pub use random::Random;
 pub use trio::{Shape, TRIO, Trio};

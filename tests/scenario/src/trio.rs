@@ -1,6 +1,7 @@
 //! Three daemons that choose by majority which of them serves a volume.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use conformance::{Daemon, Lab};
@@ -52,6 +53,8 @@ pub struct Trio {
     pub lab: Lab,
     /// Who holds data.
     pub shape: Shape,
+    /// The file that each daemon is started with.
+    pub configs: [PathBuf; 3],
 }
 
 impl Trio {
@@ -69,15 +72,27 @@ impl Trio {
 
     /// All daemons run, alpha was made primary, every copy is in sync.
     pub fn healthy(shape: Shape, mebibytes: u64, lease: &str) -> Trio {
-        let lab = Trio::lab(shape, mebibytes, lease);
-        let daemons = TRIO.map(|node| Some(lab.serve(node)));
-        let trio = Trio {
-            daemons,
-            lab,
-            shape,
-        };
+        let mut trio = Trio::of(shape, Trio::lab(shape, mebibytes, lease));
+        (0..3).for_each(|index| trio.serve(index));
         trio.found();
         trio
+    }
+
+    /// The nodes of a lab; nothing runs.
+    pub fn of(shape: Shape, lab: Lab) -> Trio {
+        Trio {
+            daemons: [const { None }; 3],
+            configs: TRIO.map(|_| lab.config()),
+            lab,
+            shape,
+        }
+    }
+
+    /// Starts a node's daemon and waits until its API answers.
+    pub fn serve(&mut self, index: usize) {
+        let (node, config) = (TRIO[index], &self.configs[index]);
+        let command = self.lab.command_with(config, node, &["serve"]);
+        self.daemons[index] = Some(self.lab.serve_as(node, command));
     }
 
     /// Creates the volume everywhere, promotes alpha, and waits until every copy is in sync.
@@ -118,8 +133,8 @@ impl Trio {
 
     /// Starts a node's daemon and waits until it has its disk.
     pub fn start(&mut self, index: usize) {
+        self.serve(index);
         let node = TRIO[index];
-        self.daemons[index] = Some(self.lab.serve(node));
         let is_free = |volume: &Value| {
             let reason = volume["reason"]["text"].as_str().unwrap_or_default();
             !reason.contains("holds its lock") && !reason.contains("being created, attached")

@@ -1,7 +1,10 @@
 //! Short runs of kills under a majority; `scripts/soak` has the long ones.
 
-use scenario::Shape;
+use std::thread;
+use std::time::{Duration, Instant};
+
 use scenario::failovers::{Plan, run};
+use scenario::{Followers, Mesh, Shape, TRIO, Trio};
 
 #[test]
 fn with_a_witness_another_node_serves_by_itself_and_nothing_acknowledged_is_lost() {
@@ -15,4 +18,86 @@ fn with_three_copies_another_node_serves_by_itself_and_nothing_acknowledged_is_l
     let tally = run(&Plan::of(Shape::Three, 5, 7));
     println!("{tally:#?}");
     assert!(tally.answers > 500, "the clients hardly ran: {tally:?}");
+}
+
+const LEASE: Duration = Duration::from_secs(1);
+/// A failover, and a busy machine.
+const SERVED_MAX: Duration = Duration::from_secs(15);
+
+/// Waits until this server answered a write from now on; when it did.
+fn until_writes(followers: &Followers, server: usize) -> Instant {
+    let began = Instant::now();
+    loop {
+        if let Some(wrote) = followers.wrote(server).filter(|wrote| *wrote > began) {
+            return wrote;
+        }
+        let node = TRIO[server];
+        assert!(began.elapsed() < SERVED_MAX, "{node} serves no writes");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The primary goes on, and no other node serves meanwhile.
+fn stays(followers: &Followers, primary: usize, other: usize) {
+    let began = Instant::now();
+    while began.elapsed() < LEASE * 3 {
+        until_writes(followers, primary);
+    }
+    let wrote = followers.wrote(other);
+    assert!(
+        wrote.is_none_or(|wrote| wrote < began),
+        "{} served too",
+        TRIO[other]
+    );
+}
+
+/// The other node takes over from a primary that nobody hears, which answers nothing from then on.
+fn moves(mesh: &Mesh, trio: &Trio, followers: &Followers, (from, to): (usize, usize)) {
+    let taken = until_writes(followers, to);
+    thread::sleep(LEASE);
+    let wrote = followers.wrote(from);
+    assert!(
+        wrote.is_none_or(|wrote| wrote < taken),
+        "{} served too",
+        TRIO[from]
+    );
+    mesh.heal();
+    trio.until_healthy(to);
+    assert_eq!(trio.volume(from)["role"], "secondary");
+}
+
+#[test]
+fn whatever_link_is_cut_one_node_serves_and_nothing_acknowledged_is_lost() {
+    let (alpha, beta, gamma) = (0, 1, 2);
+    let (mesh, mut trio) = Mesh::healthy(Shape::Witness, 32, "1s");
+    let followers = Followers::start(2, 32 << 20, 5, &trio.uris());
+    until_writes(&followers, alpha);
+    for (a, b) in [(alpha, gamma), (beta, gamma), (alpha, beta)] {
+        mesh.cut(a, b);
+        stays(&followers, alpha, beta);
+        mesh.heal();
+        trio.until_healthy(alpha);
+    }
+    // The primary hears nobody.
+    mesh.cut(alpha, beta);
+    mesh.cut(alpha, gamma);
+    moves(&mesh, &trio, &followers, (alpha, beta));
+    // Nobody hears the primary, which hears them all.
+    mesh.silence(beta, alpha);
+    mesh.silence(beta, gamma);
+    moves(&mesh, &trio, &followers, (beta, alpha));
+    // The other copy hears nobody: it disturbs nobody either.
+    mesh.cut(beta, alpha);
+    mesh.cut(beta, gamma);
+    stays(&followers, alpha, beta);
+    mesh.heal();
+    trio.until_healthy(alpha);
+    let seen = followers.finish(&trio.uri(alpha));
+    assert!(
+        seen.report.violations.is_empty(),
+        "{:#?}",
+        seen.report.violations
+    );
+    assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+    trio.stop_and_compare(alpha, 32);
 }

@@ -130,12 +130,8 @@ fn a_virtual_address_follows_the_primary() {
     };
     let lab = Trio::lab(Shape::Witness, 16, "1s");
     configure(&lab);
-    let daemons = [0, 1, 2].map(|index| Some(serve(&lab, &namespaces, index)));
-    let mut trio = Trio {
-        daemons,
-        lab,
-        shape: Shape::Witness,
-    };
+    let mut trio = Trio::of(Shape::Witness, lab);
+    trio.daemons = [0, 1, 2].map(|index| Some(serve(&trio.lab, &namespaces, index)));
     trio.found();
     until("alpha has the address", || namespaces.holds_address(0));
     let mut client = try_attach(URI).expect("the address leads to the primary");
