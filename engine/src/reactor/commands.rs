@@ -8,6 +8,7 @@ use engine_core::meta::Backing;
 use engine_core::quorum::Quorum;
 use engine_core::units::{GRANULE, NodeIdx, NodeSet};
 use engine_core::volume::RoleStatus;
+use engine_core::vote::Vote;
 
 use super::Reactor;
 use super::volumes::{Asking, Leaving, Pending, Volume};
@@ -198,6 +199,11 @@ impl Reactor {
         let Volume { driver, nodes, .. } = volume;
         let has_spoken = !driver.ballots.is_empty();
         for (to, ballot) in driver.ballots.drain(..) {
+            // Voters that do not hear that the lease is free keep it for this node's next process.
+            let is_release = matches!(ballot.vote, Vote::Release { .. });
+            if is_release && volume.is_handed_over {
+                continue;
+            }
             let to = &nodes[usize::from(to.0)];
             (self.parts.say)(to, &volume.spec.name, ballot);
         }

@@ -51,6 +51,7 @@ impl Reactor {
         volume.is_admitting = false;
         volume.publish();
         volume.entry.note_role(is_primary);
+        volume.is_handed_over = leave == Leave::HandOver;
         volume.leaving = Some(Leaving::Clients(Command::Stop, Pending::Leave(reply)));
         let why = match leave {
             Leave::NodeStops => DrainReason::NodeStops,

@@ -94,6 +94,8 @@ pub(super) struct Volume {
     reigning: Option<NodeIdx>,
     pub(super) is_admitting: bool,
     pub(super) leaving: Option<Leaving>,
+    /// Another process of this node goes on with it: nobody else needs to.
+    pub(super) is_handed_over: bool,
     pub(super) pending: Vec<(CommandId, Pending)>,
     pub(super) next_command: u64,
     /// A promotion that first finds out who can be reached.
@@ -398,6 +400,7 @@ impl Reactor {
             reigning: None,
             is_admitting: true,
             leaving: None,
+            is_handed_over: false,
             pending: Vec::new(),
             next_command: 1,
             asking: None,

@@ -46,7 +46,7 @@ impl Mesh {
         let address = |port: &Port| format!("address = \"{}\"", port.address());
         let ways = Arc::<Ways>::default();
         let mut ports = Vec::new();
-        for from in 0..3 {
+        for (from, node) in TRIO.iter().enumerate() {
             let mut text = plain.clone();
             for to in (0..3).filter(|to| *to != from) {
                 let port = Port::claim();
@@ -55,7 +55,7 @@ impl Mesh {
                 text = text.replace(&address(real), &address(&port));
                 ports.push(port);
             }
-            let config = trio.lab.path(&format!("{}-meshed.toml", TRIO[from]));
+            let config = trio.lab.path(&format!("{node}-meshed.toml"));
             fs::write(&config, text).expect("the lab's folder is writable");
             trio.configs[from] = config;
         }

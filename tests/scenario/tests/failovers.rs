@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use scenario::disk::{attach, read, write};
 use scenario::failovers::{Plan, run};
 use scenario::{Followers, Mesh, Shape, TRIO, Trio};
 
@@ -100,4 +101,21 @@ fn whatever_link_is_cut_one_node_serves_and_nothing_acknowledged_is_lost() {
     );
     assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
     trio.stop_and_compare(alpha, 32);
+}
+
+#[test]
+fn a_takeover_of_the_primarys_process_is_no_failover() {
+    let mut trio = Trio::healthy(Shape::Witness, 16, "2s");
+    let mut client = attach(&trio.uri(0));
+    for round in 1..=3 {
+        assert_eq!(write(&mut client, 0, &[round; 4096]), Ok(()));
+        let old = trio.daemons[0].take().expect("alpha runs");
+        let began = Instant::now();
+        trio.daemons[0] = Some(trio.lab.take_over(old, Duration::from_secs(30)));
+        let read = read(&mut client, 0, 4096);
+        println!("round {round}: answered after {:?}", began.elapsed());
+        assert_eq!(read, Ok(vec![round; 4096]), "the client stays attached");
+        trio.until_healthy(0);
+        assert_eq!(trio.volume(0)["role"], "primary");
+    }
 }
