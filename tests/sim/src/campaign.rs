@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::engine::Bug;
+use crate::plan::Plan;
 use crate::run::run;
-use crate::swarm;
 use crate::world::Failure;
 
 /// What a campaign found.
@@ -52,9 +52,10 @@ impl Figures {
     }
 }
 
-/// Runs seeds until the range, the time or the patience for failures ends.
+/// Runs the plans that `draw` makes of seeds, until the range, the time or the patience for failures ends.
 pub fn campaign(
     seeds: Range<u64>,
+    draw: impl Fn(u64) -> Plan,
     bug: Option<Bug>,
     time: Option<Duration>,
     failures_max: usize,
@@ -66,7 +67,7 @@ pub fn campaign(
         if time.is_some_and(|t| began.elapsed() >= t) || figures.failures.len() >= failures_max {
             break;
         }
-        let report = run(&swarm::plan(seed), bug, false);
+        let report = run(&draw(seed), bug, false);
         figures.seeds += 1;
         figures.events += report.events;
         for (what, count) in report.coverage {

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use engine_core::action::{Action, META_BLOCK, MetaBlock};
+use engine_core::action::{Action, CommandError, META_BLOCK, MetaBlock};
 use engine_core::bitmap::{Bitmap, grain_for};
 use engine_core::event::Event;
 use engine_core::generation::Chain;
 use engine_core::marks::MarkName;
 use engine_core::message::Disk;
-use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params};
+use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params, Peek};
 use engine_core::record::Record;
 use engine_core::session::Session;
 use engine_core::time::Instant;
@@ -34,8 +34,10 @@ pub struct NodeSpec {
     pub node: u8,
     /// Configured nodes.
     pub nodes: usize,
-    /// Size.
+    /// Size it is made with.
     pub granules: u64,
+    /// Granules of its disk.
+    pub disk_granules: u64,
     /// Slots of the activity log.
     pub log_slots: u32,
     /// Client requests at once.
@@ -59,7 +61,7 @@ impl NodeSpec {
         Backing {
             kind: BackingKind::File,
             identity: [7; 32],
-            size: self.granules * GRANULE,
+            size: self.disk_granules * GRANULE,
         }
     }
 
@@ -67,14 +69,14 @@ impl NodeSpec {
         (0..self.nodes).map(|i| format!("node-{i}")).collect()
     }
 
-    fn expect(&self) -> Expect {
+    fn expect(&self, size_granules: u64) -> Expect {
         Expect {
             volume: "vm-store".into(),
             slice: 0,
             self_node: NodeIdx(self.node),
             node_count: self.nodes as u8,
             nodes_digest: 11,
-            size_granules: self.granules,
+            size_granules,
             granule_bytes: GRANULE as u32,
             backing: self.backing(),
         }
@@ -105,6 +107,19 @@ pub fn format(spec: &NodeSpec) -> BTreeMap<u64, Box<MetaBlock>> {
         .collect()
 }
 
+/// What a volume with one replica was grown to counts, whatever it was made with.
+fn size_on(spec: &NodeSpec, area: &[u8]) -> u64 {
+    let (head, rest) = area.split_at_checked(META_BLOCK).unwrap_or_default();
+    let slots = head.first_chunk().zip(rest.first_chunk());
+    match slots
+        .filter(|_| spec.nodes == 1)
+        .map(|(a, b)| meta::peek(a, b))
+    {
+        Some(Peek::Ours(found)) => found.size_granules,
+        _ => spec.granules,
+    }
+}
+
 fn load(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Loaded, String> {
     let count = blocks.keys().next_back().map_or(0, |b| b + 1) as usize;
     let mut area = vec![0; count * META_BLOCK];
@@ -112,7 +127,8 @@ fn load(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Loade
         let at = *block as usize * META_BLOCK;
         area[at..at + META_BLOCK].copy_from_slice(&bytes[..]);
     }
-    let mut loaded = meta::load(&area, &spec.expect()).map_err(|e| format!("{e}: {e:?}"))?;
+    let expect = spec.expect(size_on(spec, &area));
+    let mut loaded = meta::load(&area, &expect).map_err(|e| format!("{e}: {e:?}"))?;
     let read = |block: u64, bytes: &mut [u8]| -> Result<(), Infallible> {
         for (index, chunk) in bytes.chunks_exact_mut(META_BLOCK).enumerate() {
             match blocks.get(&(block + index as u64)) {
@@ -129,6 +145,8 @@ fn load(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Loade
 /// What an attach would find on a metadata area.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
+    /// Size of the volume.
+    pub granules: u64,
     /// Newest record.
     pub record: Option<Record>,
     /// History.
@@ -193,6 +211,7 @@ pub fn recover(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Resul
         .collect();
     let superblock = loaded.superblock;
     Ok(Found {
+        granules: superblock.size_granules,
         record: superblock.record,
         chain: superblock.chain,
         disk: superblock.disk,
@@ -263,6 +282,16 @@ impl Engine {
     /// When a tick is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.0.next_deadline()
+    }
+
+    /// Whether the volume may grow to so many granules now.
+    pub fn may_grow(&self, size: u64) -> Result<(), CommandError> {
+        self.0.may_grow(size)
+    }
+
+    /// Its metadata could not be written.
+    pub fn has_meta_failed(&self) -> bool {
+        self.0.status().has_meta_failed
     }
 
     /// Serves clients.

@@ -101,6 +101,9 @@ impl World {
                 durable,
                 ..
             } => {
+                if !self.is_inside(node, extent) {
+                    return;
+                }
                 self.law_before_write(node, extent, None);
                 let work = Work::Zero { extent, durable };
                 self.begin_disk(node, work, Pending::Plain(token));
@@ -199,11 +202,12 @@ impl World {
     }
 
     fn is_inside(&mut self, node: usize, extent: Extent) -> bool {
-        let inside = extent.end <= self.plan.settings.granules;
+        let end = self.granules_on(node);
+        let inside = extent.end <= end;
         if !inside {
             self.fail(
                 "S7",
-                format!("node {node}: {extent:?} lies past the end of the volume"),
+                format!("node {node}: {extent:?} lies past the end of the volume, {end}"),
             );
         }
         inside

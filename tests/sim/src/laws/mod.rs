@@ -7,7 +7,8 @@
 //!  world ─► hooks.rs ─► what is remembered here ─► check_laws, after every event
 //!            │            ├ marks.rs       S1-S5       ├ histories.rs  T5, T9, M2
 //!            │            ├ membership.rs  S6, R8, T4  └ here          O1
-//!            │            └ changes.rs     K1-K3
+//!            │            ├ changes.rs     K1-K3
+//!            │            └ sizes.rs      B13
 //!            └► answers.rs  R2, R3, R7    writes.rs  S2, S8, B10: where something happens
 //! ```
 
@@ -18,6 +19,7 @@ mod hooks;
 mod marks;
 mod membership;
 mod reads;
+mod sizes;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +29,7 @@ use engine_core::units::{AL_EXTENT, Extent, GRANULE, GRANULES_PER_AL_EXTENT};
 
 use changes::Changes;
 pub use changes::mark_name;
+use sizes::Sizes;
 
 use crate::engine::{Found, PEER_REQUESTS_MAX, recover};
 use crate::world::World;
@@ -61,11 +64,12 @@ pub struct Laws {
     dropped: BTreeSet<(usize, u64)>,
     samples: u64,
     changes: Changes,
+    sizes: Sizes,
 }
 
 impl Laws {
-    /// Nothing happened yet.
-    pub fn new(nodes: usize) -> Laws {
+    /// Nothing happened yet to a volume of this size.
+    pub fn new(nodes: usize, granules: u64) -> Laws {
         let pairs = (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b)));
         Laws {
             found: vec![(0, Err("never formatted".into())); nodes],
@@ -79,6 +83,7 @@ impl Laws {
             dropped: BTreeSet::new(),
             samples: 0,
             changes: Changes::default(),
+            sizes: Sizes::new(granules),
         }
     }
 
@@ -116,6 +121,10 @@ impl World {
         let before = self.laws.found[node].1.clone().ok();
         let result = recover(&self.spec(node), self.nodes[node].meta.blocks());
         self.laws.found[node] = (version, result);
+        if let Ok(after) = self.laws.found[node].1.clone() {
+            let size = before.as_ref().map(|f| f.granules);
+            self.law_size_is_old_or_new(node, size, &after);
+        }
         match (before, self.laws.found[node].1.clone()) {
             (Some(before), Ok(after)) => {
                 self.law_log_closes_late(node, &before, &after);
