@@ -1,6 +1,5 @@
 //! The one place that knows the core's own interface.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use engine_core::action::{Action, CommandError, META_BLOCK, MetaBlock};
@@ -86,8 +85,8 @@ impl NodeSpec {
 /// Writes a replica accepts from a primary at once.
 pub const PEER_REQUESTS_MAX: usize = 64;
 
-/// A fresh replica's metadata.
-pub fn format(spec: &NodeSpec) -> BTreeMap<u64, Box<MetaBlock>> {
+/// A fresh replica's metadata, block by block.
+pub fn format(spec: &NodeSpec) -> impl Iterator<Item = (u64, Box<MetaBlock>)> + use<> {
     let params = Params {
         volume: "vm-store".into(),
         slice: 0,
@@ -102,9 +101,7 @@ pub fn format(spec: &NodeSpec) -> BTreeMap<u64, Box<MetaBlock>> {
         boot_id: spec.boot_id,
         backing: spec.backing(),
     };
-    meta::format(&params)
-        .expect("the parameters of a run are in range")
-        .collect()
+    meta::format(&params).expect("the parameters of a run are in range")
 }
 
 /// What a volume with one replica was grown to counts, whatever it was made with.
@@ -120,22 +117,14 @@ fn size_on(spec: &NodeSpec, area: &[u8]) -> u64 {
     }
 }
 
-fn load(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Loaded, String> {
-    let count = blocks.keys().next_back().map_or(0, |b| b + 1) as usize;
-    let mut area = vec![0; count * META_BLOCK];
-    for (block, bytes) in blocks {
-        let at = *block as usize * META_BLOCK;
-        area[at..at + META_BLOCK].copy_from_slice(&bytes[..]);
-    }
-    let expect = spec.expect(size_on(spec, &area));
-    let mut loaded = meta::load(&area, &expect).map_err(|e| format!("{e}: {e:?}"))?;
+fn load(spec: &NodeSpec, area: &[u8]) -> Result<Loaded, String> {
+    let expect = spec.expect(size_on(spec, area));
+    let mut loaded = meta::load(area, &expect).map_err(|e| format!("{e}: {e:?}"))?;
     let read = |block: u64, bytes: &mut [u8]| -> Result<(), Infallible> {
-        for (index, chunk) in bytes.chunks_exact_mut(META_BLOCK).enumerate() {
-            match blocks.get(&(block + index as u64)) {
-                Some(found) => chunk.copy_from_slice(&found[..]),
-                None => chunk.fill(0),
-            }
-        }
+        let from = (block as usize * META_BLOCK).min(area.len());
+        let there = bytes.len().min(area.len() - from);
+        bytes[..there].copy_from_slice(&area[from..from + there]);
+        bytes[there..].fill(0);
         Ok(())
     };
     let Ok(()) = meta::load_marks(&mut loaded, read);
@@ -200,8 +189,8 @@ impl Found {
 }
 
 /// Reads a metadata area as an attach would.
-pub fn recover(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Found, String> {
-    let loaded = load(spec, blocks)?;
+pub fn recover(spec: &NodeSpec, area: &[u8]) -> Result<Found, String> {
+    let loaded = load(spec, area)?;
     let open = loaded
         .activity_log
         .iter()
@@ -239,12 +228,8 @@ pub struct Engine(Volume);
 
 impl Engine {
     /// Attaches to what the metadata says.
-    pub fn attach(
-        spec: &NodeSpec,
-        blocks: &BTreeMap<u64, Box<MetaBlock>>,
-        bug: Option<Bug>,
-    ) -> Result<Engine, String> {
-        let loaded = load(spec, blocks)?;
+    pub fn attach(spec: &NodeSpec, area: &[u8], bug: Option<Bug>) -> Result<Engine, String> {
+        let loaded = load(spec, area)?;
         #[cfg(not(feature = "planted"))]
         let _ = bug;
         let setup = Setup {
@@ -326,6 +311,16 @@ impl Engine {
     pub fn is_dirty(&self, peer: usize, granule: u64) -> bool {
         let at = Extent::new(granule, granule + 1);
         self.0.dirty(NodeIdx(peer as u8)).any(at)
+    }
+
+    /// Those of some granules, lowest first, that are marked as lacking at `peer`.
+    pub fn dirty_among(&self, peer: usize, granules: &[u64]) -> Vec<u64> {
+        let dirty = self.0.dirty(NodeIdx(peer as u8));
+        let is_dirty = |g: &u64| dirty.any(Extent::new(*g, *g + 1));
+        match dirty.is_empty() {
+            true => Vec::new(),
+            false => granules.iter().copied().filter(is_dirty).collect(),
+        }
     }
 
     /// Nothing is marked for this peer.

@@ -16,8 +16,12 @@ use crate::world::{Happening, Pending, World, brief};
 /// The simulator's checksum of each granule.
 pub fn sums(tags: &[u64]) -> Vec<u64> {
     tags.chunks(BLOCKS_PER_GRANULE as usize)
-        .map(|granule| granule.iter().fold(7, |sum, tag| mix(sum ^ mix(*tag))))
+        .map(|granule| mix(granule.iter().fold(7, sum_with)))
         .collect()
+}
+
+fn sum_with(sum: u64, tag: &u64) -> u64 {
+    (sum.rotate_left(5) ^ tag).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
 /// Blocks of a range of bytes.

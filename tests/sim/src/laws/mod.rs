@@ -23,6 +23,7 @@ mod sizes;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use engine_core::record::Record;
 use engine_core::units::{AL_EXTENT, Extent, GRANULE, GRANULES_PER_AL_EXTENT};
@@ -46,12 +47,12 @@ struct Sent {
 
 /// What the laws remember.
 pub struct Laws {
-    found: Vec<(u64, Result<Found, String>)>,
+    found: Vec<(u64, Result<Rc<Found>, String>)>,
     sent: BTreeMap<(usize, u64), Sent>,
     /// Granules in which two live images differ.
     differ: BTreeMap<(usize, usize), BTreeSet<u64>>,
-    /// Which hot granules are marked at a node for a peer.
-    marked: BTreeMap<(usize, usize), Vec<bool>>,
+    /// Which hot granules are marked at a node for a peer, lowest first.
+    marked: BTreeMap<(usize, usize), Vec<u64>>,
     /// Which acknowledged writes each node's disk holds whole.
     holds: Vec<BTreeSet<Segment>>,
     /// Lost power while it was in S, and did not leave S or start a reign since.
@@ -104,11 +105,11 @@ fn granules_of_interest(extent: Extent, hot: &[u64]) -> Vec<u64> {
 
 impl World {
     /// What an attach would find on this node now.
-    pub fn found(&mut self, node: usize) -> Result<Found, String> {
+    pub fn found(&mut self, node: usize) -> Result<Rc<Found>, String> {
         let version = self.nodes[node].meta.version();
         if self.laws.found[node].0 != version {
-            let result = recover(&self.spec(node), self.nodes[node].meta.blocks());
-            self.laws.found[node] = (version, result);
+            let result = recover(&self.spec(node), self.nodes[node].meta.area());
+            self.laws.found[node] = (version, result.map(Rc::new));
         }
         self.laws.found[node].1.clone()
     }
@@ -119,8 +120,8 @@ impl World {
             return false;
         }
         let before = self.laws.found[node].1.clone().ok();
-        let result = recover(&self.spec(node), self.nodes[node].meta.blocks());
-        self.laws.found[node] = (version, result);
+        let result = recover(&self.spec(node), self.nodes[node].meta.area());
+        self.laws.found[node] = (version, result.map(Rc::new));
         if let Ok(after) = self.laws.found[node].1.clone() {
             let size = before.as_ref().map(|f| f.granules);
             self.law_size_is_old_or_new(node, size, &after);
@@ -137,7 +138,7 @@ impl World {
     }
 
     fn peek(&self, node: usize) -> Option<&Found> {
-        self.laws.found[node].1.as_ref().ok()
+        self.laws.found[node].1.as_deref().ok()
     }
 
     /// Newest durable record of all nodes.

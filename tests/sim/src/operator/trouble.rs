@@ -127,7 +127,7 @@ impl World {
             }
             Step::KeepImage { node } => {
                 let machine = &mut self.nodes[node_of(node)];
-                let (data, meta) = (machine.disk.snapshot(), machine.meta.blocks().clone());
+                let (data, meta) = (machine.disk.snapshot(), machine.meta.area().to_vec());
                 let life = machine.life;
                 machine.image = Some(DiskImage { life, data, meta });
             }
