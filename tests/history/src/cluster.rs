@@ -173,11 +173,11 @@ impl Marks {
         self.0.iter_mut().map(|(_, mark)| mark)
     }
 
-    /// Each constrains no more than the other's.
+    /// Each constrains no more than the other's. The newest come first: there two differ, if they do.
     fn within(&self, other: &Self) -> bool {
-        let mut others = other.0.iter().peekable();
-        self.0.iter().all(|(id, mark)| {
-            while others.next_if(|(at, _)| at < id).is_some() {}
+        let mut others = other.0.iter().rev().peekable();
+        self.0.iter().rev().all(|(id, mark)| {
+            while others.next_if(|(at, _)| at > id).is_some() {}
             let found = others.next_if(|(at, _)| at == id);
             mark.within(found.map_or(&Mark::NEW, |(_, other)| other))
         })
@@ -234,11 +234,11 @@ impl Hypothesis {
     pub fn covers(&self, other: &Self) -> bool {
         self.named.is_none_or(|named| other.named == Some(named))
             && self.first.within(&other.first)
+            && self.marks.within(&other.marks)
             && other
                 .initial
                 .iter()
                 .all(|(value, acked)| self.initial.get(value).is_some_and(|mine| mine <= acked))
-            && self.marks.within(&other.marks)
     }
 }
 
