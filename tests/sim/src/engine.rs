@@ -1,5 +1,6 @@
 //! The one place that knows the core's own interface.
 
+use std::cell::OnceCell;
 use std::convert::Infallible;
 
 use engine_core::action::{Action, CommandError, META_BLOCK, MetaBlock};
@@ -14,7 +15,7 @@ use engine_core::session::Session;
 use engine_core::time::Instant;
 use engine_core::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx};
 use engine_core::verdict::Policy;
-use engine_core::volume::{RoleStatus, Setup, Volume};
+use engine_core::volume::{RoleStatus, Setup, Status, Volume};
 
 use crate::world::MEMBER_TIMEOUT;
 
@@ -224,7 +225,11 @@ pub fn recover(spec: &NodeSpec, area: &[u8]) -> Result<Found, String> {
 }
 
 /// A running core.
-pub struct Engine(Volume);
+pub struct Engine {
+    volume: Volume,
+    /// What it says of itself, asked for at most once per event.
+    status: OnceCell<Status>,
+}
 
 impl Engine {
     /// Attaches to what the metadata says.
@@ -256,66 +261,74 @@ impl Engine {
             #[cfg(feature = "planted")]
             bug,
         };
-        Ok(Engine(Volume::attach(setup, loaded)))
+        Ok(Engine {
+            volume: Volume::attach(setup, loaded),
+            status: OnceCell::new(),
+        })
+    }
+
+    fn status(&self) -> &Status {
+        self.status.get_or_init(|| self.volume.status())
     }
 
     /// One event.
     pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
-        self.0.handle(now, event, out);
+        self.status.take();
+        self.volume.handle(now, event, out);
     }
 
     /// When a tick is due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.0.next_deadline()
+        self.volume.next_deadline()
     }
 
     /// Whether the volume may grow to so many granules now.
     pub fn may_grow(&self, size: u64) -> Result<(), CommandError> {
-        self.0.may_grow(size)
+        self.volume.may_grow(size)
     }
 
     /// Its metadata could not be written.
     pub fn has_meta_failed(&self) -> bool {
-        self.0.status().has_meta_failed
+        self.status().has_meta_failed
     }
 
     /// Serves clients.
     pub fn is_primary(&self) -> bool {
-        matches!(self.0.status().role, RoleStatus::Primary)
+        matches!(self.status().role, RoleStatus::Primary)
     }
 
     /// Neither serves nor is on its way to serve or to stop.
     pub fn is_secondary(&self) -> bool {
         matches!(
-            self.0.status().role,
+            self.status().role,
             RoleStatus::Secondary | RoleStatus::Stopped
         )
     }
 
     /// State of the copy.
     pub fn disk(&self) -> Disk {
-        self.0.status().disk
+        self.status().disk
     }
 
     /// History of the data.
     pub fn chain(&self) -> Chain {
-        self.0.status().chain.clone()
+        self.status().chain.clone()
     }
 
     /// The record it acts by.
     pub fn record(&self) -> Option<Record> {
-        self.0.status().record
+        self.status().record
     }
 
     /// The granule is marked as lacking at `peer`.
     pub fn is_dirty(&self, peer: usize, granule: u64) -> bool {
         let at = Extent::new(granule, granule + 1);
-        self.0.dirty(NodeIdx(peer as u8)).any(at)
+        self.volume.dirty(NodeIdx(peer as u8)).any(at)
     }
 
     /// Those of some granules, lowest first, that are marked as lacking at `peer`.
     pub fn dirty_among(&self, peer: usize, granules: &[u64]) -> Vec<u64> {
-        let dirty = self.0.dirty(NodeIdx(peer as u8));
+        let dirty = self.volume.dirty(NodeIdx(peer as u8));
         let is_dirty = |g: &u64| dirty.any(Extent::new(*g, *g + 1));
         match dirty.is_empty() {
             true => Vec::new(),
@@ -325,12 +338,12 @@ impl Engine {
 
     /// Nothing is marked for this peer.
     pub fn is_clean_for(&self, peer: usize) -> bool {
-        self.0.dirty(NodeIdx(peer as u8)).is_empty()
+        self.volume.dirty(NodeIdx(peer as u8)).is_empty()
     }
 
     /// The granule lies in an open activity-log extent.
     pub fn is_open(&self, granule: u64) -> bool {
-        self.0
+        self.volume
             .open_extents()
             .iter()
             .any(|open| (open.start..open.end).contains(&granule))
@@ -338,11 +351,11 @@ impl Engine {
 
     /// The granule counts as changed since this mark; `None`: no such mark.
     pub fn mark_has(&self, name: MarkName, granule: u64) -> Option<bool> {
-        self.0.mark_has(name, granule)
+        self.volume.mark_has(name, granule)
     }
 
     fn session(&self, peer: usize) -> Option<Session> {
-        let peers = self.0.status().peers;
+        let peers = &self.status().peers;
         peers
             .iter()
             .find(|p| usize::from(p.node.0) == peer)
@@ -367,6 +380,6 @@ impl Engine {
 
     /// One line for people.
     pub fn describe(&self) -> String {
-        format!("{:?}", self.0.status())
+        format!("{:?}", self.status())
     }
 }
