@@ -256,6 +256,11 @@ impl TlsConnection {
         }
     }
 
+    /// The volume answered.
+    pub(super) fn completed(&mut self, host: &mut impl Host, slot: u16, outcome: Outcome) {
+        self.inside(host, |inner, inside| inner.complete(inside, slot, outcome));
+    }
+
     pub(super) fn received(&mut self, host: &mut impl Host, result: Result<u32, Errno>) {
         let side = &mut self.side;
         side.is_receiving = false;
@@ -386,7 +391,7 @@ impl TlsConnection {
 
     /// What the end of a turn asks for: everything that can move moves, one send, one receive, the
     /// next step of an ending.
-    fn turn_ends(&mut self, host: &mut impl Host) {
+    pub(super) fn turn_ends(&mut self, host: &mut impl Host) {
         if self.side.is_over {
             return;
         }
@@ -505,7 +510,7 @@ impl TlsConnection {
         }
     }
 
-    fn timer_fired(&mut self, host: &mut impl Host) {
+    pub(super) fn timer_fired(&mut self, host: &mut impl Host) {
         let now = host.now();
         let side = &mut self.side;
         side.timer = None;
@@ -750,9 +755,7 @@ impl Connection for TlsConnection {
     }
 
     fn on_complete(&mut self, ctx: &mut Ctx<'_>, req: ReqId, outcome: Outcome) {
-        self.inside(ctx, |inner, inside| {
-            inner.complete(inside, req.0 as u16, outcome);
-        });
+        self.completed(ctx, req.0 as u16, outcome);
     }
 
     fn on_extents(&mut self, ctx: &mut Ctx<'_>, tag: u32, result: Result<&[BlockExtent], Errno>) {
