@@ -220,6 +220,8 @@ steps! {
     MarkDelete "mark_delete" (name);
     /// SIGTERM, started again later.
     Stop "stop" (node, down);
+    /// The volume is to have so many granules; `held` 1: a longer backing held something there.
+    Grow "grow" (size, held);
 }
 
 impl Step {

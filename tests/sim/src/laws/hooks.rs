@@ -6,6 +6,7 @@ use engine_core::message::{Message, Status};
 use engine_core::record::Record;
 use engine_core::units::{Extent, NodeIdx};
 
+use super::sizes::Sizes;
 use crate::disk::BLOCKS_PER_GRANULE;
 use crate::world::World;
 
@@ -145,13 +146,16 @@ impl World {
     pub fn process_begins(&mut self, node: usize) {
         self.laws.marked.retain(|(n, _), _| *n != node);
         self.refresh(node);
+        self.size_is_known(node);
     }
 
     /// Power failed at a node.
     pub fn power_lost(&mut self, node: usize) {
         self.refresh(node);
         let Some(found) = self.peek(node) else { return };
-        let (was_clean, may_differ) = (found.is_clean, !found.is_settled());
+        // Alone, a volume keeps no log of what may not be durable.
+        let may_differ = !found.is_settled() || self.is_alone();
+        let was_clean = found.is_clean;
         let volatile = self.nodes[node].disk.has_volatile_cache();
         // With nothing open and nothing marked it lost nothing that others have.
         if was_clean || !volatile || !may_differ {
@@ -173,6 +177,7 @@ impl World {
         self.laws.must_leave[node] = false;
         self.laws.seen[node] = None;
         self.laws.found[node] = (0, Err("made anew".into()));
+        self.laws.sizes = Sizes::new(self.plan.settings.granules);
         self.refresh(node);
         self.note_disk(node);
     }
@@ -195,7 +200,8 @@ impl World {
             }
             Notice::MetaFailed => {
                 self.count("metadata failed");
-                self.nodes[node].is_condemned = true;
+                // There is no other copy: the operator mends its disk and starts it again.
+                self.nodes[node].is_condemned |= !self.is_alone();
             }
             Notice::DiskFull => self.count("disks full"),
             Notice::ReadError { .. } => self.count("read errors"),
@@ -210,6 +216,7 @@ impl World {
     fn promoted(&mut self, node: usize) {
         self.count("promotions");
         self.refresh(node);
+        self.size_is_settled();
         self.law_promotion_was_allowed(node);
         self.judge_crash();
         self.law_marks_say_enough();
