@@ -93,10 +93,12 @@ pub struct Election {
 }
 
 /// Laws T5 and R7 b: may `me` reign, after these promises of a majority? `replicas`: nodes with
-/// data. The refusal names who to wait for.
+/// data; `met`: all that said anything, also that they are blank. The refusal names who to wait
+/// for.
 pub fn elect(
     me: NodeIdx,
     replicas: NodeSet,
+    met: NodeSet,
     promises: &[Promise],
 ) -> Result<Election, CommandError> {
     let Some(basis) = basis(promises) else {
@@ -130,11 +132,14 @@ pub fn elect(
     if let Some(better) = named.iter().find(|node| whole(node) && member(node)) {
         return Err(CommandError::NotWhole { better });
     }
-    match named.iter().find(|node| find(*node).is_none()) {
+    match named
+        .iter()
+        .find(|node| find(*node).is_none() && !met.has(*node))
+    {
         Some(silent) => Err(CommandError::MayHaveGoneOn(silent)),
         None => Ok(Election {
             basis,
-            members: members.fold(NodeSet::EMPTY, NodeSet::with),
+            members: NodeSet::only(me),
         }),
     }
 }

@@ -71,7 +71,7 @@ fn only_a_whole_member_of_the_last_s_is_elected() {
         promise(B, Some(record(1, 1, 0b011))),
         promise(C, Some(record(1, 1, 0b011))),
     ];
-    let elected = elect(B, DATA, &all).map(|e| e.members);
+    let elected = elect(B, DATA, NodeSet::EMPTY, &all).map(|e| e.members);
     assert_eq!(elected, Ok(NodeSet::only(B)));
     let alone = [
         promise(B, Some(record(1, 1, 0b011))),
@@ -79,7 +79,7 @@ fn only_a_whole_member_of_the_last_s_is_elected() {
     ];
     // C holds a record without B; A, not heard, may hold it too.
     let refused = Err(CommandError::Outdated { source: Some(A) });
-    assert_eq!(elect(B, DATA, &alone), refused);
+    assert_eq!(elect(B, DATA, NodeSet::EMPTY, &alone), refused);
 }
 
 #[test]
@@ -90,18 +90,21 @@ fn who_lost_power_is_elected_only_if_everybody_did() {
     ];
     all[1].copy.is_whole = false;
     assert_eq!(
-        elect(B, DATA, &all),
+        elect(B, DATA, NodeSet::EMPTY, &all),
         Err(CommandError::NotWhole { better: A })
     );
     assert_eq!(
-        elect(A, DATA, &all).map(|e| e.members),
+        elect(A, DATA, NodeSet::EMPTY, &all).map(|e| e.members),
         Ok(NodeSet::only(A))
     );
     all[0].copy.is_whole = false;
-    assert_eq!(elect(B, DATA, &all).map(|e| e.members), Ok(DATA));
+    assert_eq!(
+        elect(B, DATA, NodeSet::EMPTY, &all).map(|e| e.members),
+        Ok(NodeSet::only(B))
+    );
     let with_witness = [all[1], promise(C, Some(record(1, 1, 0b011)))];
     let refused = Err(CommandError::MayHaveGoneOn(A));
-    assert_eq!(elect(B, DATA, &with_witness), refused);
+    assert_eq!(elect(B, DATA, NodeSet::EMPTY, &with_witness), refused);
 }
 
 /// Laws T2, T4 and T5 together, exhaustively: whatever the voters hold, the basis that any

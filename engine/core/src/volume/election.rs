@@ -140,7 +140,7 @@ impl Volume {
         let own = promises.iter().any(|p| p.voter == self.me);
         if own && has_quorum(&promises) {
             // Who would not be elected disturbs nobody.
-            if let Err(error) = elect(self.me, self.replicas(), &promises) {
+            if let Err(error) = elect(self.me, self.replicas(), self.met(), &promises) {
                 return self.refused_election(error, asked, is_due);
             }
             let term = self.next_term();
@@ -205,7 +205,7 @@ impl Volume {
         let voters = self.durable.sb.voted.map_or(NodeSet::EMPTY, |r| r.voters);
         let is_enough = heard.contains(voters) || self.now.since(asked.since) >= GATHER;
         if has_quorum(&promises) && is_enough {
-            match elect(self.me, self.replicas(), &promises) {
+            match elect(self.me, self.replicas(), self.met(), &promises) {
                 Ok(election) => self.begin_claim(asked.term, election),
                 Err(error) => self.promotion_ended(Err(error)),
             }
@@ -287,6 +287,25 @@ impl Volume {
             term: record.term,
             members: record.in_sync,
         })
+    }
+
+    /// Asks again who did not say lately that it is blank.
+    pub(super) fn ask_for_blank(&mut self) {
+        if self.now.since(self.votes.asked_at) >= ASK_AGAIN {
+            self.votes.asked_at = self.now;
+            let silent = NodeSet(self.others().0 & !self.blank_voters().0);
+            let (term, is_trial) = (Term(0), true);
+            self.say_vote_to(silent, Vote::Ask { term, is_trial });
+        }
+    }
+
+    /// Nodes that said anything lately.
+    fn met(&self) -> NodeSet {
+        let is_met = |n: &NodeIdx| self.votes.met(*n, self.now, RECENT).is_some();
+        self.others()
+            .iter()
+            .filter(is_met)
+            .fold(NodeSet::EMPTY, NodeSet::with)
     }
 
     /// Founding where votes count: whoever is there and blank votes from the beginning.

@@ -345,7 +345,11 @@ impl Volume {
             volume: setup.volume.clone(),
             from: setup.names[usize::from(self.me.0)].clone(),
             to: setup.names[usize::from(node.0)].clone(),
-            volume_id: sb.volume_id,
+            volume_id: if self.has_loose_founding() {
+                0
+            } else {
+                sb.volume_id
+            },
             slice: sb.slice,
             size_granules: self.size,
             granule_bytes: GRANULE as u32,
@@ -654,6 +658,9 @@ impl Volume {
         let session = self.peers.get(node).session;
         if !matches!(session, Session::Exchange(_, Plan::Adopted)) || volume_id == 0 {
             return self.breach(node);
+        }
+        if self.has_loose_founding() {
+            self.durable.sb.voted = None;
         }
         self.durable.sb.volume_id = volume_id;
         self.durable.sb.disk = Disk::Inconsistent;

@@ -273,7 +273,7 @@ impl Volume {
         if self.has_votes() {
             match self.is_founded() {
                 true if !force => self.begin_trial(),
-                _ => self.ask_all(Term(0), true),
+                _ => self.ask_for_blank(),
             }
         }
     }
@@ -305,6 +305,8 @@ impl Volume {
                 let met = !self.has_votes() || self.blank_voters().contains(self.others());
                 if is_due || (met && self.has_everybody_answered()) {
                     self.decide_promotion(force);
+                } else if !met {
+                    self.ask_for_blank();
                 }
             }
             Phase::Promise {

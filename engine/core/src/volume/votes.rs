@@ -44,6 +44,8 @@ pub(super) struct Votes {
     pub highest: Term,
     pub poll: Option<Poll>,
     pub lease: Lease,
+    /// When blank voters were last asked for.
+    pub asked_at: Instant,
     /// No candidacy of our own before this moment.
     pub election_at: Instant,
     /// Draws so far: salts for [`super::role::mix`].
@@ -262,7 +264,6 @@ impl Volume {
         if record.primary != from || record.term.author() != from {
             return;
         }
-        self.abandon_founding(ballot.volume_id);
         let sb = &self.durable.sb;
         let (own, promised) = (sb.volume_id, sb.promised);
         let is_admitted = admits == sb.incarnation
@@ -297,17 +298,12 @@ impl Volume {
         self.owe(from, answer);
     }
 
-    /// A founding of this node's own that never was in force gives way to one that asks for its
-    /// vote: nobody but this node could have acted on it.
-    fn abandon_founding(&mut self, volume_id: u128) {
+    /// A founding of this node's own that was never in force: it gives way to a volume that is,
+    /// for nobody but this node could have acted on it.
+    pub(super) fn has_loose_founding(&self) -> bool {
         let is_own = |record: Record| record.primary == self.me && record.step == 0;
         let sb = &self.durable.sb;
-        let is_loose = sb.record.is_none() && sb.voted.is_some_and(is_own);
-        if is_loose && sb.volume_id != volume_id && self.durable.change.is_none() {
-            let sb = &mut self.durable.sb;
-            (sb.volume_id, sb.voted) = (0, None);
-            self.durable.touch();
-        }
+        sb.record.is_none() && sb.voted.is_some_and(is_own)
     }
 
     /// Writes a vote down.

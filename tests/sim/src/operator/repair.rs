@@ -179,7 +179,9 @@ impl World {
             self.count("split brains resolved");
             let keep = *self.operator.rng.pick(&primaries);
             for node in self.everybody().filter(|n| *n != keep) {
-                self.replace(node);
+                if self.may_lose_its_vote(node) {
+                    self.replace(node);
+                }
             }
         }
     }

@@ -134,7 +134,7 @@ impl World {
             let found = w.found(n);
             found.is_ok_and(|f| f.disk == Disk::UpToDate) && !w.nodes[n].is_gone
         };
-        let mut members = newest.in_sync.iter().map(|n| usize::from(n.0));
+        let mut members = voted.in_sync.iter().map(|n| usize::from(n.0));
         let is_lost = is_late && !members.any(|n| is_whole(self, n));
         let is_destroyed = |n: usize| self.nodes[n].is_gone || self.nodes[n].is_condemned;
         if is_late && (is_lost || self.everybody().any(is_destroyed)) {
