@@ -74,6 +74,9 @@ impl World {
             );
         }
         if is_ok {
+            if self.has_votes() && request.kind == Kind::Read {
+                self.law_nobody_else_reigns(node);
+            }
             self.clients.answered += 1;
             self.answered_ok(node, &request, &tags);
         }

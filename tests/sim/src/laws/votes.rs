@@ -44,6 +44,9 @@ impl World {
             );
             return self.fail("T2", text);
         }
+        if !self.replicas().contains(voted.in_sync) || voted.in_sync.is_empty() {
+            return self.fail("R1", format!("S of {voted:?} is empty or holds a witness"));
+        }
         let place = (voted.term.0, voted.step);
         let entry = self.laws.ballots.stored.entry(place);
         let (record, who) = entry.or_insert((voted, NodeSet::EMPTY));
@@ -72,8 +75,8 @@ impl World {
         }
     }
 
-    /// R1, T4, T5: steps follow each other within a term, and a new reign's S is a part of the last
-    /// one's.
+    /// R1, T4, T5, T11: steps follow each other within a term, a new reign's S is a part of the last
+    /// one's, and voters change one at a time.
     fn law_chosen_follows(&mut self, record: Record) {
         let Some(before) = self.laws.ballots.newest().copied() else {
             return;
@@ -82,17 +85,33 @@ impl World {
             return;
         }
         let grows = NodeSet(record.in_sync.0 & !before.in_sync.0).count();
-        let shrinks = NodeSet(before.in_sync.0 & !record.in_sync.0).count();
-        let is_one_change = record.term != before.term || grows + shrinks <= 4;
-        let is_part = record.term == before.term || grows == 0;
-        if record.is_newer_than(&before) && is_one_change && is_part {
+        let voters = NodeSet(record.voters.0 ^ before.voters.0).count();
+        let follows = match record.term == before.term {
+            true => record.step == before.step + 1,
+            false => record.term > before.term && record.step == 0 && grows == 0,
+        };
+        if follows && voters <= 1 {
             return;
         }
         let text = format!("{record:?} is chosen after {before:?}");
         self.fail("T5", text);
     }
 
-    /// T3: a record is chosen before it is in force.
+    /// T7: nobody answers a read once a newer reign was chosen. A write that all of S confirmed may
+    /// be answered later: the members of the next S are among them.
+    pub fn law_nobody_else_reigns(&mut self, node: usize) {
+        let newest = self.laws.ballots.newest().copied();
+        let own = self.peek(node).and_then(|f| f.record);
+        if let (Some(newest), Some(own)) = (newest, own)
+            && newest.branch == own.branch
+            && newest.term > own.term
+        {
+            let text = format!("node {node} answers a read by {own:?}, {newest:?} was chosen");
+            self.fail("T7", text);
+        }
+    }
+
+    /// T3, T11: a record is chosen, by the old and by the new list of voters, before it is in force.
     pub(super) fn law_in_force_is_chosen(&mut self, node: usize, record: &Record) {
         if !self.has_votes() {
             return;
@@ -100,10 +119,18 @@ impl World {
         self.everybody().for_each(|n| {
             self.refresh(n);
         });
-        let chosen = self.laws.ballots.chosen.get(&(record.term.0, record.step));
-        if chosen != Some(record) {
+        let place = (record.term.0, record.step);
+        let ballots = &self.laws.ballots;
+        if ballots.chosen.get(&place) != Some(record) {
             let text = format!("node {node} goes by {record:?}, and no majority chose it");
-            self.fail("T3", text);
+            return self.fail("T3", text);
+        }
+        let before = ballots.chosen.range(..place).next_back().map(|(_, r)| *r);
+        let before = before.filter(|b| b.branch == record.branch && b.term == record.term);
+        let who = ballots.stored[&place].1;
+        if let Some(before) = before.filter(|b| !is_majority(b.voters, who)) {
+            let text = format!("{record:?} is in force, and the voters of {before:?} chose it not");
+            self.fail("T11", text);
         }
     }
 

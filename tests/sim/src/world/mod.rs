@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use engine_core::units::NodeSet;
+
 use crate::buffers::Ledger;
 use crate::clients::Clients;
 use crate::disk::Disk;
@@ -251,6 +253,11 @@ impl World {
     /// Indices of all nodes, witnesses behind the others.
     pub fn everybody(&self) -> std::ops::Range<usize> {
         0..self.nodes.len()
+    }
+
+    /// Nodes with data, as a set.
+    pub fn replicas(&self) -> NodeSet {
+        NodeSet::first(self.plan.settings.nodes as usize)
     }
 
     /// It votes and holds no data.
