@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 pub use engine_core::marks::{MARKS_MAX, MarkName, MarkNameError};
+pub use engine_core::quorum::Quorum;
+use engine_core::units::NodeIdx;
 
 use crate::front_end::ExportLabel;
 use crate::handover::{HandOverError, Legacy};
@@ -197,8 +199,10 @@ pub struct VolumeStatus {
     pub reason: Option<Reason>,
     /// Newest history entry, once founded.
     pub generation: Option<Generation>,
-    /// All configured replicas, this node included, in the file's order.
+    /// All configured replicas, this node included, in the file's order; then the witnesses.
     pub replicas: Vec<ReplicaStatus>,
+    /// Votes; `None` where nobody votes, and of a volume that is not attached.
+    pub quorum: Option<QuorumStatus>,
     /// Attached clients.
     pub clients: Vec<ClientStatus>,
     /// Things worth knowing that are no fault: quorum off, memory backing, ...
@@ -264,6 +268,38 @@ pub struct Reason {
     pub text: String,
 }
 
+/// Whether a majority stands behind a volume, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuorumStatus {
+    /// Nodes whose votes count, in the file's order; before founding all that will.
+    pub voters: Vec<String>,
+    /// Those of them that hold no copy.
+    pub witnesses: Vec<String>,
+    /// Voters that cannot be heard.
+    pub missing: Vec<String>,
+    /// This node serves and holds the lease, or granted it to who does.
+    pub is_held: bool,
+    /// Who serves, as far as this node knows.
+    pub primary: Option<String>,
+}
+
+impl QuorumStatus {
+    /// Votes that can be had.
+    pub fn have(&self) -> usize {
+        self.voters.len() - self.missing.len()
+    }
+
+    /// Votes that are needed.
+    pub fn need(&self) -> usize {
+        self.voters.len() / 2 + 1
+    }
+
+    /// There are enough.
+    pub fn is_met(&self) -> bool {
+        self.have() >= self.need()
+    }
+}
+
 /// Identity of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation {
@@ -314,6 +350,8 @@ pub enum DiskState {
     Inconsistent,
     /// Its disk failed.
     Failed,
+    /// A witness: it votes and holds no copy.
+    Diskless,
     /// Declared, not created.
     NotCreated,
     /// Not connected.
@@ -374,6 +412,8 @@ pub struct VolumeSpec {
     pub backing: Option<Backing>,
     /// Nodes with a replica, in the file's order; index = node index in this volume.
     pub replicas: Vec<String>,
+    /// Who chooses which node serves.
+    pub votes: Votes,
     /// When a write is acknowledged.
     pub write_policy: WritePolicy,
     /// Write every block at create and keep blocks allocated on trim.
@@ -390,6 +430,54 @@ pub struct VolumeSpec {
     pub reads: Reads,
     /// NBD exports of it.
     pub nbd: Vec<NbdExportSpec>,
+}
+
+/// Who chooses which node serves a volume, and who else is in its S (laws T1 – T11).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Votes {
+    /// A majority of the voters, or nobody but an operator.
+    pub quorum: Quorum,
+    /// Nodes that vote and hold no data; their node indexes come after those of the replicas.
+    pub witnesses: Vec<String>,
+    /// How long a voter that granted a lease promises nobody else.
+    pub lease: Duration,
+    /// A member of S promotes itself when who reigned does not any more.
+    pub auto_promote: bool,
+}
+
+impl Default for Votes {
+    fn default() -> Votes {
+        Votes {
+            quorum: Quorum::Off,
+            witnesses: Vec::new(),
+            lease: Duration::from_secs(2),
+            auto_promote: true,
+        }
+    }
+}
+
+impl VolumeSpec {
+    /// Names of all its nodes, by node index: replicas first, then witnesses.
+    pub fn nodes(&self) -> Vec<String> {
+        let witnesses = self.votes.witnesses.iter();
+        self.replicas.iter().chain(witnesses).cloned().collect()
+    }
+
+    /// Index of a node with a replica or a vote.
+    pub fn node_index(&self, name: &str) -> Option<NodeIdx> {
+        let mut nodes = self.replicas.iter().chain(&self.votes.witnesses);
+        Some(NodeIdx(nodes.position(|node| node == name)? as u8))
+    }
+
+    /// Index of a node with a replica.
+    pub fn replica_index(&self, name: &str) -> Option<NodeIdx> {
+        self.node_index(name).filter(|node| self.is_replica(*node))
+    }
+
+    /// The node of this index holds data.
+    pub fn is_replica(&self, node: NodeIdx) -> bool {
+        usize::from(node.0) < self.replicas.len()
+    }
 }
 
 /// Where a replica's bytes live.

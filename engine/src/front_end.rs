@@ -40,6 +40,7 @@ pub trait Connection {
     fn on_io(&mut self, ctx: &mut Ctx<'_>, tag: u32, result: Result<u32, Errno>, more: bool);
 
     /// The request ended; its buffer is the connection's alone again. Once per submitted request.
+    /// With `Outcome::Superseded` the session is dead: nothing of it is answered any more (law B9).
     fn on_complete(&mut self, ctx: &mut Ctx<'_>, req: ReqId, outcome: Outcome);
 
     /// Answer to [`Ctx::query_extents`]. Errors: `INVAL` for a range the volume does not have,
@@ -78,6 +79,9 @@ pub enum DrainReason {
     VolumeLeaves,
     /// An operator cut off this client.
     Operator,
+    /// Another node may serve the volume already: the session is dead. Answer nothing more, and
+    /// call [`Ctx::end`] at once.
+    Superseded,
     /// Another process goes on with the client: read no more, call [`Ctx::end`] at once, send the
     /// replies whole, and give the rest to [`Ctx::hand_over`] instead of calling [`Ctx::finish`].
     /// Requests that end with `Outcome::Aborted` had no effect: they belong to the rest.

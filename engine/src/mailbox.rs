@@ -1,5 +1,6 @@
 //! Bounded messages to a reactor: put in, then wake.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -9,6 +10,7 @@ use engine_core::meta::{self, Loaded};
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
 use engine_core::volume::Setup;
+use engine_core::vote::Ballot;
 use engine_ring::Waker;
 
 use crate::backend::Opened;
@@ -77,6 +79,12 @@ pub(crate) enum Message {
         socket: OwnedFd,
         unread: Vec<u8>,
     },
+    /// A node said this about the votes of a volume.
+    Vote {
+        volume: String,
+        from: NodeIdx,
+        ballot: Box<Ballot>,
+    },
     /// What is known of the way to a node.
     Peer { node: String, news: PeerNews },
     /// An operator's request.
@@ -87,8 +95,8 @@ pub(crate) enum Message {
     },
     /// May this volume have so many bytes? Its backing, if there is something to do.
     MayGrow(String, u64, Reply<Result<Option<meta::Backing>, Refusal>>),
-    /// Status of one volume; `None` when it is not here.
-    Status(String, Reply<Option<VolumeStatus>>),
+    /// Status of one volume, `None` when it is not here; and the nodes that are connected.
+    Status(String, Arc<BTreeSet<String>>, Reply<Option<VolumeStatus>>),
     /// Stop the volume cleanly and let go of its files.
     Leave(String, Leave, Reply<Outcome>),
     /// Planted faults of a volume.

@@ -5,7 +5,8 @@
 //!  attach:  backing opened, locked ─► metadata opened, locked, loaded, compared ─► Attached
 //!  delete:  metadata removed, durable ─► backing removed or wiped, if asked for
 //! ```
-//! The superblocks are the commit: a create that did not end is seen as never begun.
+//! The superblocks are the commit: a create that did not end is seen as never begun. A witness has
+//! metadata and nothing else.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -20,7 +21,7 @@ use engine_core::units::{GRANULE, NodeIdx};
 
 use crate::backend::memory::Memory;
 use crate::backend::{DiskKind, Opened, OpenedDisk, StoreError, block, file, has_room, namespace};
-use crate::control::{Allocation, Backing, Completion, VolumeSpec};
+use crate::control::{Allocation, Backing, Completion, Quorum, VolumeSpec, Votes};
 use crate::sums;
 
 /// Slots of the activity log of a new replica.
@@ -130,7 +131,7 @@ pub(crate) fn nodes_digest(names: &[String]) -> u64 {
 
 /// Digest of what all replicas must agree on (law F25).
 pub(crate) fn config_digest(spec: &VolumeSpec) -> u64 {
-    let text = format!(
+    let mut text = format!(
         "{}\n{}\n{:?}\n{}\n{}",
         spec.name,
         spec.size_bytes,
@@ -138,6 +139,12 @@ pub(crate) fn config_digest(spec: &VolumeSpec) -> u64 {
         spec.min_copies,
         spec.replicas.join("\n")
     );
+    if spec.votes.quorum == Quorum::Majority {
+        let Votes {
+            witnesses, lease, ..
+        } = &spec.votes;
+        text.push_str(&format!("\nmajority {lease:?} {}", witnesses.join("\n")));
+    }
     sums::bytes(text.as_bytes())
 }
 
@@ -152,12 +159,16 @@ impl Replica<'_> {
         self.spec.backing.as_ref().ok_or(ReplicaError::NoBacking)
     }
 
+    /// This node votes and holds no data.
+    fn is_witness(&self) -> bool {
+        let index = self.spec.node_index(self.node);
+        index.is_some_and(|index| !self.spec.is_replica(index))
+    }
+
     /// Index of this node in the volume's list.
     pub(crate) fn node_index(&self) -> Result<NodeIdx, ReplicaError> {
-        let found = self.spec.replicas.iter().position(|name| name == self.node);
-        found
-            .map(|index| NodeIdx(index as u8))
-            .ok_or(ReplicaError::NoBacking)
+        let found = self.spec.node_index(self.node);
+        found.ok_or(ReplicaError::NoBacking)
     }
 
     /// Formats this node's replica. With `adopt` an existing backing of exactly the declared
@@ -166,7 +177,10 @@ impl Replica<'_> {
         if self.peek()? != Peek::Nothing {
             return Err(ReplicaError::Exists);
         }
-        let (backing, is_new) = self.make_backing(adopt)?;
+        let (backing, is_new) = match self.is_witness() && !adopt {
+            true => (memory_identity(self.spec.size_bytes), false),
+            false => self.make_backing(adopt)?,
+        };
         self.format(backing).inspect_err(|_| {
             if let (true, Some(Backing::Path(path))) = (is_new, &self.spec.backing) {
                 // The failure is what counts; a file left behind is named by the next create.
@@ -256,18 +270,29 @@ impl Replica<'_> {
     /// of it survived.
     pub(crate) fn attach(&self) -> Result<Attached, ReplicaError> {
         let path = self.meta_path();
-        let backing = self.backing()?;
+        let backing = match self.is_witness() {
+            true => None,
+            false => Some(self.backing()?),
+        };
         let size = match self.peek()? {
             Peek::Nothing => return Err(ReplicaError::NotCreated),
             // It may have grown since the file was read, or before a crash that came before the
             // file was changed: what was committed counts.
-            Peek::Ours(found) if self.spec.replicas.len() == 1 && *backing != Backing::Memory => {
+            Peek::Ours(found)
+                if self.spec.replicas.len() == 1 && backing != Some(&Backing::Memory) =>
+            {
                 found.size_granules.saturating_mul(GRANULE)
             }
             _ => self.spec.size_bytes,
         };
         let (store, identity) = match backing {
-            Backing::Memory => {
+            None => {
+                // Nothing is ever read from it or written to it.
+                let none = Memory::new(GRANULE, GRANULE);
+                let none = none.map_err(StoreError::io("cannot reserve", Path::new("memory")))?;
+                (Opened::Memory(none), memory_identity(size))
+            }
+            Some(Backing::Memory) => {
                 self.format(memory_identity(size))?;
                 let memory = match self.spec.allocation {
                     Allocation::Thin => Memory::new(size, room(size)),
@@ -277,7 +302,7 @@ impl Replica<'_> {
                     memory.map_err(StoreError::io("cannot reserve", Path::new("memory")))?;
                 (Opened::Memory(memory), memory_identity(size))
             }
-            Backing::Path(path) => {
+            Some(Backing::Path(path)) => {
                 let disk = open_disk(file::kind_of(path)?, path, self.spec)?;
                 let identity = identity(disk.kind, disk.plain_fd(), path)?;
                 (Opened::Disk(disk), identity)
@@ -350,8 +375,8 @@ impl Replica<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(ReplicaError::NotCreated),
             other => other.map_err(meta_error("cannot remove", &path))?,
         }
-        match self.backing()? {
-            Backing::Path(path) if wipe => Ok(self.wipe(path)?),
+        match &self.spec.backing {
+            Some(Backing::Path(path)) if wipe => Ok(self.wipe(path)?),
             _ => Ok(()),
         }
     }

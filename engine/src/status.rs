@@ -1,16 +1,17 @@
 //! Status of a volume in the control plane's words.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use engine_core::message::{Disk, Refusal as Why};
 use engine_core::session::Session;
 use engine_core::time::Instant;
 use engine_core::units::{GRANULE, NODES_MAX, NodeIdx, NodeSet};
-use engine_core::volume::{MarkStatus, PeerStatus, RoleStatus, Status};
+use engine_core::volume::{MarkStatus, PeerStatus, RoleStatus, Status, VotesStatus};
 
 use crate::control::{
-    DiskState, Generation, IoCounters, LinkState, MarkReport, Reason, ReplicaStatus, ResyncStatus,
-    Role, State, VerifyReport, VolumeSpec, VolumeStatus,
+    DiskState, Generation, IoCounters, LinkState, MarkReport, QuorumStatus, Reason, ReplicaStatus,
+    ResyncStatus, Role, State, VerifyReport, VolumeSpec, VolumeStatus,
 };
 use crate::words;
 
@@ -71,11 +72,14 @@ impl Rates {
 /// Status of a volume that lives on a reactor; clients and counters are added by the caller.
 pub(crate) fn attached(
     spec: &VolumeSpec,
-    me: NodeIdx,
+    (me, connected): (NodeIdx, &BTreeSet<String>),
     core: &Status,
     rates: &mut Rates,
     now: Instant,
 ) -> VolumeStatus {
+    let quorum = core
+        .votes
+        .map(|votes| quorum(spec, me, connected, (core.role, &votes)));
     let replicas = spec.replicas.iter().enumerate().map(|(index, name)| {
         let node = NodeIdx(index as u8);
         if node == me {
@@ -83,12 +87,27 @@ pub(crate) fn attached(
         }
         let peer = core.peers.iter().find(|peer| peer.node == node);
         peer.map_or_else(
-            || unknown(name),
+            || connected_or_not(name, connected),
             |peer| peer_replica(name, core, peer, rates, now),
         )
     });
-    let replicas: Vec<_> = replicas.collect();
-    let (state, reason) = health(spec, me, core);
+    let witnesses = spec.votes.witnesses.iter().map(|name| {
+        let seen = connected_or_not(name, connected);
+        ReplicaStatus {
+            disk_state: DiskState::Diskless,
+            link_state: match spec.node_index(name) {
+                Some(node) if node == me => LinkState::SelfNode,
+                _ => seen.link_state,
+            },
+            ..seen
+        }
+    });
+    let replicas: Vec<_> = replicas.chain(witnesses).collect();
+    let (state, reason) = match quorum.as_ref().and_then(|quorum| lost(core, quorum)) {
+        Some(reason) => (State::Critical, Some(reason)),
+        None if !spec.is_replica(me) => witness_health(spec, me, core),
+        None => health(spec, me, core),
+    };
     VolumeStatus {
         name: spec.name.clone(),
         size_bytes: spec.size_bytes,
@@ -104,6 +123,7 @@ pub(crate) fn attached(
             term: entry.term.0,
         }),
         replicas,
+        quorum,
         clients: Vec::new(),
         notes: Vec::new(),
         io: IoCounters::default(),
@@ -142,10 +162,22 @@ pub(crate) fn detached(
         state,
         reason,
         generation: None,
-        replicas: spec.replicas.iter().map(replica).collect(),
+        replicas: spec.nodes().iter().map(replica).collect(),
+        quorum: None,
         clients: Vec::new(),
         notes: Vec::new(),
         io: IoCounters::default(),
+    }
+}
+
+/// Of a node that no data flows to or from.
+fn connected_or_not(name: &str, connected: &BTreeSet<String>) -> ReplicaStatus {
+    ReplicaStatus {
+        link_state: match connected.contains(name) {
+            true => LinkState::Connected,
+            false => LinkState::Connecting,
+        },
+        ..unknown(name)
     }
 }
 
@@ -258,6 +290,88 @@ fn is_parted(why: Why) -> bool {
     )
 }
 
+/// What is known of votes here: the core's part, and who is connected at all.
+fn quorum(
+    spec: &VolumeSpec,
+    me: NodeIdx,
+    connected: &BTreeSet<String>,
+    (role, votes): (RoleStatus, &VotesStatus),
+) -> QuorumStatus {
+    let nodes = spec.nodes();
+    let index = |name: &String| spec.node_index(name);
+    let is_voter = |name: &&String| {
+        let is_on_list = |node| votes.voters.is_empty() || votes.voters.has(node);
+        index(name).is_some_and(is_on_list)
+    };
+    let voters: Vec<String> = nodes.iter().filter(is_voter).cloned().collect();
+    // Who reigns asks all of them all the time; others know only who is connected.
+    let asks = role == RoleStatus::Primary;
+    let is_near = |name: &&String| {
+        let is_heard = index(name).is_some_and(|node| votes.heard.has(node));
+        index(name) == Some(me) || connected.contains(*name) && (is_heard || !asks)
+    };
+    let missing = voters.iter().filter(|name| !is_near(name));
+    QuorumStatus {
+        missing: missing.cloned().collect(),
+        witnesses: spec.votes.witnesses.clone(),
+        is_held: votes.reigning.is_some(),
+        primary: votes
+            .reigning
+            .and_then(|node| nodes.get(usize::from(node.0)).cloned()),
+        voters,
+    }
+}
+
+/// A majority is missing: nobody serves, or who serves is about to wait.
+fn lost(core: &Status, quorum: &QuorumStatus) -> Option<Reason> {
+    let serves = core.role == RoleStatus::Primary;
+    let holds = core.votes.is_some_and(|votes| votes.holds_lease);
+    let is_founded = core.volume_id != 0;
+    if !is_founded || quorum.is_met() && (holds || !serves) || quorum.is_held && !serves {
+        return None;
+    }
+    let (have, need, of) = (quorum.have(), quorum.need(), quorum.voters.len());
+    if quorum.is_met() {
+        let text = "its lease ran out; I/O waits until a majority grants it again".to_owned();
+        return Some(Reason { code: "W118", text });
+    }
+    let mut text = format!("no quorum: {have} of {of} voters are there, {need} are needed");
+    if !quorum.missing.is_empty() {
+        text.push_str(&format!("; not heard: {}", quorum.missing.join(", ")));
+    }
+    text.push_str(match serves {
+        true => "; I/O waits until a majority is back",
+        false => "; it is served nowhere that this node knows of",
+    });
+    if of == 2 {
+        text.push_str("; two voters need each other: a witness would help");
+    }
+    Some(Reason { code: "W118", text })
+}
+
+/// Of a node that votes and holds no copy.
+fn witness_health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reason>) {
+    let say = |state, code, text: String| (state, Some(Reason { code, text }));
+    let name = &spec.votes.witnesses[usize::from(me.0) - spec.replicas.len()];
+    if core.has_meta_failed {
+        let text = format!("the metadata of {name} cannot be written");
+        return say(State::Critical, "E209", text);
+    }
+    let voters = core.votes.map_or(NodeSet::EMPTY, |votes| votes.voters);
+    if core.volume_id == 0 {
+        let text = format!(
+            "it was never promoted; on a node with a replica: pollux promote {}",
+            spec.name
+        );
+        return say(State::Degraded, "W105", text);
+    }
+    if !voters.has(me) {
+        let text = format!("{name} has no vote yet: the primary admits it once both are connected");
+        return say(State::Degraded, "W119", text);
+    }
+    (State::Healthy, None)
+}
+
 /// The one word for a volume's health, and the sentence why.
 fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reason>) {
     let name = |node: NodeIdx| spec.replicas[usize::from(node.0)].as_str();
@@ -361,7 +475,9 @@ mod tests {
     use engine_core::units::Seq;
 
     use super::*;
-    use crate::control::{Allocation, Backing, Cache, Completion, Polling, Reads, WritePolicy};
+    use crate::control::{
+        Allocation, Backing, Cache, Completion, Polling, Reads, Votes, WritePolicy,
+    };
 
     #[test]
     fn a_rate_is_hidden_first_then_a_mean_and_begins_anew_with_the_next_resync() {
@@ -382,6 +498,7 @@ mod tests {
             size_bytes: 1 << 20,
             backing: Some(Backing::Memory),
             replicas: vec!["alpha".into(), "beta".into()],
+            votes: Votes::default(),
             write_policy: WritePolicy::Written,
             allocation: Allocation::Thin,
             cache: Cache::Direct,
@@ -422,12 +539,14 @@ mod tests {
             verify: VerifyFigures::default(),
             is_resync_paused: false,
             reads: Default::default(),
+            votes: None,
         }
     }
 
     fn shown(core: &Status) -> (State, &'static str, String, LinkState) {
         let (me, mut rates) = (NodeIdx(0), Rates::default());
-        let status = attached(&spec(), me, core, &mut rates, Instant(1));
+        let connected = BTreeSet::new();
+        let status = attached(&spec(), (me, &connected), core, &mut rates, Instant(1));
         let reason = status.reason.expect("it is not healthy");
         let link = status.replicas[1].link_state;
         (status.state, reason.code, reason.text, link)

@@ -13,6 +13,7 @@
 //! | W109, W110 | connection refused | | E211 | clients attached, or still primary |
 //! | W111 | read error | | E212 | another node may have gone on (law T9) |
 //! | W112 | verify found differences | | E213 | cannot found |
+//! | W117 – W119 | superseded; no majority; no vote yet | | E231, E232 | no majority of the voters; a witness |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
 use std::time::SystemTime;
@@ -194,6 +195,23 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
             "it took longer than asked".into(),
             None,
         ),
+        CommandError::NoQuorum { missing } => {
+            let (missing, list) = (missing.count(), names.list(*missing));
+            let mut why = "no majority of its voters answers".to_owned();
+            if missing > 0 {
+                why.push_str(&format!("\n  not heard: {list}"));
+            }
+            let whom = if missing == 1 {
+                &list
+            } else {
+                "enough of them"
+            };
+            let hint = format!(
+                "start {whom} and try again: it serves as soon as a majority is there; or, if they \
+                 are gone for good: pollux promote {volume} --force"
+            );
+            (RefusalKind::WouldLoseData, "E231", why, Some(hint))
+        }
         CommandError::NoSuchPeer => (
             RefusalKind::NotFound,
             "E221",
@@ -273,6 +291,18 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
         code,
         text: format!("cannot {verb} {volume} on {me}: {why}"),
         hint,
+    }
+}
+
+/// A node without a copy is asked for what only one with a copy can do.
+pub(crate) fn is_witness(names: Names<'_>, request: &Request) -> Refusal {
+    let Names { volume, .. } = names;
+    let (verb, me) = (verb(request), names.own());
+    Refusal {
+        kind: RefusalKind::Failed,
+        code: "E232",
+        text: format!("cannot {verb} {volume} on {me}: it is a witness there and holds no copy"),
+        hint: Some("ask a node with a replica".to_owned()),
     }
 }
 
@@ -417,6 +447,14 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
     match notice {
         Notice::Promoted { term } => (Level::Info, "I101", format!("is primary, term {}", term.0)),
         Notice::Demoted => (Level::Info, "I101", "is secondary".into()),
+        Notice::SteppedDown { term } => {
+            let text = format!(
+                "is secondary: a majority of its voters may have chosen another node after term {}; \
+                 its clients are cut off without an answer",
+                term.0
+            );
+            (Level::Warn, "W117", text)
+        }
         Notice::Founded { branch } => (
             Level::Info,
             "I102",

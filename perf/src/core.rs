@@ -14,6 +14,7 @@ use clap::Args;
 use engine_core::action::{Action, Outcome};
 use engine_core::event::{Event, Op, ReqId, SessionId, Token};
 use engine_core::meta::{self, Backing, BackingKind, Expect, Params};
+use engine_core::quorum::Quorum;
 use engine_core::record::Choice;
 use engine_core::time::Instant;
 use engine_core::units::{BufId, ByteRange, GRANULE, NodeIdx};
@@ -291,6 +292,10 @@ fn setup() -> Setup {
     Setup {
         node: NodeIdx(0),
         names: vec!["alpha".to_owned()],
+        replicas: 1,
+        quorum: Quorum::Off,
+        lease: Duration::from_secs(2),
+        auto_promote: false,
         cluster: "bench".to_owned(),
         volume: "bench".to_owned(),
         config_digest: 1,

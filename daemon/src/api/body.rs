@@ -51,6 +51,9 @@ pub struct VolumeEntry {
     pub generation: Option<Generation>,
     /// All configured replicas, this node included.
     pub replicas: Vec<Replica>,
+    /// Votes; `null` where nobody votes (`quorum = "off"`, one replica).
+    #[serde(default)]
+    pub quorum: Option<Quorum>,
     /// Attached clients.
     pub clients: Vec<Client>,
     /// Risks and facts that are no fault.
@@ -120,6 +123,8 @@ words! {
         Inconsistent => Inconsistent "inconsistent",
         /// Its disk failed.
         Failed => Failed "failed",
+        /// A witness: it votes and holds no copy.
+        Diskless => Diskless "diskless",
         /// Declared, not created.
         NotCreated => NotCreated "not_created",
         /// Not connected.
@@ -176,6 +181,78 @@ pub struct Replica {
     pub out_of_sync_bytes: u64,
     /// A running resync.
     pub resync: Option<Resync>,
+}
+
+/// Whether a majority stands behind a volume, as the answering node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quorum {
+    /// `majority`.
+    pub mode: String,
+    /// Votes.
+    pub votes: VoteCount,
+    /// Voters that are not heard.
+    pub missing: Vec<String>,
+    /// `held` while a majority granted it to the primary, as far as this node knows; else `lost`.
+    pub lease: Lease,
+    /// Who serves, as far as this node knows.
+    pub primary: Option<String>,
+    /// Nodes whose votes count.
+    pub voters: Vec<String>,
+    /// Those that hold no copy.
+    pub witnesses: Vec<String>,
+}
+
+/// Votes of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoteCount {
+    /// That can be had now.
+    pub have: usize,
+    /// For a majority.
+    pub need: usize,
+    /// In all.
+    pub of: usize,
+}
+
+/// The right to serve for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lease {
+    /// A majority granted it.
+    Held,
+    /// Nobody has it.
+    Lost,
+}
+
+impl Lease {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Lease::Held => "held",
+            Lease::Lost => "lost",
+        }
+    }
+}
+
+impl From<control::QuorumStatus> for Quorum {
+    fn from(quorum: control::QuorumStatus) -> Quorum {
+        let votes = VoteCount {
+            have: quorum.have(),
+            need: quorum.need(),
+            of: quorum.voters.len(),
+        };
+        Quorum {
+            mode: "majority".to_owned(),
+            votes,
+            missing: quorum.missing,
+            lease: match quorum.is_held {
+                true => Lease::Held,
+                false => Lease::Lost,
+            },
+            primary: quorum.primary,
+            voters: quorum.voters,
+            witnesses: quorum.witnesses,
+        }
+    }
 }
 
 /// Progress of a resync.
@@ -265,6 +342,7 @@ impl VolumeEntry {
                 term: generation.term,
             }),
             replicas: status.replicas.into_iter().map(Replica::from).collect(),
+            quorum: status.quorum.map(Quorum::from),
             clients: status
                 .clients
                 .into_iter()

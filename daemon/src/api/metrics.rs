@@ -30,6 +30,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Respons
     node_metrics(&shared, &mut registry);
     volume_metrics(&volumes, &mut registry);
     replica_metrics(&volumes, &mut registry);
+    quorum_metrics(&volumes, &mut registry);
     io_metrics(&volumes, &mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing to a string cannot fail");
@@ -138,6 +139,25 @@ fn replica_metrics(volumes: &[VolumeStatus], registry: &mut Registry) {
                 rate.get_or_create(&labels)
                     .set(resync.rate_bytes_per_second as f64);
             }
+        }
+    }
+}
+
+fn quorum_metrics(volumes: &[VolumeStatus], registry: &mut Registry) {
+    let have = gauges(registry, "volume_votes", "Voters that this node hears");
+    let need = gauges(registry, "volume_votes_needed", "Votes of a majority");
+    let lease = gauges(
+        registry,
+        "volume_lease_held",
+        "1 while a majority granted somebody the right to serve, as this node knows",
+    );
+    for volume in volumes {
+        let labels = vec![("volume", volume.name.clone())];
+        if let Some(quorum) = &volume.quorum {
+            have.get_or_create(&labels).set(quorum.have() as f64);
+            need.get_or_create(&labels).set(quorum.need() as f64);
+            let is_held = f64::from(u8::from(quorum.is_held));
+            lease.get_or_create(&labels).set(is_held);
         }
     }
 }

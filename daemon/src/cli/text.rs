@@ -6,8 +6,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::body::{
-    Client, DeclaredExport, DiskState, LinkState, MarksReport, Replica, Resync, State,
-    StatusReport, VerifyReport, VolumeEntry, VolumeReport,
+    Client, DeclaredExport, DiskState, Lease, LinkState, MarksReport, Quorum, Replica, Resync,
+    State, StatusReport, VerifyReport, VolumeEntry, VolumeReport, VoteCount,
 };
 use crate::config::units::{show_bytes, show_seconds};
 use crate::explain::{counted, next_step};
@@ -75,7 +75,7 @@ pub(super) fn table(report: &StatusReport) -> String {
             state_word(volume.state),
             volume.role.word().to_owned(),
             show_bytes(volume.size_bytes),
-            format!("{} of {}", current_copies(volume), volume.replicas.len()),
+            format!("{} of {}", current_copies(volume), copies(volume).count()),
             show_behind(
                 volume
                     .replicas
@@ -115,7 +115,11 @@ fn volume_details(report: &StatusReport, volume: &VolumeEntry, zone: &TimeZone) 
     );
     line(
         "state",
-        &format!("{:<20}{}", state_word(volume.state), state_sentence(volume)),
+        &format!(
+            "{:<20}{}",
+            state_word(volume.state),
+            state_sentence(volume, &report.node)
+        ),
     );
     if let Some(reason) = &volume.reason {
         line(
@@ -132,13 +136,19 @@ fn volume_details(report: &StatusReport, volume: &VolumeEntry, zone: &TimeZone) 
     }
     line(
         "role",
-        &format!("{} on {}", volume.role.word(), report.node),
+        &match is_witness(volume, &report.node) {
+            true => format!("witness on {}", report.node),
+            false => format!("{} on {}", volume.role.word(), report.node),
+        },
     );
     if let Some(generation) = &volume.generation {
         line(
             "history",
             &format!("branch {}, term {}", generation.branch, generation.term),
         );
+    }
+    if let Some(quorum) = &volume.quorum {
+        line("quorum", &quorum_line(quorum));
     }
     for note in &volume.notes {
         line("note", note);
@@ -198,8 +208,11 @@ fn state_word(state: State) -> String {
     }
 }
 
-fn state_sentence(volume: &VolumeEntry) -> String {
-    let (current, all) = (current_copies(volume), volume.replicas.len());
+fn state_sentence(volume: &VolumeEntry, node: &str) -> String {
+    let (current, all) = (current_copies(volume), copies(volume).count());
+    if all == 0 || is_witness(volume, node) && volume.state == State::Healthy {
+        return "this node votes and holds no copy".to_owned();
+    }
     match volume.state {
         State::Healthy if all == 1 => "its only copy is current".to_owned(),
         State::Healthy => format!("all {all} copies are current"),
@@ -210,11 +223,36 @@ fn state_sentence(volume: &VolumeEntry) -> String {
     }
 }
 
-fn current_copies(volume: &VolumeEntry) -> usize {
+/// Replicas, without the witnesses.
+fn copies(volume: &VolumeEntry) -> impl Iterator<Item = &Replica> {
     let replicas = volume.replicas.iter();
-    replicas
+    replicas.filter(|replica| replica.disk_state != DiskState::Diskless)
+}
+
+fn is_witness(volume: &VolumeEntry, node: &str) -> bool {
+    let is_own = |r: &&Replica| r.node == node;
+    let own = volume.replicas.iter().find(is_own);
+    own.is_some_and(|replica| replica.disk_state == DiskState::Diskless)
+}
+
+fn current_copies(volume: &VolumeEntry) -> usize {
+    copies(volume)
         .filter(|replica| replica.disk_state == DiskState::UpToDate)
         .count()
+}
+
+/// `2 of 3 votes, 2 needed; not heard: gamma; lease held by alpha`.
+fn quorum_line(quorum: &Quorum) -> String {
+    let VoteCount { have, need, of } = quorum.votes;
+    let mut text = format!("{have} of {of} votes, {need} needed");
+    if !quorum.missing.is_empty() {
+        text.push_str(&format!("; not heard: {}", quorum.missing.join(", ")));
+    }
+    match (quorum.lease, &quorum.primary) {
+        (Lease::Held, Some(primary)) => text.push_str(&format!("; lease held by {primary}")),
+        _ => text.push_str("; no lease is held"),
+    }
+    text
 }
 
 fn replica_table(report: &StatusReport, volume: &VolumeEntry) -> String {

@@ -5,12 +5,12 @@ use std::ops::Range;
 use engine::control::Backing;
 
 use super::section::Findings;
-use super::{At, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Quorum, Volume, nearest};
+use super::{At, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Volume, nearest, votes};
 
 /// Adds what is wrong or risky between values that are each well-formed.
 pub(super) fn check(config: &Config, out: &mut Findings) {
     timers(config, out);
-    quorum(config, out);
+    votes::check(config, out);
     for node in &config.nodes {
         listeners(node, out);
         clashes(node, out);
@@ -50,44 +50,6 @@ fn later(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
         a.clone()
     } else {
         b.clone()
-    }
-}
-
-fn quorum(config: &Config, out: &mut Findings) {
-    let Some(volume) = config
-        .volumes
-        .iter()
-        .find(|volume| volume.replicas.len() > 1)
-    else {
-        return;
-    };
-    match &config.cluster.quorum {
-        Some(At {
-            value: Quorum::Unusable,
-            ..
-        }) => {}
-        Some(off) => {
-            let says = "quorum is off: nothing stops a second primary when the nodes lose each \
-                        other";
-            let hint = "promote a node only when the other is known to be down; if both took \
-                        writes they stop as split brain, and one side's writes are given up";
-            let label = "the operator decides who is primary";
-            out.push(
-                Diagnostic::warning("W001", off.span.clone(), says)
-                    .label(label)
-                    .hint(hint),
-            );
-        }
-        None => {
-            let count = volume.replicas.len();
-            let says = "`quorum` is missing in [cluster], and a volume has more than one replica";
-            let found = Diagnostic::error("E011", volume.replicas.span.clone(), says);
-            out.push(
-                found
-                    .label(format!("{count} replicas"))
-                    .hint("set quorum = \"off\" in [cluster]"),
-            );
-        }
     }
 }
 
@@ -222,7 +184,7 @@ fn replicas(config: &Config, volume: &Volume, out: &mut Findings) {
             .iter()
             .find(|node| node.name.value == replica.value)
         {
-            None => out.push(no_such_node(config, volume, replica)),
+            None => out.push(no_such_node(config, volume, ("replica", replica))),
             Some(node) if count > 1 && node.address.is_none() => {
                 let says = format!(
                     "volume {} is replicated, but node {} has no `address`",
@@ -231,6 +193,14 @@ fn replicas(config: &Config, volume: &Volume, out: &mut Findings) {
                 let found = Diagnostic::error("E004", replica.span.clone(), says);
                 let hint = format!("set address = \"host:8790\" in [node.{}]", **replica);
                 out.push(found.label("its peers cannot reach it").hint(hint));
+            }
+            Some(node) if node.is_diskless => {
+                let says = format!(
+                    "volume {} wants a replica on {}, which is diskless",
+                    *volume.name, **replica
+                );
+                let found = Diagnostic::error("E013", replica.span.clone(), says);
+                out.push(found.label("a diskless node only votes"));
             }
             Some(_) => {}
         }
@@ -280,8 +250,13 @@ fn places(volume: &Volume, out: &mut Findings) {
     }
 }
 
-fn no_such_node(config: &Config, volume: &Volume, replica: &At<String>) -> Diagnostic {
-    let says = format!("volume {} wants a replica on an unknown node", *volume.name);
+/// `what` it wants there, and the name that no node has.
+pub(super) fn no_such_node(
+    config: &Config,
+    volume: &Volume,
+    (what, replica): (&str, &At<String>),
+) -> Diagnostic {
+    let says = format!("volume {} wants a {what} on an unknown node", *volume.name);
     let found = Diagnostic::error("E007", replica.span.clone(), says);
     let names: Vec<&str> = config.nodes.iter().map(|node| node.name.as_str()).collect();
     match nearest(replica, names.iter().copied()) {

@@ -25,6 +25,8 @@ const NAME_BYTES_MAX: usize = 64;
 const EXPORT_NAME_BYTES_MAX: usize = 4096;
 /// Longest path of a Unix socket, in bytes, without its end mark. Source: unix(7), `sun_path`.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// How long a voter that granted a lease promises nobody else, unless the file says otherwise.
+const LEASE: Duration = Duration::from_secs(2);
 /// How long a client may be waited for.
 const NBD_PATIENCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// Name of the API socket in `data_dir`.
@@ -101,6 +103,7 @@ fn cluster(section: Option<Section<'_>>, out: &mut Findings) -> Cluster {
         return Cluster {
             name: String::new(),
             quorum: None,
+            lease: at(LEASE),
             keepalive: at(keepalive),
             peer_timeout: at(peer_timeout),
             member_timeout: at(member_timeout),
@@ -110,19 +113,18 @@ fn cluster(section: Option<Section<'_>>, out: &mut Findings) -> Cluster {
     if let Some(name) = &name {
         check_name("cluster", name, out);
     }
-    let majority = "a majority needs voters that this version does not have; \"off\" means that \
-                    the operator decides who is primary";
-    let words = [("off", Quorum::Off)];
-    let quorum = section
-        .word("quorum", &words, &[("majority", majority)], out)
-        .or_else(|| {
-            section
-                .value("quorum")
-                .map(|value| At::new(Quorum::Unusable, value.span()))
-        });
+    let words = [("off", Quorum::Off), ("majority", Quorum::Majority)];
+    let quorum = section.word("quorum", &words, &[], out).or_else(|| {
+        section
+            .value("quorum")
+            .map(|value| At::new(Quorum::Unusable, value.span()))
+    });
+    let etcd = "records are chosen by the volumes' own voters";
+    section.word("control", &[("voters", ())], &[("etcd", etcd)], out);
     let cluster = Cluster {
         name: name.map(|name| name.value.to_owned()).unwrap_or_default(),
         quorum,
+        lease: section.duration("lease", LEASE, out),
         keepalive: section.duration("keepalive", keepalive, out),
         peer_timeout: section.duration("peer_timeout", peer_timeout, out),
         member_timeout: section.duration("member_timeout", member_timeout, out),
@@ -148,6 +150,7 @@ fn node(name: At<String>, mut section: Section<'_>, out: &mut Findings) -> Node 
         .unwrap_or_default();
     let node = Node {
         name,
+        is_diskless: section.flag("diskless", out).unwrap_or(false),
         data_dir,
         address: endpoint(&mut section, "address", out),
         nbd: endpoint(&mut section, "nbd", out),
@@ -163,7 +166,7 @@ fn node(name: At<String>, mut section: Section<'_>, out: &mut Findings) -> Node 
             .collect(),
         nbd_limits: nbd_limits(&mut section, out),
     };
-    section.finish(&["iscsi", "diskless"], out);
+    section.finish(&["iscsi"], out);
     node
 }
 
@@ -259,10 +262,7 @@ fn volume(
     check_name("volume", &At::new(name.as_str(), name.span.clone()), out);
     let at = section.span.clone();
     let replicas = match (section.texts("replicas", out), only_node) {
-        (Some(texts), _) => {
-            let own = |text: At<&str>| At::new(text.value.to_owned(), text.span);
-            At::new(texts.value.into_iter().map(own).collect(), texts.span)
-        }
+        (Some(texts), _) => owned(texts),
         (None, Some(only)) if section.value("replicas").is_none() => {
             At::new(vec![At::new(only.value.clone(), at.clone())], at.clone())
         }
@@ -287,6 +287,8 @@ fn volume(
         size_bytes: size(&mut section, out),
         backings: backings(&mut section, out),
         replicas,
+        witnesses: section.texts("witnesses", out).map(owned),
+        auto_promote: section.flag("auto_promote", out).unwrap_or(true),
         write_policy: policy.map_or(WritePolicy::Written, |policy| policy.value),
         allocation: allocation.map_or(Allocation::Thin, |allocation| allocation.value),
         cache: cache.map_or(Cache::Direct, |cache| cache.value),
@@ -304,6 +306,11 @@ fn volume(
     };
     section.finish(&["iscsi", "dr"], out);
     volume
+}
+
+fn owned(texts: At<Vec<At<&str>>>) -> At<Vec<At<String>>> {
+    let own = |text: At<&str>| At::new(text.value.to_owned(), text.span);
+    At::new(texts.value.into_iter().map(own).collect(), texts.span)
 }
 
 fn size(section: &mut Section<'_>, out: &mut Findings) -> At<u64> {

@@ -20,6 +20,7 @@ mod select;
 mod spec;
 mod tls;
 pub mod units;
+mod votes;
 mod words;
 
 use std::ops::{Deref, Range};
@@ -79,6 +80,8 @@ pub struct Cluster {
     pub name: String,
     /// Who may go on when nodes lose each other.
     pub quorum: Option<At<Quorum>>,
+    /// With a majority: how long a voter that granted a lease promises nobody else.
+    pub lease: At<Duration>,
     /// Period of keepalives between nodes.
     pub keepalive: At<Duration>,
     /// Silence after which a peer counts as gone.
@@ -92,6 +95,8 @@ pub struct Cluster {
 pub enum Quorum {
     /// Whoever is primary; the operator sees to it that there is one.
     Off,
+    /// A majority of the voters: nodes with a replica, and witnesses.
+    Majority,
     /// Something else stands there, and is a finding.
     Unusable,
 }
@@ -101,6 +106,8 @@ pub enum Quorum {
 pub struct Node {
     /// Its name.
     pub name: At<String>,
+    /// It holds no replicas; it may vote.
+    pub is_diskless: bool,
     /// Where metadata, lock and API socket live; absolute.
     pub data_dir: At<PathBuf>,
     /// Replication listener, and where peers dial.
@@ -169,6 +176,10 @@ pub struct Volume {
     pub backings: Vec<Placed>,
     /// Nodes that hold a replica.
     pub replicas: At<Vec<At<String>>>,
+    /// Nodes that vote and hold none; default: all diskless ones.
+    pub witnesses: Option<At<Vec<At<String>>>>,
+    /// With a majority: a member of S serves by itself when the primary is gone.
+    pub auto_promote: bool,
     /// When a write is acknowledged.
     pub write_policy: WritePolicy,
     /// How blocks of a file are allocated.

@@ -1,12 +1,12 @@
 //! From the checked file to what one node runs.
 
-use engine::control::{Backing, NbdExportSpec, NodeSpec, VolumeSpec};
+use engine::control::{self, Backing, NbdExportSpec, NodeSpec, VolumeSpec, Votes};
 use nbd_proto::Transport;
 
-use super::{At, Config, Listener, NbdExport, Node, Placed, Volume};
+use super::{At, Config, Listener, NbdExport, Node, Placed, Quorum, Volume};
 
 impl Config {
-    /// What `node` runs: its listeners and the volumes it holds a replica of.
+    /// What `node` runs: its listeners and the volumes it holds a replica of, or votes on.
     pub fn node_spec(&self, node: &Node) -> NodeSpec {
         let peers = self
             .nodes
@@ -15,7 +15,7 @@ impl Config {
         let held = self
             .volumes
             .iter()
-            .filter(|volume| volume.is_on(&node.name));
+            .filter(|volume| volume.is_on(&node.name) || self.is_witness(volume, &node.name));
         NodeSpec {
             cluster: self.cluster.name.clone(),
             name: node.name.value.clone(),
@@ -28,7 +28,52 @@ impl Config {
             keepalive: self.cluster.keepalive.value,
             peer_timeout: self.cluster.peer_timeout.value,
             member_timeout: self.cluster.member_timeout.value,
-            volumes: held.map(|volume| volume.spec(node)).collect(),
+            volumes: held
+                .map(|volume| VolumeSpec {
+                    votes: self.votes(volume),
+                    ..volume.spec(node)
+                })
+                .collect(),
+        }
+    }
+
+    /// Nodes that may vote on a volume and hold no replica of it.
+    pub(super) fn witnesses<'c>(&'c self, volume: &'c Volume) -> Vec<&'c str> {
+        match &volume.witnesses {
+            Some(named) => named.iter().map(|name| name.as_str()).collect(),
+            None => {
+                let nodes = self.nodes.iter().filter(|node| node.is_diskless);
+                nodes.map(|node| node.name.as_str()).collect()
+            }
+        }
+    }
+
+    /// Who chooses which node serves a volume: a majority, by itself where there are three voters.
+    /// `None`: the file does not say, and must. A volume with one replica has nothing to choose.
+    pub(super) fn quorum_of(&self, volume: &Volume) -> Option<Quorum> {
+        let voters = volume.replicas.len() + self.witnesses(volume).len();
+        match &self.cluster.quorum {
+            _ if volume.replicas.len() < 2 => Some(Quorum::Off),
+            Some(said) => Some(said.value),
+            None => (voters > 2).then_some(Quorum::Majority),
+        }
+    }
+
+    fn is_witness(&self, volume: &Volume, node: &str) -> bool {
+        let votes = self.quorum_of(volume) == Some(Quorum::Majority);
+        votes && self.witnesses(volume).contains(&node)
+    }
+
+    fn votes(&self, volume: &Volume) -> Votes {
+        if self.quorum_of(volume) != Some(Quorum::Majority) {
+            return Votes::default();
+        }
+        let witnesses = self.witnesses(volume).into_iter().map(str::to_owned);
+        Votes {
+            quorum: control::Quorum::Majority,
+            witnesses: witnesses.collect(),
+            lease: self.cluster.lease.value,
+            auto_promote: volume.auto_promote,
         }
     }
 }
@@ -98,12 +143,11 @@ impl Volume {
     }
 
     fn spec(&self, node: &Node) -> VolumeSpec {
-        let backing = self
-            .backing_on(&node.name)
-            .map(|backing| match &backing.value {
-                Backing::Path(path) => Backing::Path(node.data_dir.join(path)),
-                Backing::Memory => Backing::Memory,
-            });
+        let held = self.is_on(&node.name).then(|| self.backing_on(&node.name));
+        let backing = held.flatten().map(|backing| match &backing.value {
+            Backing::Path(path) => Backing::Path(node.data_dir.join(path)),
+            Backing::Memory => Backing::Memory,
+        });
         VolumeSpec {
             name: self.name.value.clone(),
             size_bytes: self.size_bytes.value,
@@ -113,6 +157,7 @@ impl Volume {
                 .iter()
                 .map(|replica| replica.value.clone())
                 .collect(),
+            votes: Votes::default(),
             write_policy: self.write_policy,
             allocation: self.allocation,
             cache: self.cache,

@@ -114,6 +114,100 @@ backing = "/dev/vg0/v"
     );
 }
 
+/// Two nodes with data and a diskless third one.
+const VOTING: &str = r#"
+[cluster]
+name = "lab"
+[node.alpha]
+address = "127.0.0.1:8790"
+[node.beta]
+address = "127.0.0.1:8890"
+[node.gamma]
+address = "127.0.0.1:8990"
+diskless = true
+[volume.v]
+size = "1MiB"
+backing = "v.img"
+replicas = ["alpha", "beta"]
+[volume.lone]
+size = "1MiB"
+backing = "lone.img"
+replicas = ["alpha"]
+"#;
+
+#[test]
+fn three_voters_choose_by_majority_without_being_told() {
+    let loaded = read(VOTING);
+    assert_eq!(findings(VOTING), Vec::<String>::new());
+    let spec = |node: usize| loaded.config.node_spec(&loaded.config.nodes[node]);
+    let alpha = spec(0).volumes;
+    let votes = &alpha[0].votes;
+    assert_eq!(votes.quorum, engine::control::Quorum::Majority);
+    assert_eq!(votes.witnesses, ["gamma"]);
+    assert_eq!(votes.lease, Duration::from_secs(2));
+    assert!(votes.auto_promote);
+    assert_eq!(alpha[1].votes, engine::control::Votes::default());
+    // The witness runs what it votes on, without a place for data.
+    let gamma = spec(2).volumes;
+    assert_eq!(gamma.len(), 1);
+    assert_eq!((&*gamma[0].name, &gamma[0].backing), ("v", &None));
+}
+
+#[test]
+fn what_a_majority_cannot_be_made_of_is_found() {
+    let three = "replicas = [\"alpha\", \"beta\"]";
+    let off = "name = \"lab\"\nquorum = \"off\"";
+    for (from, to, expected) in [
+        ("name = \"lab\"", off, "W001 4:10 quorum is off"),
+        (
+            three,
+            "replicas = [\"alpha\", \"gamma\"]",
+            "E013 14:22 volume v wants a replica on gamma",
+        ),
+        (
+            three,
+            "replicas = [\"alpha\", \"beta\"]\nwitnesses = []",
+            "E011 14:12 `quorum` is missing",
+        ),
+        (
+            three,
+            "replicas = [\"alpha\", \"beta\"]\nwitnesses = [\"beta\"]",
+            "E013 15:14 beta has a replica",
+        ),
+        (
+            three,
+            "replicas = [\"alpha\", \"beta\"]\nwitnesses = [\"delta\"]",
+            "E007 15:14 volume v wants a witness",
+        ),
+        (
+            three,
+            "replicas = [\"alpha\", \"beta\"]\nwitnesses = [\"gamma\", \"gamma\"]",
+            "E009 15:23 volume v names witness gamma twice",
+        ),
+        (
+            "address = \"127.0.0.1:8990\"\n",
+            "",
+            "E004 8:7 diskless node gamma has no `address`",
+        ),
+    ] {
+        assert!(VOTING.contains(from), "{from}");
+        let found = findings(&VOTING.replacen(from, to, 1));
+        assert!(
+            found.iter().any(|found| found.starts_with(expected)),
+            "{to}: {expected} is not among {found:#?}"
+        );
+    }
+    let plain = VOTING.replace("diskless = true\n", "");
+    let three = plain.replacen("\"beta\"]", "\"beta\", \"gamma\"]", 1);
+    assert_eq!(findings(&three), Vec::<String>::new());
+    let off = three.replacen("name = \"lab\"", off, 1);
+    assert!(
+        findings(&off)
+            .iter()
+            .any(|f| f.starts_with("E013 14:12 volume v has 3 replicas"))
+    );
+}
+
 #[test]
 fn each_slip_is_found_where_it_stands() {
     for (from, to, expected) in [
@@ -145,7 +239,27 @@ fn each_slip_is_found_where_it_stands() {
         (
             "\"off\"",
             "\"majority\"",
-            "E008 4:10 this version does not implement quorum = \"majority\"",
+            "W012 4:10 volume vm-store has two voters: when either is lost, I/O stops on both",
+        ),
+        (
+            "quorum =",
+            "control = \"etcd\"\nquorum =",
+            "E008 4:11 this version does not implement control = \"etcd\"",
+        ),
+        (
+            "quorum =",
+            "lease = \"400ms\"\nquorum =",
+            "E005 4:9 `lease` of [cluster] is out of range",
+        ),
+        (
+            "nbd_socket = \"nbd.sock\"",
+            "diskless = true",
+            "E013 17:22 volume vm-store wants a replica on beta, which is diskless",
+        ),
+        (
+            "replicas = [\"alpha\", \"beta\"]",
+            "replicas = [\"alpha\", \"beta\"]\nwitnesses = [\"beta\"]",
+            "E013 18:13 volume vm-store has witnesses, and quorum is off",
         ),
         (
             "quorum =",

@@ -102,6 +102,7 @@ mod tests {
             reason: None,
             generation: None,
             replicas: Vec::new(),
+            quorum: None,
             clients: Vec::new(),
             notes: Vec::new(),
             io: Default::default(),

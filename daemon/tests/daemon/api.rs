@@ -102,6 +102,7 @@ fn the_status_is_the_documented_json() {
                     },
                 },
             ],
+            "quorum": null,
             "clients": [
                 {
                     "id": 17,

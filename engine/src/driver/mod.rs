@@ -22,6 +22,7 @@ use engine_core::event::{CommandId, DiskError, Event, ReqId, SessionId};
 use engine_core::time::Instant;
 use engine_core::units::{self, ByteRange};
 use engine_core::volume::Volume;
+use engine_core::vote::Ballot;
 use engine_ring::{BufId, FileId};
 
 use crate::backend::Store;
@@ -78,6 +79,7 @@ pub(crate) struct Driver {
     pub(crate) extents: Vec<ExtentsAnswer>,
     pub(crate) answers: Vec<(CommandId, Result<Answer, CommandError>)>,
     pub(crate) notices: Vec<Notice>,
+    pub(crate) ballots: Vec<(units::NodeIdx, Ballot)>,
     /// When the core wants to be called at the latest.
     pub(crate) deadline: Option<Instant>,
     /// Operations of its own in the ring.
@@ -115,6 +117,7 @@ impl Driver {
             extents: Vec::with_capacity(16),
             answers: Vec::with_capacity(16),
             notices: Vec::with_capacity(16),
+            ballots: Vec::with_capacity(16),
             deadline: None,
             in_ring: 0,
         }

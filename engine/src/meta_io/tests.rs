@@ -1,5 +1,5 @@
 use super::*;
-use crate::control::{Cache, Polling, Reads, WritePolicy};
+use crate::control::{Cache, Polling, Reads, Votes, WritePolicy};
 
 const SIZE: u64 = 1 << 20;
 
@@ -9,6 +9,7 @@ fn spec(backing: Backing) -> VolumeSpec {
         size_bytes: SIZE,
         backing: Some(backing),
         replicas: vec!["alpha".into(), "beta".into()],
+        votes: Votes::default(),
         write_policy: WritePolicy::Written,
         allocation: Allocation::Thin,
         cache: Cache::Direct,
@@ -182,4 +183,61 @@ fn the_digest_covers_what_replicas_must_agree_on_and_nothing_local() {
     assert_eq!(config_digest(&base), config_digest(&other));
     other.min_copies = 2;
     assert_ne!(config_digest(&base), config_digest(&other));
+}
+
+#[test]
+fn a_witness_has_metadata_only_and_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = VolumeSpec {
+        backing: None,
+        replicas: vec!["alpha".into(), "gamma".into()],
+        votes: Votes {
+            quorum: Quorum::Majority,
+            witnesses: vec!["beta".into()],
+            ..Votes::default()
+        },
+        ..file_spec(dir.path())
+    };
+    let it = replica(dir.path(), &spec);
+    assert!(matches!(it.attach(), Err(ReplicaError::NotCreated)));
+    assert!(matches!(it.create(true), Err(ReplicaError::NoBacking)));
+    it.create(false).unwrap();
+    assert!(matches!(it.create(false), Err(ReplicaError::Exists)));
+    let life = |attached: Attached| {
+        assert_eq!(attached.loaded.superblock.self_node, NodeIdx(2));
+        assert!(attached.loaded.bitmaps.is_empty());
+        attached.loaded.superblock.incarnation
+    };
+    let first = life(it.attach().unwrap());
+    assert_eq!(
+        life(it.attach().unwrap()),
+        first,
+        "a restart is no new life"
+    );
+    it.delete(true).unwrap();
+    assert!(matches!(it.attach(), Err(ReplicaError::NotCreated)));
+}
+
+#[test]
+fn what_a_majority_needs_is_part_of_the_digest_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let off = file_spec(dir.path());
+    let with = |change: fn(&mut Votes)| {
+        let mut spec = off.clone();
+        change(&mut spec.votes);
+        config_digest(&spec)
+    };
+    let all = [
+        config_digest(&off),
+        with(|v| v.quorum = Quorum::Majority),
+        with(|v| (v.quorum, v.lease) = (Quorum::Majority, v.lease * 2)),
+        with(|v| (v.quorum, v.witnesses) = (Quorum::Majority, vec!["gamma".into()])),
+    ];
+    for (index, one) in all.iter().enumerate() {
+        assert!(!all[..index].contains(one), "{index}");
+    }
+    let unused = with(|v| v.lease *= 2);
+    assert_eq!(unused, all[0], "a lease means nothing without votes");
+    let by_hand = with(|v| (v.quorum, v.auto_promote) = (Quorum::Majority, false));
+    assert_eq!(by_hand, all[1], "each node decides about itself");
 }

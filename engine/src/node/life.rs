@@ -62,7 +62,10 @@ impl Shared {
             }
         };
         self.put(entry, place);
-        if let (Place::Attached(_), Some(bells)) = (&*entry.place(), self.bells.get()) {
+        let is_replica = spec.replica_index(&self.spec.name).is_some();
+        if let (Place::Attached(_), Some(bells), true) =
+            (&*entry.place(), self.bells.get(), is_replica)
+        {
             spec.replicas
                 .iter()
                 .for_each(|peer| Peers::redial(bells, peer, &spec.name, When::Soon));
@@ -102,7 +105,8 @@ impl Shared {
             loaded,
         } = attached;
         let (has_volatile_cache, is_memory) = match &store {
-            Opened::Memory(_) => (true, true),
+            // A witness has no copy to lose.
+            Opened::Memory(_) => (spec.backing.is_some(), spec.backing.is_some()),
             Opened::Disk(disk) => (disk.has_volatile_cache, false),
         };
         if let Opened::Disk(disk) = &store
@@ -121,7 +125,11 @@ impl Shared {
         }
         let setup = Setup {
             node: loaded.superblock.self_node,
-            names: spec.replicas.clone(),
+            names: spec.nodes(),
+            replicas: spec.replicas.len(),
+            quorum: spec.votes.quorum,
+            lease: spec.votes.lease,
+            auto_promote: spec.votes.auto_promote,
             cluster: self.spec.cluster.clone(),
             volume: spec.name.clone(),
             config_digest: meta_io::config_digest(spec),

@@ -11,6 +11,7 @@ mod life;
 mod reactors;
 mod status;
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use engine_core::message::Refusal as Why;
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
+use engine_core::vote::Ballot;
 use rustix::fs::FlockOperation;
 
 use crate::control::{
@@ -80,6 +82,8 @@ struct Shared {
     mailboxes: Vec<Mailbox>,
     log: Arc<dyn Log>,
     bells: OnceLock<Vec<(String, peers::PeerBell)>>,
+    /// Nodes that there is a control connection to.
+    connected: Mutex<BTreeSet<String>>,
     /// The plan of planted faults in force.
     faults: RwLock<String>,
     is_draining: AtomicBool,
@@ -142,6 +146,7 @@ pub fn start_with(
         mailboxes,
         log,
         bells: OnceLock::new(),
+        connected: Mutex::default(),
         faults: RwLock::new(read_faults()),
         is_draining: AtomicBool::new(false),
         is_over: AtomicBool::new(false),
@@ -201,8 +206,9 @@ fn lock_data_dir(path: &Path) -> Result<File, StartError> {
 fn start_peers(shared: &Arc<Shared>, listener: Option<std::net::TcpListener>) -> io::Result<Peers> {
     let spec = &shared.spec;
     let is_needed = |name: &str| {
-        let with = |v: &VolumeSpec| v.replicas.iter().any(|r| r == name);
-        name != spec.name && spec.volumes.iter().any(|v| v.backing.is_some() && with(v))
+        let both =
+            |v: &VolumeSpec| v.node_index(name).is_some() && v.node_index(&spec.name).is_some();
+        name != spec.name && spec.volumes.iter().any(both)
     };
     let peers: Vec<_> = spec
         .peers
@@ -408,9 +414,19 @@ impl Shared {
         }
     }
 
-    fn has_replica(volume: &VolumeSpec, node: &str) -> Option<NodeIdx> {
-        let index = volume.replicas.iter().position(|name| name == node)?;
-        Some(NodeIdx(index as u8))
+    /// Index of a node that data connections of this one lead to.
+    fn peer_of(&self, volume: &VolumeSpec, node: &str) -> Option<NodeIdx> {
+        volume.replica_index(&self.spec.name)?;
+        volume.replica_index(node)
+    }
+
+    /// Puts it into the mailbox of the volume's reactor; lost if that is full.
+    fn send_to(&self, volume: &str, message: Message) -> bool {
+        let place = self.entry(volume).map(|entry| entry.place().clone());
+        let Some(Place::Attached(reactor)) = place else {
+            return false;
+        };
+        self.mailboxes[reactor].send(message).is_ok()
     }
 }
 
@@ -423,24 +439,33 @@ impl Router for Shared {
         unread: Vec<u8>,
     ) -> bool {
         let spec = self.spec.volumes.iter().find(|spec| spec.name == volume);
-        let Some(peer) = spec.and_then(|spec| Shared::has_replica(spec, peer)) else {
+        let Some(peer) = spec.and_then(|spec| self.peer_of(spec, peer)) else {
             return false;
         };
-        let Some(entry) = self.entry(volume) else {
-            return false;
+        let link = Message::Link {
+            volume: volume.to_owned(),
+            peer,
+            socket,
+            unread,
         };
-        let Place::Attached(reactor) = *entry.place() else {
-            return false;
-        };
-        let volume = volume.to_owned();
-        self.mailboxes[reactor]
-            .send(Message::Link {
-                volume,
-                peer,
-                socket,
-                unread,
-            })
-            .is_ok()
+        self.send_to(volume, link)
+    }
+
+    fn connected(&self, peer: &str) {
+        lock(&self.connected).insert(peer.to_owned());
+    }
+
+    fn vote(&self, volume: &str, peer: &str, ballot: Ballot) {
+        let spec = self.spec.volumes.iter().find(|spec| spec.name == volume);
+        if let Some(from) = spec.and_then(|spec| spec.node_index(peer)) {
+            let (name, ballot) = (volume.to_owned(), Box::new(ballot));
+            let vote = Message::Vote {
+                volume: name,
+                from,
+                ballot,
+            };
+            self.send_to(volume, vote);
+        }
     }
 
     fn unreachable(&self, peer: &str, began: u64) {
@@ -461,6 +486,7 @@ impl Router for Shared {
     }
 
     fn gone(&self, peer: &str) {
+        lock(&self.connected).remove(peer);
         self.broadcast(|| Message::Peer {
             node: peer.to_owned(),
             news: PeerNews::Gone,
@@ -480,16 +506,13 @@ impl Router for Shared {
                 .is_some_and(|entry| matches!(*entry.place(), Place::Attached(_)))
         };
         let volumes = self.spec.volumes.iter();
-        let shared =
-            volumes.filter(|v| Shared::has_replica(v, peer).is_some() && is_attached(&v.name));
+        let shared = volumes.filter(|v| self.peer_of(v, peer).is_some() && is_attached(&v.name));
         shared.map(|volume| volume.name.clone()).collect()
     }
 
     fn is_shared(&self, volume: &str, peer: &str) -> bool {
         let mut volumes = self.spec.volumes.iter();
-        volumes.any(|v| {
-            v.name == volume && v.backing.is_some() && Shared::has_replica(v, peer).is_some()
-        })
+        volumes.any(|v| v.name == volume && self.peer_of(v, peer).is_some())
     }
 }
 

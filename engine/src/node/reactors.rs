@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
+use engine_core::vote::Ballot;
 use engine_ring::sys::cpu;
 use engine_ring::{
     Arena, ArenaConfig, Backend, Chosen, Class, Pages, RingConfig, Waker, open_ring,
@@ -60,7 +61,7 @@ pub(super) fn start(
     let process = crate::meta_io::random_u128() as u32 & 0xff_ffff;
     let mut handles = Vec::with_capacity(count);
     for index in 0..count {
-        let bells = Arc::clone(bells);
+        let (redialled, said) = (Arc::clone(bells), Arc::clone(bells));
         let (sender, inbox) = sync_channel(MESSAGES_MAX);
         let parts = Parts {
             inbox,
@@ -69,8 +70,13 @@ pub(super) fn start(
             process,
             turns: Arc::default(),
             redial: Box::new(move |peer: &str, volume: &str, when: When| {
-                if let Some(bells) = bells.get() {
+                if let Some(bells) = redialled.get() {
                     Peers::redial(bells, peer, volume, when);
+                }
+            }),
+            say: Box::new(move |peer: &str, volume: &str, ballot: Ballot| {
+                if let Some(bells) = said.get() {
+                    Peers::say(bells, peer, volume, ballot);
                 }
             }),
         };

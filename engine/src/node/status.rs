@@ -48,6 +48,7 @@ impl Shared {
             found: Mutex::new(vec![None; specs.len()]),
             reply: Mutex::new(Some(reply)),
         });
+        let connected = Arc::new(super::lock(&self.connected).clone());
         for (index, spec) in specs.into_iter().enumerate() {
             let place = self.entry(&spec.name).map(|entry| entry.place().clone());
             gathering.set(index, self.detached(spec, place.as_ref()));
@@ -59,7 +60,9 @@ impl Shared {
                         .for_each(|status| gathering.set(index, status));
                 });
                 // A full mailbox leaves what is known without the reactor.
-                let _ = self.mailboxes[reactor].send(Message::Status(spec.name.clone(), answer));
+                let (name, connected) = (spec.name.clone(), Arc::clone(&connected));
+                let question = Message::Status(name, connected, answer);
+                let _ = self.mailboxes[reactor].send(question);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use engine_core::message::{PROTOCOL_MAX, PROTOCOL_MIN, Refusal};
+use engine_core::vote::Ballot;
 use engine_core::wire::{
     Control, ControlHello, HEADER_LEN, Numbers, encode_control, parse_control, parse_header,
 };
@@ -63,6 +64,8 @@ pub(super) struct Session {
     numbers_in: Numbers,
     buffer: Vec<u8>,
     pings: u64,
+    /// What the peer said about votes of volumes.
+    pub(super) heard: Vec<(String, Ballot)>,
     /// When the peer was last heard, CLOCK_BOOTTIME in nanoseconds.
     pub(super) heard_at: u64,
 }
@@ -119,6 +122,7 @@ impl Session {
             numbers_in: Numbers::default(),
             buffer: Vec::with_capacity(BUFFER_MAX),
             pings: 0,
+            heard: Vec::new(),
             heard_at: boottime_ns(),
         })
     }
@@ -135,7 +139,21 @@ impl Session {
         self.say(&Control::Ping { n: self.pings })
     }
 
-    /// Takes what is readable without waiting, and answers. Errors end the session.
+    /// Says all of it, and leaves nothing.
+    pub(super) fn say_votes(&mut self, ballots: &mut Vec<(String, Ballot)>) -> io::Result<()> {
+        if ballots.is_empty() {
+            return Ok(());
+        }
+        let mut frames = Vec::with_capacity(256 * ballots.len());
+        for (volume, ballot) in ballots.drain(..) {
+            let vote = Control::Vote { volume, ballot };
+            encode_control(&vote, self.numbers_out.take(), &mut frames);
+        }
+        self.stream.write_all(&frames)
+    }
+
+    /// Takes what is readable without waiting, and answers; votes are put into `heard`. Errors end
+    /// the session.
     pub(super) fn read(&mut self) -> io::Result<()> {
         let mut bytes = [0; BUFFER_MAX];
         self.stream.set_nonblocking(true)?;
@@ -161,8 +179,10 @@ impl Session {
             let parsed = parse_control(&header, &self.buffer[HEADER_LEN..len]);
             let control = parsed.map_err(stream::invalid)?;
             self.buffer.drain(..len);
-            if let Some(Control::Ping { n }) = control {
-                self.say(&Control::Pong { n })?;
+            match control {
+                Some(Control::Ping { n }) => self.say(&Control::Pong { n })?,
+                Some(Control::Vote { volume, ballot }) => self.heard.push((volume, ballot)),
+                Some(Control::Hello(_) | Control::Pong { .. }) | None => {}
             }
         }
         Ok(())

@@ -5,10 +5,12 @@
 //!                                                    └─ Hello ─► Router::link ─► reactor
 //!  peer thread (one per node): control connection, keepalives; the smaller name dials it and
 //!      the data connections, the other side accepts and probes ─► Router::link, ::unreachable
+//!  reactor ─► Peers::say ─► bounded queue ─► peer thread ─► control connection ─► Router::vote
 //! ```
 //! Silence on the control connection for `peer_timeout` ends all links to that node: a half-open
-//! connection is found within that bound (law F16). What this does not do: move data, or decide
-//! whether two replicas fit; each volume's core does.
+//! connection is found within that bound (law F16). A ballot for which there is no connection or no room is lost:
+//! who asks asks again. What this does not do: move data, or decide whether two replicas fit; each
+//! volume's core does.
 
 mod accept;
 mod control;
@@ -25,6 +27,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine_core::message::Refusal;
+use engine_core::vote::Ballot;
 
 use crate::log::{Level, Line, Log};
 use peer::{Bell, Order, PeerThread};
@@ -37,6 +40,10 @@ pub(crate) trait Router: Send + Sync {
     fn unreachable(&self, peer: &str, began: u64);
     /// One of the two nodes refused the other; told anew with every attempt.
     fn refused(&self, peer: &str, why: Refusal);
+    /// There is a control connection to it.
+    fn connected(&self, peer: &str);
+    /// It said this about the votes of a volume.
+    fn vote(&self, volume: &str, peer: &str, ballot: Ballot);
     /// Its control connection broke: everything that stood is broken.
     fn gone(&self, peer: &str);
     /// It is connected, and who has no link to it still does not get one.
@@ -130,6 +137,14 @@ impl Peers {
                 volume: volume.to_owned(),
                 when,
             });
+        }
+    }
+
+    /// Says this about the votes of `volume`, if there is a control connection to `peer` and room
+    /// in its queue. Never waits.
+    pub(crate) fn say(bells: &[(String, Bell)], peer: &str, volume: &str, ballot: Ballot) {
+        if let Some((_, bell)) = bells.iter().find(|(name, _)| name == peer) {
+            bell.say(volume, ballot);
         }
     }
 

@@ -4,10 +4,12 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use engine_core::vote::Ballot;
 use engine_core::wire::ControlHello;
 use engine_ring::sys::clock::boottime_ns;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -21,12 +23,17 @@ use crate::log::Level;
 /// tells volumes without a link that there is none.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
+/// Ballots of all volumes that may wait for a peer's thread.
+const BALLOTS_MAX: usize = 1024;
+
 /// What a peer's thread is told.
 pub(crate) enum Order {
     /// A control connection was accepted from it.
     Accepted(TcpStream, ControlHello),
     /// This volume wants a link to it.
     Dial { volume: String, when: When },
+    /// Say this about the votes of a volume.
+    Say(Box<(String, Ballot)>),
     /// End.
     Stop,
 }
@@ -47,6 +54,8 @@ pub(crate) enum When {
 pub(crate) struct Bell {
     orders: Sender<Order>,
     event: Arc<OwnedFd>,
+    /// Ballots among the orders.
+    ballots: Arc<AtomicUsize>,
 }
 
 impl Bell {
@@ -55,6 +64,16 @@ impl Bell {
         // A thread that has ended needs no orders; a full counter has woken it already.
         let _ = self.orders.send(order);
         let _ = rustix::io::write(&*self.event, &1u64.to_ne_bytes());
+    }
+
+    /// Puts a ballot in, unless too many wait. Never waits.
+    pub(super) fn say(&self, volume: &str, ballot: Ballot) {
+        let before = self.ballots.fetch_add(1, Ordering::AcqRel);
+        if before >= BALLOTS_MAX {
+            self.ballots.fetch_sub(1, Ordering::AcqRel);
+            return;
+        }
+        self.ring(Order::Say(Box::new((volume.to_owned(), ballot))));
     }
 }
 
@@ -77,6 +96,9 @@ pub(super) struct PeerThread {
     dials: bool,
     wishes: Vec<Wish>,
     accepted: Option<(TcpStream, ControlHello)>,
+    /// Ballots to be sent, and how many the bell has counted.
+    ballots: Vec<(String, Ballot)>,
+    waiting: Arc<AtomicUsize>,
     is_over: bool,
     /// Somebody waits: the pause before the next attempt ends.
     is_urgent: bool,
@@ -94,9 +116,11 @@ impl PeerThread {
     ) -> io::Result<(Bell, JoinHandle<()>)> {
         let (sender, orders) = mpsc::channel();
         let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let waiting = Arc::<AtomicUsize>::default();
         let bell = Bell {
             orders: sender,
             event: Arc::clone(&event),
+            ballots: Arc::clone(&waiting),
         };
         let this = PeerThread {
             common: Arc::clone(common),
@@ -107,6 +131,8 @@ impl PeerThread {
             dials: *common.node < *name,
             wishes: Vec::new(),
             accepted: None,
+            ballots: Vec::new(),
+            waiting,
             is_over: false,
             is_urgent: false,
             began: 0,
@@ -182,6 +208,8 @@ impl PeerThread {
         {
             self.wait(None, until);
             self.take_orders();
+            // Nobody hears them.
+            self.ballots.clear();
         }
         self.is_urgent = false;
     }
@@ -210,6 +238,10 @@ impl PeerThread {
                 Order::Dial { volume, when } => {
                     self.is_urgent |= when == When::Now;
                     self.wish(&volume, when);
+                }
+                Order::Say(ballot) => {
+                    self.waiting.fetch_sub(1, Ordering::AcqRel);
+                    self.ballots.push(*ballot);
                 }
             }
         }
@@ -249,7 +281,9 @@ impl PeerThread {
         self.common.say(Level::Info, "W101", &text);
         self.said.clear();
         self.wishes.clear();
+        self.ballots.clear();
         self.is_urgent = false;
+        self.common.router.connected(&self.name);
         if self.dials {
             let shared = self.common.router.shared(&self.name);
             shared
@@ -286,6 +320,7 @@ impl PeerThread {
                 self.common.router.unlinked(&self.name);
                 tell_at = now + ns(PROBE_EVERY);
             }
+            session.say_votes(&mut self.ballots)?;
             self.dial_due(now);
             // The accepting side dials nothing: a wish of its own must not end its waits.
             let due = self
@@ -297,6 +332,9 @@ impl PeerThread {
             let until = ping_at.min(tell_at).min(session.heard_at + silence);
             if self.wait(Some(&session.stream), until.min(due.unwrap_or(u64::MAX))) {
                 session.read()?;
+                for (volume, ballot) in session.heard.drain(..) {
+                    self.common.router.vote(&volume, &self.name, ballot);
+                }
             }
             self.take_orders();
             if self.is_over || self.accepted.is_some() {

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use engine_core::generation::Chain;
 use engine_core::message::{Disk, Hello, Life, Message, PROTOCOL_MAX, PROTOCOL_MIN};
+use engine_core::units::Term;
+use engine_core::vote::Vote;
 use engine_core::wire::{
     Control, ControlHello, HEADER_LEN, Parsed, encode, encode_control, parse_body, parse_control,
     parse_header,
@@ -21,6 +23,8 @@ struct Heard {
     gone: usize,
     unlinked: usize,
     refused: Vec<(String, Refusal)>,
+    connected: usize,
+    votes: Vec<(String, String, Ballot)>,
     sockets: Vec<OwnedFd>,
 }
 
@@ -47,6 +51,13 @@ impl Router for Ear {
     }
     fn refused(&self, peer: &str, why: Refusal) {
         self.heard().refused.push((peer.into(), why));
+    }
+    fn connected(&self, _: &str) {
+        self.heard().connected += 1;
+    }
+    fn vote(&self, volume: &str, peer: &str, ballot: Ballot) {
+        let vote = (volume.into(), peer.into(), ballot);
+        self.heard().votes.push(vote);
     }
     fn gone(&self, _: &str) {
         self.heard().gone += 1;
@@ -254,6 +265,45 @@ fn the_smaller_name_dials_and_both_sides_know_when_the_other_is_lost() {
     until("alpha lost beta", || near.heard().gone == 1);
     until("beta is unreachable", || near.heard().unreachable > 1);
     here.stop();
+}
+
+fn ballot(number: u64) -> Ballot {
+    let term = Term(0x101);
+    Ballot {
+        volume_id: 7,
+        incarnation: 9,
+        vote: Vote::Lease { term, number },
+    }
+}
+
+#[test]
+fn ballots_reach_the_other_node_in_order_and_are_lost_without_a_connection() {
+    let (near, far) = (Arc::<Ear>::default(), Arc::<Ear>::default());
+    let (mut there, address) = beta(&far);
+    let peers = [("beta".to_owned(), address.to_string())];
+    let mut here = Peers::start(common("alpha", &near), None, &peers).unwrap();
+    until("both know each other", || {
+        near.heard().connected == 1 && far.heard().connected == 1
+    });
+    for number in 0..100 {
+        Peers::say(&here.bells(), "beta", "v", ballot(number));
+    }
+    Peers::say(&there.bells(), "alpha", "v", ballot(7));
+    until("they arrive", || {
+        far.heard().votes.len() == 100 && near.heard().votes.len() == 1
+    });
+    for (number, vote) in (0..).zip(&far.heard().votes) {
+        assert_eq!(*vote, ("v".into(), "alpha".into(), ballot(number)));
+    }
+    there.stop();
+    until("alpha lost beta", || near.heard().gone == 1);
+    // More than the queue holds; the thread forgets them.
+    for number in 0..5000 {
+        Peers::say(&here.bells(), "beta", "v", ballot(number));
+    }
+    Peers::say(&here.bells(), "nobody", "v", ballot(0));
+    here.stop();
+    assert_eq!(far.heard().votes.len(), 100);
 }
 
 #[test]

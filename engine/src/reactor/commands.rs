@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use engine_core::action::{Answer, CommandError};
+use engine_core::action::{Answer, CommandError, Notice};
 use engine_core::event::{Command, CommandId};
 use engine_core::meta::Backing;
+use engine_core::quorum::Quorum;
 use engine_core::units::{GRANULE, NodeIdx, NodeSet};
 use engine_core::volume::RoleStatus;
 
@@ -41,6 +42,9 @@ impl Reactor {
         }
         if let Request::Disconnect { clients } = &request {
             return reply(self.disconnect(slot, clients));
+        }
+        if !volume.spec.is_replica(volume.me) {
+            return reply(Err(words::is_witness(volume.names(), &request)));
         }
         let command = match volume.translate(&request) {
             Ok(command) => command,
@@ -108,7 +112,12 @@ impl Reactor {
             let refusal = words::refusal(volume.names(), &request, &CommandError::InProgress);
             return reply(Err(refusal));
         }
-        let all = NodeSet::first(volume.spec.replicas.len()).without(volume.me);
+        let is_founded = volume.driver.core.status().volume_id != 0;
+        let all = match volume.spec.votes.quorum {
+            // The core asks the voters.
+            Quorum::Majority if is_founded => NodeSet::EMPTY,
+            _ => NodeSet::first(volume.spec.replicas.len()).without(volume.me),
+        };
         let links = &self.links;
         // A link on which the peer said nothing yet may end for a volume that is not there.
         let waiting = all.iter().filter(|peer| !links.has_heard(slot, *peer));
@@ -175,9 +184,26 @@ impl Reactor {
             if self.volumes.get(slot).is_none() {
                 continue;
             }
+            self.say_ballots(slot);
             self.answer(slot);
             self.go_on_asking(slot);
             self.settle(slot);
+        }
+    }
+
+    fn say_ballots(&mut self, slot: u32) {
+        let Some(volume) = self.volumes.get_mut(slot) else {
+            return;
+        };
+        let Volume { driver, nodes, .. } = volume;
+        let has_spoken = !driver.ballots.is_empty();
+        for (to, ballot) in driver.ballots.drain(..) {
+            let to = &nodes[usize::from(to.0)];
+            (self.parts.say)(to, &volume.spec.name, ballot);
+        }
+        // Whoever hears who reigns answers.
+        if has_spoken {
+            volume.notes_reign();
         }
     }
 
@@ -190,11 +216,19 @@ impl Reactor {
             return;
         }
         let now = self.shell.now;
+        let mut is_superseded = false;
         for notice in std::mem::take(&mut volume.driver.notices) {
+            is_superseded |= matches!(notice, Notice::SteppedDown { .. });
             let (level, code, text) = words::notice(volume.names(), &notice);
             self.shell.say(level, code, &volume.spec.name, &text);
         }
         volume.publish();
+        if is_superseded {
+            self.drain_clients(slot, DrainReason::Superseded);
+        }
+        let Some(volume) = self.volumes.get_mut(slot) else {
+            return;
+        };
         for (id, result) in std::mem::take(&mut volume.driver.answers) {
             let Some(index) = volume.pending.iter().position(|(found, _)| *found == id) else {
                 continue;

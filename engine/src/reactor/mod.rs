@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 
 use engine_core::time::Instant;
+use engine_core::vote::Ballot;
 use engine_ring::{Completion, Wait};
 
 use crate::link::Links;
@@ -58,6 +59,9 @@ const ROOM_POLL: std::time::Duration = std::time::Duration::from_millis(5);
 /// Asks for a link: peer's name, volume, how soon. Never waits.
 pub(crate) type Redial = Box<dyn Fn(&str, &str, When) + Send>;
 
+/// Says something about the votes of a volume: peer's name, volume, what. Never waits.
+pub(crate) type Say = Box<dyn Fn(&str, &str, Ballot) + Send>;
+
 /// What a reactor needs besides its shell.
 pub(crate) struct Parts {
     pub(crate) inbox: Receiver<Message>,
@@ -66,6 +70,7 @@ pub(crate) struct Parts {
     pub(crate) sessions: Arc<AtomicU64>,
     pub(crate) process: u32,
     pub(crate) redial: Redial,
+    pub(crate) say: Say,
     /// Counts this reactor's system calls.
     pub(crate) turns: Arc<Turns>,
 }

@@ -13,6 +13,7 @@ use engine_core::action::{META_BLOCK, Outcome};
 use engine_core::event::{Op, ReqId};
 use engine_core::message::Zeroing;
 use engine_core::meta::{self, Expect, Params};
+use engine_core::quorum::Quorum;
 use engine_core::units::{ByteRange, GRANULE, NodeIdx};
 use engine_core::verdict::Policy;
 use engine_core::volume::Setup;
@@ -24,7 +25,7 @@ use super::*;
 use crate::backend::{Disk, DiskKind, Store};
 use crate::control::{
     Allocation, Backing, Cache, Completion, Done, Outcome as Answer, Polling, Reads, Request,
-    State, VolumeSpec, WritePolicy,
+    State, VolumeSpec, Votes, WritePolicy,
 };
 use crate::driver::to_core;
 use crate::entry::Entry;
@@ -216,6 +217,7 @@ fn spec(names: &[&str], memory: bool) -> VolumeSpec {
             Backing::Path("/data".into())
         }),
         replicas: names.iter().map(|name| (*name).to_owned()).collect(),
+        votes: Votes::default(),
         write_policy: WritePolicy::Written,
         allocation: Allocation::Thin,
         cache: Cache::Direct,
@@ -275,6 +277,10 @@ fn setup(node: u8, names: &[&str], is_memory: bool) -> Setup {
     Setup {
         node: NodeIdx(node),
         names: names.iter().map(|name| (*name).to_owned()).collect(),
+        replicas: names.len(),
+        quorum: Quorum::Off,
+        lease: Duration::from_secs(2),
+        auto_promote: false,
         cluster: "test".into(),
         volume: "v".into(),
         config_digest: 3,
@@ -399,7 +405,10 @@ impl Bench {
     }
 
     fn state(&mut self, node: usize) -> State {
-        self.nodes[node].reactor.status(0).state
+        self.nodes[node]
+            .reactor
+            .status(0, &Default::default())
+            .state
     }
 
     /// Runs the script on alpha until every request has ended.
@@ -478,6 +487,7 @@ impl Node {
             sessions: Arc::default(),
             process: 1,
             turns: Arc::default(),
+            say: Box::new(|_, _, _| {}),
             redial: Box::new(move |_, _, _| wants.store(true, Ordering::SeqCst)),
         };
         let shell = Shell::new(Box::new(ring), arena, Arc::new(Silent)).unwrap();

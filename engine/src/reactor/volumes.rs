@@ -5,6 +5,7 @@
 //!               └ Leave ─► clients drained ─► Command::Stop ─► links ended, files closed ─► gone
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use engine_core::event::{Command, CommandId, Event};
 use engine_core::message::Refusal;
 use engine_core::meta::Loaded;
+use engine_core::quorum::Quorum;
 use engine_core::time::Instant;
 use engine_core::units::{NODES_MAX, NodeIdx, NodeSet};
 use engine_core::volume::{MarkStatus, RoleStatus, Setup, Volume as Core};
@@ -86,6 +88,10 @@ pub(super) struct Volume {
     /// What the configuration says; another size than it has is noted.
     pub(super) declared_bytes: u64,
     pub(super) me: NodeIdx,
+    /// Names of all its nodes, by index: replicas, then witnesses.
+    pub(super) nodes: Vec<String>,
+    /// Who serves, as negotiation was told.
+    reigning: Option<NodeIdx>,
     pub(super) is_admitting: bool,
     pub(super) leaving: Option<Leaving>,
     pub(super) pending: Vec<(CommandId, Pending)>,
@@ -126,18 +132,19 @@ impl Volume {
         Names {
             volume: &self.spec.name,
             me: self.me,
-            nodes: &self.spec.replicas,
+            nodes: &self.nodes,
         }
     }
 
+    /// A node that data connections of this one lead to.
     pub(super) fn peer(&self, name: &str) -> Option<NodeIdx> {
-        self.node(name).filter(|node| *node != self.me)
+        let is_peer = |node: &NodeIdx| *node != self.me && self.spec.is_replica(self.me);
+        self.node(name).filter(is_peer)
     }
 
     /// Index of any node that holds a replica, this one included.
     pub(super) fn node(&self, name: &str) -> Option<NodeIdx> {
-        let index = self.spec.replicas.iter().position(|node| node == name)?;
-        Some(NodeIdx(index as u8))
+        self.spec.replica_index(name)
     }
 
     /// Feeds a command and remembers who waits for its answer.
@@ -152,6 +159,7 @@ impl Volume {
     /// Tells negotiation what it may say. A lone replica promotes itself soon; until then whoever
     /// made it waits. A mirrored one waits for an operator.
     pub(super) fn publish(&mut self) {
+        self.reigning = self.driver.core.reigning();
         let status = self.driver.core.status();
         let service = match status.role {
             _ if !self.is_admitting => Service::Unavailable {
@@ -159,8 +167,11 @@ impl Volume {
             },
             RoleStatus::Primary => Service::Primary,
             _ => {
-                let primary = status.peers.iter().find(|peer| peer.is_primary);
-                let primary = primary.map(|peer| self.names().of(peer.node).to_owned());
+                let mut peers = status.peers.iter();
+                let primary = peers.find(|peer| peer.is_primary).map(|peer| peer.node);
+                let primary = self.reigning.or(primary);
+                let primary = primary.filter(|node| *node != self.me);
+                let primary = primary.map(|node| self.names().of(node).to_owned());
                 Service::Secondary { primary }
             }
         };
@@ -181,6 +192,14 @@ impl Volume {
         {
             // There is room for this one word; maybe nobody listens.
             let _ = settled.try_send(());
+        }
+    }
+
+    /// Somebody else serves than negotiation was told. Whom a lease ran out for may still be right.
+    pub(super) fn notes_reign(&mut self) {
+        let reigning = self.driver.core.reigning();
+        if reigning.is_some() && reigning != self.reigning {
+            self.publish();
         }
     }
 
@@ -229,6 +248,17 @@ impl Reactor {
                     self.shell.say(Level::Warn, "W101", &volume, text);
                 }
             }
+            Message::Vote {
+                volume,
+                from,
+                ballot,
+            } => {
+                if let Some(slot) = self.find(&volume) {
+                    let volume = self.volumes.get_mut(slot).expect("it was just found");
+                    let ballot = *ballot;
+                    volume.driver.local.push_back(Event::Vote { from, ballot });
+                }
+            }
             Message::Peer { node, news } => self.peer_news(&node, news),
             Message::Request {
                 volume,
@@ -246,9 +276,9 @@ impl Reactor {
                     )),
                 });
             }
-            Message::Status(volume, reply) => {
+            Message::Status(volume, connected, reply) => {
                 let slot = self.find(&volume);
-                reply(slot.map(|slot| self.status(slot)));
+                reply(slot.map(|slot| self.status(slot, &connected)));
             }
             Message::Leave(volume, leave, reply) => self.leave(&volume, leave, reply),
             Message::Faults(volume, faults) => {
@@ -342,7 +372,7 @@ impl Reactor {
             settled,
             mut notes,
         } = arrival;
-        if setup.names.len() > 1 {
+        if setup.replicas > 1 && setup.quorum == Quorum::Off {
             notes.push(QUORUM_OFF.to_owned());
         }
         if setup.is_memory {
@@ -352,11 +382,10 @@ impl Reactor {
             notes.push(POSIX.to_owned());
         }
         let control_store = Box::new(LocalStore::new(loaded.superblock.record));
-        let is_for_device = setup.names.len() == 1
-            && spec.cache == Cache::Direct
-            && matches!(store, Store::Disk(_));
+        let is_for_device =
+            setup.replicas == 1 && spec.cache == Cache::Direct && matches!(store, Store::Disk(_));
         let intake = Intake::new(spec.size_bytes, setup.requests_max, is_for_device);
-        let me = setup.node;
+        let (me, nodes) = (setup.node, setup.names.clone());
         let core = Core::attach(setup, loaded);
         let driver = Driver::new(slot, core, store, meta, intake, faults, control_store);
         let mut volume = Volume {
@@ -365,6 +394,8 @@ impl Reactor {
             entry,
             settled: Some(settled),
             me,
+            nodes,
+            reigning: None,
             is_admitting: true,
             leaving: None,
             pending: Vec::new(),
@@ -460,7 +491,11 @@ impl Reactor {
         }
     }
 
-    pub(super) fn status(&mut self, slot: u32) -> crate::control::VolumeStatus {
+    pub(super) fn status(
+        &mut self,
+        slot: u32,
+        connected: &BTreeSet<String>,
+    ) -> crate::control::VolumeStatus {
         let now = self.shell.now;
         let ours = self
             .clients
@@ -473,7 +508,8 @@ impl Reactor {
             let node_refusal = volume.node_refusals[usize::from(peer.node.0)];
             peer.last_refusal = node_refusal.or(peer.last_refusal);
         }
-        let mut status = status::attached(&volume.spec, volume.me, &core, &mut volume.rates, now);
+        let at = (volume.me, connected);
+        let mut status = status::attached(&volume.spec, at, &core, &mut volume.rates, now);
         status.clients = clients;
         status.io = volume.driver.intake.counters;
         status.io.reads_by_peers = core.reads.by_peers;

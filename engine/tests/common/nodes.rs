@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use engine::control::{
     Allocation, Backing, Cache, Completion, Done, Node, NodeSpec, Outcome, Polling, Reads, Request,
-    VolumeSpec, VolumeStatus, WritePolicy,
+    VolumeSpec, VolumeStatus, Votes, WritePolicy,
 };
 use engine::front_end::{Attachment, ClientInfo, ExportLabel};
 use engine::log::{Line, Log};
@@ -36,6 +36,7 @@ pub fn volume(name: &str, size: u64, backing: Backing, replicas: &[&str]) -> Vol
         size_bytes: size,
         backing: Some(backing),
         replicas: replicas.iter().map(|r| (*r).to_owned()).collect(),
+        votes: Votes::default(),
         write_policy: WritePolicy::Written,
         allocation: Allocation::Thin,
         cache: Cache::Direct,

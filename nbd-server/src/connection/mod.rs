@@ -161,6 +161,11 @@ impl NbdConnection {
                 return self.leave(host);
             }
             Outcome::Aborted => return self.forget(host, slot),
+            // Somebody else may serve already: nothing that this node says counts any more.
+            Outcome::Superseded => {
+                self.forget(host, slot);
+                return self.cut_off(host);
+            }
             Outcome::OutOfRange if changes => (
                 NbdError::NoSpace,
                 "the request reaches beyond the end of the volume",
@@ -261,7 +266,7 @@ impl NbdConnection {
     fn drained(&mut self, host: &mut impl Host, why: DrainReason) {
         match why {
             // At once: somebody else may be waiting for its place.
-            DrainReason::Operator => self.cut_off(host),
+            DrainReason::Operator | DrainReason::Superseded => self.cut_off(host),
             DrainReason::VolumeLeaves => {
                 self.is_gone = true;
                 self.leave(host);

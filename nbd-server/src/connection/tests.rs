@@ -595,6 +595,34 @@ fn a_volume_that_leaves_for_good_says_so() {
 }
 
 #[test]
+fn a_superseded_session_ends_without_another_answer() {
+    let mut world = World::new(ReplyStyle::Simple);
+    world.ask(K::READ, 1, 0, 1);
+    world.ask(K::READ, 2, 0, 1);
+    world.ask_write(3, 0, b"x");
+    world.deliver(usize::MAX);
+    // The first is answered, but not sent yet.
+    world.complete(0);
+    world.fail(Outcome::Superseded);
+    world.fail(Outcome::Superseded);
+    assert!(world.host.is_ended);
+    world.flush();
+    world.quiet();
+    assert_eq!(world.output, b"");
+    world.assert_nothing_is_held();
+}
+
+#[test]
+fn a_superseded_node_cuts_idle_clients_off_too() {
+    let mut world = World::new(ReplyStyle::Simple);
+    drain(&mut world, DrainReason::Superseded);
+    assert!(world.host.is_ended);
+    world.quiet();
+    assert_eq!(world.output, b"");
+    world.assert_nothing_is_held();
+}
+
+#[test]
 fn a_volume_that_stops_being_primary_closes_without_an_answer() {
     let mut world = World::new(ReplyStyle::Simple);
     world.ask(K::READ, 1, 0, 1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::control::{
     Allocation, Backing, Cache, ClientStatus, Completion, NbdExportSpec, Node, NodeSpec, Outcome,
-    Polling, Reads, Request, VolumeSpec, VolumeStatus, WritePolicy,
+    Polling, Reads, Request, VolumeSpec, VolumeStatus, Votes, WritePolicy,
 };
 use engine::front_end::Service;
 use engine::log::Silent;
@@ -159,6 +159,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
             size_bytes,
             backing: Some(Backing::Memory),
             replicas: vec!["alpha".to_owned()],
+            votes: Votes::default(),
             write_policy: WritePolicy::Written,
             allocation: Allocation::Thin,
             cache: Cache::Direct,

@@ -15,7 +15,7 @@ use crate::disk::SILENCE;
 use crate::tagged::{self, BLOCK};
 
 /// Requests each client keeps in flight.
-const DEPTH: usize = 8;
+pub(crate) const DEPTH: usize = 8;
 
 /// Places that all clients want at once; so many blocks apart that each is in an extent of its
 /// own in the activity log.
@@ -290,7 +290,10 @@ impl Clients {
         for thread in self.threads {
             thread.join().expect("clients do not panic");
         }
-        read_all(&self.shared, uri);
+        let shared = &self.shared;
+        read_all(&shared.recorder, shared.blocks, uri, |id, answer| {
+            record(shared, id, true, answer);
+        });
         let shared = Arc::into_inner(self.shared).expect("all threads ended");
         let complaints = shared
             .complaints
@@ -319,7 +322,7 @@ impl Clients {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -379,7 +382,7 @@ fn serve(
     let mut open: BTreeMap<u64, (OpId, bool)> = BTreeMap::new();
     loop {
         while open.len() < DEPTH && !shared.stop.load(Ordering::Relaxed) {
-            let (op, ask) = choose(shared, random);
+            let (op, ask) = choose(&shared.recorder, shared.blocks, random);
             let is_read = matches!(op, Op::Read { .. });
             let Some(id) = shared.recorder.invoke(session, op) else {
                 return Ok(());
@@ -411,22 +414,22 @@ fn record(shared: &Shared, id: OpId, is_read: bool, answer: &Answer) {
 }
 
 /// A request at random: half of them at places that all clients want.
-fn choose(shared: &Shared, random: &mut Random) -> (Op, Ask) {
+pub(crate) fn choose(recorder: &Recorder, blocks: u64, random: &mut Random) -> (Op, Ask) {
     let count = match random.below(10) {
         0 => 128,
         1..4 => 8 + random.below(32),
         _ => 1 + random.below(8),
     };
     let first = match random.percent(50) {
-        true => random.below(HOT_PLACES) * (shared.blocks / HOT_PLACES) + random.below(8),
-        false => random.below(shared.blocks - count),
+        true => random.below(HOT_PLACES) * (blocks / HOT_PLACES) + random.below(8),
+        false => random.below(blocks - count),
     };
     let (offset, length) = (first * BLOCK, (count * BLOCK) as u32);
     let fua = random.percent(10);
     let flags = CommandFlags::NONE.with_if(CommandFlags::FUA, fua);
     match random.below(100) {
         0..45 => {
-            let tags = shared.recorder.tags(count);
+            let tags = recorder.tags(count);
             let ask = Ask::write(offset, tagged::encode(&tags));
             (Op::Write { first, tags, fua }, Ask { flags, ..ask })
         }
@@ -444,20 +447,23 @@ fn choose(shared: &Shared, random: &mut Random) -> (Op, Ask) {
 }
 
 /// Reads every block once, so that nothing written escapes judgement.
-fn read_all(shared: &Shared, uri: &str) {
+pub(crate) fn read_all(
+    recorder: &Recorder,
+    blocks: u64,
+    uri: &str,
+    mut record: impl FnMut(OpId, &Answer),
+) {
     const COUNT: u64 = 256;
     let mut connection = crate::disk::attach(uri);
-    let session = shared.recorder.open();
-    for first in (0..shared.blocks).step_by(COUNT as usize) {
-        let count = COUNT.min(shared.blocks - first);
+    let session = recorder.open();
+    for first in (0..blocks).step_by(COUNT as usize) {
+        let count = COUNT.min(blocks - first);
         let op = Op::Read { first, count };
-        let id = shared
-            .recorder
-            .invoke(session, op)
-            .expect("this session is open");
+        let id = recorder.invoke(session, op);
+        let id = id.expect("this session is open");
         let ask = Ask::plain(CommandKind::READ, first * BLOCK, (count * BLOCK) as u32);
         let answer = connection.exchange(&ask).expect("the server lives");
-        record(shared, id, true, &answer);
+        record(id, &answer);
     }
     let _ = connection.detach();
 }

@@ -3,6 +3,8 @@
 //! ```text
 //!  kills ─┬─ Pair      two daemons of one lab: start, kill -9, promote
 //!         └─ Clients   threads that write tagged blocks ─► history::Checker
+//!  failovers ─┬─ Trio       three daemons that choose the primary by majority
+//!              └─ Followers  clients that find the primary by themselves
 //!  Wire ──── the link between them: cut, silenced, damaged
 //!  restarts ─ a node taken over by its next process, and nobody notices
 //!  guest ─── a Linux kernel in QEMU as the client (guest.py)
@@ -14,15 +16,20 @@
 
 mod clients;
 pub mod disk;
+pub mod failovers;
+mod followers;
 pub mod guest;
 pub mod kills;
 mod pair;
 mod random;
 pub mod restarts;
 mod tagged;
+mod trio;
 mod wire;
 
 pub use clients::{Clients, Recorder};
+pub use followers::Followers;
 pub use pair::{HEALTHY_MAX, NODES, Pair, replica};
 pub use random::Random;
+pub use trio::{Shape, TRIO, Trio};
 pub use wire::Wire;

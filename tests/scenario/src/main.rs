@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
-use scenario::{guest, kills, restarts};
+use scenario::{Shape, failovers, guest, kills, restarts};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -31,6 +31,27 @@ enum Run {
         /// Clients that write at the same time
         #[arg(long, default_value_t = 3)]
         clients: u64,
+    },
+    /// Three nodes that choose the primary by majority, killed and paused at random
+    Failovers {
+        /// How many processes are killed or paused
+        #[arg(long, default_value_t = 100)]
+        kills: u32,
+        /// Seed of all choices
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Nodes with data: 2 and a witness, or 3
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=3))]
+        replicas: u8,
+        /// Size of the volume, MiB
+        #[arg(long, default_value_t = 32)]
+        mebibytes: u64,
+        /// Clients that write at the same time
+        #[arg(long, default_value_t = 2)]
+        clients: u64,
+        /// `[cluster] lease`
+        #[arg(long, default_value = "2s")]
+        lease: String,
     },
     /// Nodes taken over by new processes (`serve --takeover`) under clients that see no error
     Restarts {
@@ -70,6 +91,33 @@ fn main() {
             let tally = kills::run(&plan);
             println!("{tally:#?}");
             println!("{rounds} kills: 0 violations, the copies are equal");
+        }
+        Run::Failovers {
+            kills,
+            seed,
+            replicas,
+            mebibytes,
+            clients,
+            lease,
+        } => {
+            let shape = match replicas {
+                3 => Shape::Three,
+                _ => Shape::Witness,
+            };
+            let plan = failovers::Plan {
+                mebibytes,
+                clients,
+                lease,
+                is_verbose: true,
+                ..failovers::Plan::of(shape, kills, seed)
+            };
+            let tally = failovers::run(&plan);
+            println!("{tally:#?}");
+            let kills = tally.kills;
+            println!(
+                "{kills} kills: 0 lost, 0 stale, 0 divergent; {}",
+                tally.failovers_text()
+            );
         }
         Run::Restarts { rounds } => {
             println!("{:#?}", restarts::run(rounds));

@@ -194,6 +194,11 @@ impl Found {
         Some(*is_whole || bits.any(at) || self.is_open(granule))
     }
 
+    /// An extent of the activity log is open.
+    pub fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Nothing is marked and nothing is open.
     pub fn is_settled(&self) -> bool {
         self.open.is_empty() && self.dirty.iter().all(|(_, bits)| bits.is_empty())

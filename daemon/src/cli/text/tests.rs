@@ -41,6 +41,7 @@ fn resyncing() -> StatusReport {
             replica("alpha", DiskState::UpToDate, LinkState::SelfNode),
             beta,
         ],
+        quorum: None,
         clients: vec![Client {
             export: "vm-store".into(),
             address: "10.0.0.40:51000".into(),

@@ -73,7 +73,7 @@ use votes::Votes;
 
 pub use extents::Run;
 pub use marks::MarkStatus;
-pub use status::{PeerStatus, ReadCounts, RoleStatus, Status};
+pub use status::{PeerStatus, ReadCounts, RoleStatus, Status, VotesStatus};
 
 /// What a volume is told when it is attached. Fixed for its life.
 #[derive(Clone, Debug)]

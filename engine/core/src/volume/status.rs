@@ -9,6 +9,7 @@ use crate::units::{NodeIdx, NodeSet, Seq};
 
 use super::Volume;
 use super::role::Role;
+use super::voters::RECENT;
 
 /// A volume as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,24 @@ pub struct Status {
     pub is_resync_paused: bool,
     /// Reads that went from one node to the other, since it was attached.
     pub reads: ReadCounts,
+    /// What this node knows of votes; `None` where nobody votes.
+    pub votes: Option<VotesStatus>,
+}
+
+/// Votes as one node knows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VotesStatus {
+    /// Who votes, by the newest record this node voted for; nobody before founding.
+    pub voters: NodeSet,
+    /// Nodes that spoke of votes lately, this one among them. Only who reigns, or wants to, asks
+    /// all of them.
+    pub heard: NodeSet,
+    /// S of the newest record this node voted for.
+    pub in_sync: NodeSet,
+    /// This node serves, and nobody else can have been chosen now.
+    pub holds_lease: bool,
+    /// Who serves, as [`Volume::reigning`].
+    pub reigning: Option<NodeIdx>,
 }
 
 /// Reads that went from one node to the other.
@@ -129,6 +148,32 @@ impl Volume {
             verify: verify.clone(),
             is_resync_paused: self.resync_paused,
             reads: self.read_counts,
+            votes: self.has_votes().then(|| self.votes_status()),
+        }
+    }
+
+    /// Who may serve now, as far as this voter knows: it holds the lease itself, or granted one to
+    /// that node which has not run out. Costs nothing.
+    #[inline]
+    pub fn reigning(&self) -> Option<NodeIdx> {
+        if self.role.is_serving() && self.holds_lease() {
+            return Some(self.me);
+        }
+        let grant = self.votes.grant;
+        let is_other = grant.term.0 != 0 && grant.term.author() != self.me;
+        (is_other && self.now < grant.until).then(|| grant.term.author())
+    }
+
+    fn votes_status(&self) -> VotesStatus {
+        let voted = self.durable.sb.voted;
+        let is_near = |node: &NodeIdx| self.votes.met(*node, self.now, RECENT).is_some();
+        let heard = self.others().iter().filter(is_near);
+        VotesStatus {
+            voters: voted.map_or(NodeSet::EMPTY, |r| r.voters),
+            heard: heard.fold(NodeSet::only(self.me), NodeSet::with),
+            in_sync: voted.map_or(NodeSet::EMPTY, |r| r.in_sync),
+            holds_lease: self.role.is_serving() && self.holds_lease(),
+            reigning: self.reigning(),
         }
     }
 

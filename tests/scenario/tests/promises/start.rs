@@ -73,7 +73,7 @@ fn a_configuration_with_errors_is_exit_9() {
     let text = pair.config_text("lab", &Pair::volume_text(16));
     for (with, code) in [
         ("", 9),
-        ("quorum = \"majority\"\n", 9),
+        ("quorum = \"majority\"\n", 0),
         ("quorum = \"off\"\n", 0),
     ] {
         let text = text.replace("quorum = \"off\"\n", with);

@@ -153,8 +153,12 @@ impl World {
     pub fn power_lost(&mut self, node: usize) {
         self.refresh(node);
         let Some(found) = self.peek(node) else { return };
-        // Alone, a volume keeps no log of what may not be durable.
-        let may_differ = !found.is_settled() || self.is_alone();
+        // Among several others somebody is marked most of the time; alone, a volume keeps no log of
+        // what may not be durable.
+        let may_differ = match self.has_votes() {
+            true => found.has_open(),
+            false => !found.is_settled() || self.is_alone(),
+        };
         let was_clean = found.is_clean;
         let volatile = self.nodes[node].disk.has_volatile_cache();
         // With nothing open and nothing marked it lost nothing that others have.

@@ -157,13 +157,9 @@ impl World {
         let Some(own) = self.peek(primary).and_then(|f| f.record) else {
             return Vec::new();
         };
-        let held = self.everybody().filter_map(|n| self.peek(n));
-        let newer = held
-            .flat_map(|f| [f.record, f.voted])
-            .flatten()
-            .filter(|r| {
-                r.is_newer_than(&own) && r.term == own.term && usize::from(r.primary.0) == primary
-            });
+        let newer = self.all().filter_map(|n| self.peek(n)?.record).filter(|r| {
+            r.is_newer_than(&own) && r.term == own.term && usize::from(r.primary.0) == primary
+        });
         let set = newer.fold(own.in_sync.0, |set, r| set | r.in_sync.0);
         self.all().filter(|n| set >> n & 1 == 1).collect()
     }

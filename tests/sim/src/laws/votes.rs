@@ -75,26 +75,29 @@ impl World {
         }
     }
 
-    /// R1, T4, T5, T11: steps follow each other within a term, a new reign's S is a part of the last
-    /// one's, and voters change one at a time.
+    /// R1, T5: the S of a new reign is a part of the S that it follows. An older record may be
+    /// chosen late, by votes that were on their way: who promised more has followed it then. T4, T11:
+    /// within a reign steps follow each other, and voters change one at a time.
     fn law_chosen_follows(&mut self, record: Record) {
-        let Some(before) = self.laws.ballots.newest().copied() else {
-            return;
-        };
-        if before.branch != record.branch {
-            return;
+        let place = (record.term.0, record.step);
+        let chosen = &self.laws.ballots.chosen;
+        let before = chosen.range(..place).next_back().map(|(_, r)| *r);
+        let after = chosen.range(place..).next().map(|(_, r)| *r);
+        for (old, new) in [(before, Some(record)), (Some(record), after)] {
+            let (Some(old), Some(new)) = (old, new) else {
+                continue;
+            };
+            let is_new_reign = old.term != new.term && old.branch == new.branch;
+            if is_new_reign && !old.in_sync.contains(new.in_sync) {
+                let text = format!("{new:?} is chosen after {old:?}");
+                return self.fail("T5", text);
+            }
+            let voters = NodeSet(old.voters.0 ^ new.voters.0).count();
+            if old.term == new.term && (new.step != old.step + 1 || voters > 1) {
+                let text = format!("{new:?} is chosen after {old:?}");
+                return self.fail("T4", text);
+            }
         }
-        let grows = NodeSet(record.in_sync.0 & !before.in_sync.0).count();
-        let voters = NodeSet(record.voters.0 ^ before.voters.0).count();
-        let follows = match record.term == before.term {
-            true => record.step == before.step + 1,
-            false => record.term > before.term && record.step == 0 && grows == 0,
-        };
-        if follows && voters <= 1 {
-            return;
-        }
-        let text = format!("{record:?} is chosen after {before:?}");
-        self.fail("T5", text);
     }
 
     /// T7: nobody answers a read once a newer reign was chosen. A write that all of S confirmed may
@@ -136,6 +139,9 @@ impl World {
 
     /// T5: whoever is in S by the newest record that was chosen holds what was acknowledged.
     pub(super) fn law_members_hold_all(&mut self) {
+        if !self.clients.is_judging() {
+            return;
+        }
         // While a newer one is not in force anywhere, who joined by it is not known yet.
         let chosen = self.laws.ballots.newest().copied();
         let newest = self.newest_record();
