@@ -110,6 +110,9 @@ impl Volume {
 
     /// One way failed: the own disk, if it was not tried, else another member.
     pub(super) fn read_again(&mut self, slot: u32) {
+        if self.ops.get(slot).answered {
+            return self.end(slot);
+        }
         let was_tried_here = self.ops.get(slot).failed.has(self.me);
         match !was_tried_here && self.start_read_from() {
             true => self.read_here(slot),

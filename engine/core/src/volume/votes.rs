@@ -200,6 +200,12 @@ impl Volume {
         self.votes.highest = self.votes.highest.max(term);
     }
 
+    /// Its grant to another node than this one holds still (law T7).
+    fn has_granted_another(&self, node: NodeIdx) -> bool {
+        let grant = self.votes.grant;
+        self.now < grant.until && grant.term.author() != node
+    }
+
     /// Would, or will, this voter promise the term?
     pub(super) fn judge_candidate(&self, from: NodeIdx, term: Term) -> Said {
         let sb = &self.durable.sb;
@@ -275,12 +281,10 @@ impl Volume {
             let answer = self.no_vote(record.term, true);
             return self.say_vote(from, answer);
         }
-        // A change of S is for who promised exactly its term; who is admitted promises with it.
-        let is_change = record.step > 0 && !(is_admitted && !may_vote);
-        let keeps_promise = match is_change {
-            true => record.term == promised,
-            false => record.term >= promised,
-        };
+        // Who did not promise the term yet does so now, unless it granted a lease to another; then
+        // its promise is exactly the term of what it votes for.
+        let keeps_promise =
+            record.term == promised || (record.term > promised && !self.has_granted_another(from));
         let is_old = sb.voted.is_some_and(|voted| voted.is_newer_than(record));
         let is_stored = keeps_promise && !is_old;
         if is_stored {
@@ -325,6 +329,11 @@ impl Volume {
     }
 
     fn lease_wanted(&mut self, from: NodeIdx, term: Term, number: u64) {
+        // Who asks reigns: a majority promised its term, this voter was not heard then.
+        let promised = self.durable.sb.promised;
+        if term > promised && term.author() == from && !self.has_granted_another(from) {
+            self.promise(term);
+        }
         let promised = self.durable.sb.promised;
         let is_granted = term == promised && term.author() == from;
         if is_granted {

@@ -149,8 +149,8 @@ impl World {
         self.size_is_known(node);
     }
 
-    /// Power failed at a node.
-    pub fn power_lost(&mut self, node: usize) {
+    /// Power failed at a node; `had_lost`: also before, and nothing made it whole since.
+    pub fn power_lost(&mut self, node: usize, had_lost: bool) {
         self.refresh(node);
         let Some(found) = self.peek(node) else { return };
         // Among several others somebody is marked most of the time; alone, a volume keeps no log of
@@ -163,7 +163,7 @@ impl World {
         let volatile = self.nodes[node].disk.has_volatile_cache();
         // With nothing open and nothing marked it lost nothing that others have.
         if was_clean || !volatile || !may_differ {
-            self.nodes[node].lost_power = false;
+            self.nodes[node].lost_power = had_lost && self.has_votes();
             return;
         }
         if self.plan.settings.is_durable_policy == 0 {

@@ -130,10 +130,11 @@ impl World {
         }
         machine.meta.crash();
         machine.boot_id = machine.rng.next_u128();
+        let had_lost = machine.lost_power;
         machine.lost_power |= machine.disk.has_volatile_cache();
         // What was taken out of service stays so when power is back.
         machine.restart_at = (!machine.is_gone).then(|| self.now + down);
-        self.power_lost(node);
+        self.power_lost(node, had_lost);
         self.check_crashed(node);
         self.law_metadata_never_goes_back(node, before);
     }
