@@ -170,6 +170,8 @@ steps! {
     CutAllPower "cut_all_power" (down);
     /// Nothing passes between two nodes for a while.
     CutWire "cut_wire" (a, b, span);
+    /// Nothing passes between a node and all others for a while.
+    Isolate "isolate" (node, span);
     /// Everything between two nodes is late.
     StallWire "stall_wire" (a, b, span);
     /// Everything between two nodes is slow.

@@ -291,6 +291,22 @@ fn mark_steps(seed: u64, begin: u64, span: u64) -> Vec<(u64, Step)> {
 /// Seeds from here on are of worlds in which a majority chooses.
 pub const VOTES: u64 = 1 << 40;
 
+/// A node that is cut off from everybody: for long, or again and again (F14, F15).
+fn isolate(rng: &mut Rng, steps: &mut Vec<(u64, Step)>, nodes: u64) {
+    let mut cuts = Vec::new();
+    for _ in 0..*rng.pick(&[0, 0, 1, 1, 2]) {
+        let (node, mut at) = (rng.below(nodes), rng.pick(steps).0 + rng.below(200_000));
+        let (times, longest) = *rng.pick(&[(1, 2500), (1, 600), (8, 60), (4, 500)]);
+        for _ in 0..rng.between(1, times) {
+            let span = rng.between(1, longest) * MS;
+            cuts.push((at, Step::Isolate { node, span }));
+            at += span + rng.between(1, longest) * MS;
+        }
+    }
+    steps.extend(cuts);
+    steps.sort_by_key(|(at, _)| *at);
+}
+
 /// More nodes, that vote, out of a plan of two.
 fn with_votes(mut plan: Plan) -> Plan {
     let mut rng = Rng::fork(plan.seed, "votes", 0);
@@ -312,6 +328,7 @@ fn with_votes(mut plan: Plan) -> Plan {
     for (_, step) in &mut plan.steps {
         *step = step.retargeted(|| rng.below(all), all);
     }
+    isolate(&mut rng, &mut plan.steps, all);
     plan
 }
 

@@ -33,7 +33,11 @@ impl World {
         let Some(after) = self.peek(node).cloned() else {
             return;
         };
-        if let Some(before) = before.filter(|b| b.incarnation == after.incarnation) {
+        // A founding that came to nothing is forgotten with the identity it gave.
+        let is_same = |b: &&Found| {
+            b.incarnation == after.incarnation && [0, after.volume_id].contains(&b.volume_id)
+        };
+        if let Some(before) = before.filter(is_same) {
             self.law_promises_are_kept(node, before, &after);
         }
         let Some(voted) = after.voted else { return };

@@ -49,6 +49,13 @@ impl World {
                 self.cut(a, b);
                 self.schedule(span, Happening::Mend(Mend::Wire(a, b)));
             }
+            Step::Isolate { node, span } => {
+                let node = node_of(node);
+                for other in self.everybody().filter(|n| *n != node) {
+                    self.cut(node, other);
+                    self.schedule(span, Happening::Mend(Mend::Wire(node, other)));
+                }
+            }
             Step::StallWire { a, b, span } => {
                 let until = self.now + span;
                 self.net.wire(node_of(a), node_of(b)).stalled_until = until;
