@@ -56,7 +56,10 @@ impl World {
     pub(super) fn replace_condemned(&mut self) {
         self.replace_witnesses();
         for node in self.all() {
-            if !self.nodes[node].is_condemned || !self.may_lose_its_vote(node) {
+            if !self.nodes[node].is_condemned {
+                continue;
+            }
+            if self.is_spared(node) && !self.may_lose_its_vote(node) {
                 continue;
             }
             if !self.is_spared(node) {
@@ -179,7 +182,11 @@ impl World {
             self.count("split brains resolved");
             let keep = *self.operator.rng.pick(&primaries);
             for node in self.everybody().filter(|n| *n != keep) {
-                if self.may_lose_its_vote(node) {
+                let keeper = self.nodes[keep].engine.as_ref();
+                let has_joined = keeper.is_some_and(|e| {
+                    self.has_votes() && !self.is_witness(node) && e.is_in_sync_with(node)
+                });
+                if !has_joined && self.may_lose_its_vote(node) {
                     self.replace(node);
                 }
             }
