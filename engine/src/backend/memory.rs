@@ -62,6 +62,10 @@ impl Memory {
 
     /// Begins to fetch what a read that follows soon will copy; of long reads the beginning. A range
     /// that is not there is nothing to fetch.
+    ///
+    /// It is asked for when a request is submitted, and again just before its turn to be copied.
+    /// Neither is enough: of 64 random reads at once half end within 101 µs; within 105 with only
+    /// the second, 110 with only the first, 116 without (perf nbd, 4 KiB of 3 GiB).
     pub(crate) fn prefetch(&self, range: ByteRange) {
         let len = range.len.min(PREFETCH_MAX);
         let end = range.offset.checked_add(len);

@@ -9,10 +9,10 @@
 //!
 //! A turn handles everything one receive brought, and `flush` answers everything that completed by
 //! one send. In the steady state nothing is allocated from the heap: the table of requests, the
-//! reply queue and the segments have their size from the start. What a client can hold is bounded:
-//! requests by the table, payload by [`Limits::payload_bytes_max`] and by what is left for others
-//! (a connection holds at most as much as is still free), and whoever neither reads its replies
-//! nor completes a payload for a while is cut off.
+//! reply queue and the segments keep the size that the client once needed. What it can hold is
+//! bounded: requests by the table, payload by [`Limits::payload_bytes_max`] and by what is left for
+//! others (a connection holds at most as much as is still free), and whoever neither reads its
+//! replies nor completes a payload for a while is cut off.
 //!
 //! Not here: negotiation, the order of requests, durability (the core decides both).
 
@@ -116,7 +116,7 @@ impl NbdConnection {
             transmission: Transmission::new(negotiated),
             contexts: contexts.collect(),
             table: Table::new(limits.requests_max),
-            replies: Replies::new(negotiated.replies, limits.requests_max),
+            replies: Replies::new(negotiated.replies),
             intake: Intake::new(early),
             busy: VecDeque::new(),
             held: 0,

@@ -46,13 +46,14 @@ pub(crate) struct Replies {
 }
 
 impl Replies {
-    /// A queue for `max` requests.
-    pub(crate) fn new(style: ReplyStyle, max: u16) -> Replies {
+    /// An empty queue. It and its segments grow to the most that were needed at a time and stay so:
+    /// an idle client costs nothing of it.
+    pub(crate) fn new(style: ReplyStyle) -> Replies {
         Replies {
             style,
-            queue: VecDeque::with_capacity(max.into()),
+            queue: VecDeque::new(),
             sending: 0,
-            segments: Vec::with_capacity(SEGMENTS_MAX),
+            segments: Vec::new(),
             first: 0,
             headers: None,
         }

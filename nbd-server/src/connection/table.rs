@@ -151,9 +151,6 @@ impl Request {
     }
 }
 
-/// Requests that a connection has room for from its start.
-const FEW: usize = 16;
-
 /// All requests of a connection: a slab of fixed size with a free list.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -171,10 +168,10 @@ enum Slot {
 
 impl Table {
     /// Room for `max` requests. It grows to the most that were in flight at a time and stays so: an
-    /// idle client costs the room of a few.
+    /// idle client costs nothing of it.
     pub(crate) fn new(max: u16) -> Table {
         Table {
-            slots: Vec::with_capacity(usize::from(max).min(FEW)),
+            slots: Vec::new(),
             free: None,
             used: 0,
             max: max.into(),
@@ -268,12 +265,12 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_given_anew_and_the_table_never_grows() {
+    fn slots_are_given_anew_and_the_table_does_not_grow_by_it() {
         let mut table = Table::new(3);
-        let capacity = table.slots.capacity();
         let slots: Vec<u16> = (0..3).map(|cookie| table.insert(request(cookie))).collect();
         assert_eq!(slots, [0, 1, 2]);
         assert!(table.is_full());
+        let capacity = table.slots.capacity();
         assert_eq!(table.remove(1).cookie, Cookie(1));
         assert_eq!(table.remove(0).cookie, Cookie(0));
         assert_eq!(table.first(), Some(2));

@@ -4,6 +4,7 @@ mod chaos;
 mod extended;
 mod fake;
 mod moving;
+mod sealed;
 mod sparse;
 
 use std::time::Duration;

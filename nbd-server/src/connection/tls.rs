@@ -11,6 +11,9 @@
 //! connection does not ask for, nothing is sealed that has no place. That also bounds the work of a
 //! turn, because each of its completions frees or brings at most one such buffer.
 //!
+//! While nothing comes there is one receive buffer, not two: an idle connection receives into the
+//! one that its plaintext waits for, and what came is moved out of there before it is opened.
+//!
 //! The session is rustls' buffered one: its vectored write seals a header and its data into one
 //! record without copying them together first, which the unbuffered one would need. Key updates
 //! and alerts are its matter; what it refuses ends the connection.
@@ -60,6 +63,9 @@ pub(super) struct Side {
     session: Box<ServerConnection>,
     /// The receive the inner connection waits for.
     wish: Option<Wish>,
+    /// Where the receive of an idle connection goes, which holds a reference: into the buffer of the
+    /// wish, for lack of a buffer of its own.
+    lent: Option<BufSlice>,
     /// Sealed bytes that came; those in `at..filled` have not been taken in.
     sealed: Option<BufId>,
     at: u32,
@@ -250,6 +256,11 @@ impl TlsConnection {
         }
     }
 
+    /// The volume answered.
+    pub(super) fn completed(&mut self, host: &mut impl Host, slot: u16, outcome: Outcome) {
+        self.inside(host, |inner, inside| inner.complete(inside, slot, outcome));
+    }
+
     pub(super) fn received(&mut self, host: &mut impl Host, result: Result<u32, Errno>) {
         let side = &mut self.side;
         side.is_receiving = false;
@@ -380,7 +391,7 @@ impl TlsConnection {
 
     /// What the end of a turn asks for: everything that can move moves, one send, one receive, the
     /// next step of an ending.
-    fn turn_ends(&mut self, host: &mut impl Host) {
+    pub(super) fn turn_ends(&mut self, host: &mut impl Host) {
         if self.side.is_over {
             return;
         }
@@ -419,17 +430,29 @@ impl TlsConnection {
         } else {
             RECEIVE_MIN
         };
-        if side.sealed.is_none() || side.asked != wanted {
+        let lendable = side.lendable().filter(|_| wanted == RECEIVE_MIN);
+        if lendable.is_some() || side.sealed.is_none() || side.asked != wanted {
             side.release_sealed(host.arena());
-            side.sealed = host.arena().alloc(Class::Net, wanted as usize);
         }
-        let Some(buf) = side.sealed else {
-            side.is_starved = true;
-            return;
+        let into = match lendable {
+            Some(lent) => {
+                host.arena().retain(lent.buf);
+                side.lent = Some(lent);
+                lent
+            }
+            None => {
+                let alloc = || host.arena().alloc(Class::Net, wanted as usize);
+                side.sealed = side.sealed.or_else(alloc);
+                let Some(buf) = side.sealed else {
+                    side.is_starved = true;
+                    return;
+                };
+                buf.slice(0, wanted)
+            }
         };
         side.asked = wanted;
         side.is_receiving = true;
-        host.receive(buf.slice(0, wanted), false);
+        host.receive(into, false);
     }
 
     /// Says goodbye and finishes, once the inner connection has.
@@ -487,7 +510,7 @@ impl TlsConnection {
         }
     }
 
-    fn timer_fired(&mut self, host: &mut impl Host) {
+    pub(super) fn timer_fired(&mut self, host: &mut impl Host) {
         let now = host.now();
         let side = &mut self.side;
         side.timer = None;
@@ -515,6 +538,7 @@ impl Side {
         Side {
             session,
             wish: None,
+            lent: None,
             sealed: None,
             at: 0,
             filled: 0,
@@ -538,9 +562,32 @@ impl Side {
         }
     }
 
+    /// The buffer of the wish, if it may be received into: a whole one of an idle connection, which
+    /// is not given up before the wish has ended.
+    fn lendable(&self) -> Option<BufSlice> {
+        let wish = self.wish.filter(|wish| !wish.all && wish.filled == 0)?;
+        (wish.into.len == RECEIVE_MIN).then_some(wish.into)
+    }
+
+    /// Moves what came into the buffer of the wish to one of its own. False: there is none.
+    fn move_out(&mut self, arena: &mut Arena) -> bool {
+        let Some(lent) = self.lent else {
+            return true;
+        };
+        let Some(buf) = arena.alloc(Class::Net, RECEIVE_MIN as usize) else {
+            self.is_starved = true;
+            return false;
+        };
+        let len = self.filled;
+        arena.copy(BufSlice { len, ..lent }, buf.slice(0, len));
+        arena.release(lent.buf);
+        (self.lent, self.sealed) = (None, Some(buf));
+        true
+    }
+
     /// Plaintext for the wish: as much as there is, or all of it.
     fn fetch(&mut self, arena: &mut Arena) -> Fetched {
-        if self.is_deaf {
+        if self.is_deaf || self.is_receiving || !self.move_out(arena) {
             return Fetched::Nothing;
         }
         let Some(wish) = &mut self.wish else {
@@ -679,6 +726,9 @@ impl Side {
         if let Some(buf) = self.sealed.take() {
             arena.release(buf);
         }
+        if let Some(lent) = self.lent.take() {
+            arena.release(lent.buf);
+        }
     }
 
     fn drop_plain(&mut self, arena: &mut Arena) {
@@ -705,9 +755,7 @@ impl Connection for TlsConnection {
     }
 
     fn on_complete(&mut self, ctx: &mut Ctx<'_>, req: ReqId, outcome: Outcome) {
-        self.inside(ctx, |inner, inside| {
-            inner.complete(inside, req.0 as u16, outcome);
-        });
+        self.completed(ctx, req.0 as u16, outcome);
     }
 
     fn on_extents(&mut self, ctx: &mut Ctx<'_>, tag: u32, result: Result<&[BlockExtent], Errno>) {

@@ -145,6 +145,45 @@ impl Mark {
     }
 }
 
+/// Marks by write, sorted; who is not listed has [`Mark::NEW`]. Hypotheses are copied and compared far
+/// more often than they learn of a new write, which mostly comes last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Marks(Vec<(OpId, Mark)>);
+
+impl Marks {
+    fn get(&self, id: OpId) -> &Mark {
+        let found = self.0.binary_search_by_key(&id, |(at, _)| *at);
+        found.map_or(&Mark::NEW, |at| &self.0[at].1)
+    }
+
+    fn get_mut(&mut self, id: OpId) -> &mut Mark {
+        let found = self.0.binary_search_by_key(&id, |(at, _)| *at);
+        let at = found.unwrap_or_else(|at| {
+            self.0.insert(at, (id, Mark::NEW));
+            at
+        });
+        &mut self.0[at].1
+    }
+
+    pub fn remove(&mut self, id: OpId) {
+        self.0.retain(|(at, _)| *at != id);
+    }
+
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Mark> {
+        self.0.iter_mut().map(|(_, mark)| mark)
+    }
+
+    /// Each constrains no more than the other's. The newest come first: there two differ, if they do.
+    fn within(&self, other: &Self) -> bool {
+        let mut others = other.0.iter().rev().peekable();
+        self.0.iter().rev().all(|(id, mark)| {
+            while others.next_if(|(at, _)| at > id).is_some() {}
+            let found = others.next_if(|(at, _)| at == id);
+            mark.within(found.map_or(&Mark::NEW, |(_, other)| other))
+        })
+    }
+}
+
 /// One consistent way to tell which write each read of zeros returned, and what the block may
 /// have held when the era began. Tags name their write, zeros do not: a block is judged under all
 /// hypotheses at once, and a law is broken when none is left.
@@ -156,7 +195,7 @@ pub(crate) struct Hypothesis {
     pub named: Option<Value>,
     /// The initial value as a cluster: `f` is the start of the era.
     pub first: Mark,
-    pub marks: BTreeMap<OpId, Mark>,
+    pub marks: Marks,
 }
 
 impl Hypothesis {
@@ -165,16 +204,16 @@ impl Hypothesis {
             initial,
             named: None,
             first: Mark::NEW,
-            marks: BTreeMap::new(),
+            marks: Marks::default(),
         }
     }
 
     pub fn mark(&self, id: OpId) -> &Mark {
-        self.marks.get(&id).unwrap_or(&Mark::NEW)
+        self.marks.get(id)
     }
 
     pub fn mark_mut(&mut self, id: OpId) -> &mut Mark {
-        self.marks.entry(id).or_insert(Mark::NEW)
+        self.marks.get_mut(id)
     }
 
     pub fn reads(&self, cluster: &Cluster) -> Reads {
@@ -195,14 +234,11 @@ impl Hypothesis {
     pub fn covers(&self, other: &Self) -> bool {
         self.named.is_none_or(|named| other.named == Some(named))
             && self.first.within(&other.first)
+            && self.marks.within(&other.marks)
             && other
                 .initial
                 .iter()
                 .all(|(value, acked)| self.initial.get(value).is_some_and(|mine| mine <= acked))
-            && self
-                .marks
-                .iter()
-                .all(|(&id, mark)| mark.within(other.mark(id)))
     }
 }
 

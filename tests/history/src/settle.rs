@@ -251,7 +251,7 @@ impl Block {
                 self.tags.remove(&tag);
             }
             for h in &mut hypotheses {
-                h.marks.remove(&cluster.id);
+                h.marks.remove(cluster.id);
             }
         }
         prune(&mut hypotheses);

@@ -161,6 +161,7 @@ pub struct Faults {
 /// One data disk.
 pub struct Disk {
     live: Image,
+    granules: u64,
     /// Per block that is not durable: the durable version first, then all since.
     unsynced: BTreeMap<u64, Vec<Version>>,
     has_volatile_cache: bool,
@@ -174,10 +175,11 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// An empty disk.
-    pub fn new(has_volatile_cache: bool, rng: Rng) -> Disk {
+    /// An empty disk of so many granules.
+    pub fn new(granules: u64, has_volatile_cache: bool, rng: Rng) -> Disk {
         Disk {
             live: Image::default(),
+            granules,
             unsynced: BTreeMap::new(),
             has_volatile_cache,
             in_flight: BTreeMap::new(),
@@ -195,6 +197,20 @@ impl Disk {
     /// What reads return.
     pub fn live(&self) -> &Image {
         &self.live
+    }
+
+    /// How long it is.
+    pub fn granules(&self) -> u64 {
+        self.granules
+    }
+
+    /// It is longer from now on, durably, and holds these blocks in what is new.
+    pub fn lengthen(&mut self, granules: u64, held: &[(u64, u64)]) {
+        let old = std::mem::replace(&mut self.granules, granules);
+        assert!(granules >= old, "{granules} granules after {old}");
+        for (block, tag) in held {
+            self.replace(*block, *tag);
+        }
     }
 
     /// A power cut loses what was not flushed.
@@ -433,12 +449,6 @@ impl Disk {
         }
     }
 
-    /// Damages one block behind everybody's back.
-    pub fn rot(&mut self, block: u64, tag: u64) {
-        self.unsynced.remove(&block);
-        self.replace(block, tag);
-    }
-
     /// Content and durability as they are now, for bringing an old disk back.
     pub fn snapshot(&self) -> Image {
         self.live.clone()
@@ -475,7 +485,7 @@ mod tests {
     #[test]
     fn a_power_cut_keeps_what_was_flushed() {
         for seed in 0..50 {
-            let mut disk = Disk::new(true, Rng::new(seed));
+            let mut disk = Disk::new(8, true, Rng::new(seed));
             written(&mut disk, 0, 1, false);
             let flush = disk.flush();
             written(&mut disk, 0, 2, false);
@@ -489,7 +499,7 @@ mod tests {
 
     #[test]
     fn a_durable_write_is_durable_when_it_completes() {
-        let mut disk = Disk::new(true, Rng::new(1));
+        let mut disk = Disk::new(8, true, Rng::new(1));
         written(&mut disk, 3, 7, false);
         written(&mut disk, 3, 8, true);
         disk.cut_power();
@@ -498,7 +508,7 @@ mod tests {
 
     #[test]
     fn a_kill_keeps_completed_writes() {
-        let mut disk = Disk::new(true, Rng::new(1));
+        let mut disk = Disk::new(8, true, Rng::new(1));
         written(&mut disk, 1, 5, false);
         disk.kill();
         assert_eq!(disk.live().granule(1), [5; 8]);
@@ -507,7 +517,7 @@ mod tests {
     #[test]
     fn a_failed_flush_may_lose_pages_and_the_next_one_succeeds() {
         let lost = (0..50).filter(|seed| {
-            let mut disk = Disk::new(true, Rng::new(*seed));
+            let mut disk = Disk::new(8, true, Rng::new(*seed));
             written(&mut disk, 0, 1, false);
             disk.faults.flush_error_once = true;
             let first = disk.flush();
@@ -521,7 +531,7 @@ mod tests {
 
     #[test]
     fn a_read_that_meets_a_write_sees_old_or_new_blocks() {
-        let mut disk = Disk::new(false, Rng::new(3));
+        let mut disk = Disk::new(8, false, Rng::new(3));
         written(&mut disk, 0, 1, false);
         let extent = Extent::new(0, 1);
         let write = disk.begin(Work::Write {

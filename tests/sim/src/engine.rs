@@ -1,22 +1,22 @@
 //! The one place that knows the core's own interface.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
 use std::convert::Infallible;
 
-use engine_core::action::{Action, META_BLOCK, MetaBlock};
+use engine_core::action::{Action, CommandError, META_BLOCK, MetaBlock};
 use engine_core::bitmap::{Bitmap, grain_for};
 use engine_core::event::Event;
 use engine_core::generation::Chain;
 use engine_core::marks::MarkName;
 use engine_core::message::Disk;
-use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params};
+use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params, Peek};
 use engine_core::quorum::Quorum;
 use engine_core::record::Record;
 use engine_core::session::Session;
 use engine_core::time::Instant;
 use engine_core::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx, Term};
 use engine_core::verdict::Policy;
-use engine_core::volume::{RoleStatus, Setup, Volume};
+use engine_core::volume::{RoleStatus, Setup, Status, Volume};
 
 use crate::world::{LEASE, MEMBER_TIMEOUT};
 
@@ -39,8 +39,10 @@ pub struct NodeSpec {
     pub witnesses: usize,
     /// A majority chooses records.
     pub has_votes: bool,
-    /// Size.
+    /// Size it is made with.
     pub granules: u64,
+    /// Granules of its disk.
+    pub disk_granules: u64,
     /// Slots of the activity log.
     pub log_slots: u32,
     /// Client requests at once.
@@ -64,7 +66,7 @@ impl NodeSpec {
         Backing {
             kind: BackingKind::File,
             identity: [7; 32],
-            size: self.granules * GRANULE,
+            size: self.disk_granules * GRANULE,
         }
     }
 
@@ -74,14 +76,14 @@ impl NodeSpec {
             .collect()
     }
 
-    fn expect(&self) -> Expect {
+    fn expect(&self, size_granules: u64) -> Expect {
         Expect {
             volume: "vm-store".into(),
             slice: 0,
             self_node: NodeIdx(self.node),
             node_count: self.replicas as u8,
             nodes_digest: 11,
-            size_granules: self.granules,
+            size_granules,
             granule_bytes: GRANULE as u32,
             backing: self.backing(),
         }
@@ -91,8 +93,8 @@ impl NodeSpec {
 /// Writes a replica accepts from a primary at once.
 pub const PEER_REQUESTS_MAX: usize = 64;
 
-/// A fresh replica's metadata.
-pub fn format(spec: &NodeSpec) -> BTreeMap<u64, Box<MetaBlock>> {
+/// A fresh replica's metadata, block by block.
+pub fn format(spec: &NodeSpec) -> impl Iterator<Item = (u64, Box<MetaBlock>)> + use<> {
     let params = Params {
         volume: "vm-store".into(),
         slice: 0,
@@ -107,26 +109,30 @@ pub fn format(spec: &NodeSpec) -> BTreeMap<u64, Box<MetaBlock>> {
         boot_id: spec.boot_id,
         backing: spec.backing(),
     };
-    meta::format(&params)
-        .expect("the parameters of a run are in range")
-        .collect()
+    meta::format(&params).expect("the parameters of a run are in range")
 }
 
-fn load(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Loaded, String> {
-    let count = blocks.keys().next_back().map_or(0, |b| b + 1) as usize;
-    let mut area = vec![0; count * META_BLOCK];
-    for (block, bytes) in blocks {
-        let at = *block as usize * META_BLOCK;
-        area[at..at + META_BLOCK].copy_from_slice(&bytes[..]);
+/// What a volume with one replica was grown to counts, whatever it was made with.
+fn size_on(spec: &NodeSpec, area: &[u8]) -> u64 {
+    let (head, rest) = area.split_at_checked(META_BLOCK).unwrap_or_default();
+    let slots = head.first_chunk().zip(rest.first_chunk());
+    match slots
+        .filter(|_| spec.replicas == 1)
+        .map(|(a, b)| meta::peek(a, b))
+    {
+        Some(Peek::Ours(found)) => found.size_granules,
+        _ => spec.granules,
     }
-    let mut loaded = meta::load(&area, &spec.expect()).map_err(|e| format!("{e}: {e:?}"))?;
+}
+
+fn load(spec: &NodeSpec, area: &[u8]) -> Result<Loaded, String> {
+    let expect = spec.expect(size_on(spec, area));
+    let mut loaded = meta::load(area, &expect).map_err(|e| format!("{e}: {e:?}"))?;
     let read = |block: u64, bytes: &mut [u8]| -> Result<(), Infallible> {
-        for (index, chunk) in bytes.chunks_exact_mut(META_BLOCK).enumerate() {
-            match blocks.get(&(block + index as u64)) {
-                Some(found) => chunk.copy_from_slice(&found[..]),
-                None => chunk.fill(0),
-            }
-        }
+        let from = (block as usize * META_BLOCK).min(area.len());
+        let there = bytes.len().min(area.len() - from);
+        bytes[..there].copy_from_slice(&area[from..from + there]);
+        bytes[there..].fill(0);
         Ok(())
     };
     let Ok(()) = meta::load_marks(&mut loaded, read);
@@ -136,6 +142,8 @@ fn load(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Loade
 /// What an attach would find on a metadata area.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
+    /// Size of the volume.
+    pub granules: u64,
     /// Newest record.
     pub record: Option<Record>,
     /// Newest record it voted for.
@@ -198,8 +206,8 @@ impl Found {
 }
 
 /// Reads a metadata area as an attach would.
-pub fn recover(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Result<Found, String> {
-    let loaded = load(spec, blocks)?;
+pub fn recover(spec: &NodeSpec, area: &[u8]) -> Result<Found, String> {
+    let loaded = load(spec, area)?;
     let open = loaded
         .activity_log
         .iter()
@@ -209,6 +217,7 @@ pub fn recover(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Resul
         .collect();
     let superblock = loaded.superblock;
     Ok(Found {
+        granules: superblock.size_granules,
         record: superblock.record,
         voted: superblock.voted,
         promised: superblock.promised,
@@ -234,16 +243,16 @@ pub fn recover(spec: &NodeSpec, blocks: &BTreeMap<u64, Box<MetaBlock>>) -> Resul
 }
 
 /// A running core.
-pub struct Engine(Volume);
+pub struct Engine {
+    volume: Volume,
+    /// What it says of itself, asked for at most once per event.
+    status: OnceCell<Status>,
+}
 
 impl Engine {
     /// Attaches to what the metadata says.
-    pub fn attach(
-        spec: &NodeSpec,
-        blocks: &BTreeMap<u64, Box<MetaBlock>>,
-        bug: Option<Bug>,
-    ) -> Result<Engine, String> {
-        let loaded = load(spec, blocks)?;
+    pub fn attach(spec: &NodeSpec, area: &[u8], bug: Option<Bug>) -> Result<Engine, String> {
+        let loaded = load(spec, area)?;
         #[cfg(not(feature = "planted"))]
         let _ = bug;
         let setup = Setup {
@@ -277,61 +286,89 @@ impl Engine {
             #[cfg(feature = "planted")]
             bug,
         };
-        Ok(Engine(Volume::attach(setup, loaded)))
+        Ok(Engine {
+            volume: Volume::attach(setup, loaded),
+            status: OnceCell::new(),
+        })
+    }
+
+    fn status(&self) -> &Status {
+        self.status.get_or_init(|| self.volume.status())
     }
 
     /// One event.
     pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
-        self.0.handle(now, event, out);
+        self.status.take();
+        self.volume.handle(now, event, out);
     }
 
     /// When a tick is due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.0.next_deadline()
+        self.volume.next_deadline()
+    }
+
+    /// Whether the volume may grow to so many granules now.
+    pub fn may_grow(&self, size: u64) -> Result<(), CommandError> {
+        self.volume.may_grow(size)
+    }
+
+    /// Its metadata could not be written.
+    pub fn has_meta_failed(&self) -> bool {
+        self.status().has_meta_failed
     }
 
     /// Serves clients.
     pub fn is_primary(&self) -> bool {
-        matches!(self.0.status().role, RoleStatus::Primary)
+        matches!(self.status().role, RoleStatus::Primary)
     }
 
     /// Neither serves nor is on its way to serve or to stop.
     pub fn is_secondary(&self) -> bool {
         matches!(
-            self.0.status().role,
+            self.status().role,
             RoleStatus::Secondary | RoleStatus::Stopped
         )
     }
 
     /// State of the copy.
     pub fn disk(&self) -> Disk {
-        self.0.status().disk
+        self.status().disk
     }
 
     /// History of the data.
     pub fn chain(&self) -> Chain {
-        self.0.status().chain.clone()
+        self.status().chain.clone()
     }
 
     /// The record it acts by.
     pub fn record(&self) -> Option<Record> {
-        self.0.status().record
+        self.status().record
     }
 
     /// The granule is marked as lacking at `peer`.
     pub fn is_dirty(&self, peer: usize, granule: u64) -> bool {
         let at = Extent::new(granule, granule + 1);
-        self.0.dirty(NodeIdx(peer as u8)).any(at)
+        self.volume.dirty(NodeIdx(peer as u8)).any(at)
+    }
+
+    /// Those of some granules, lowest first, that are marked as lacking at `peer`.
+    pub fn dirty_among(&self, peer: usize, granules: &[u64]) -> Vec<u64> {
+        let dirty = self.volume.dirty(NodeIdx(peer as u8));
+        let is_dirty = |g: &u64| dirty.any(Extent::new(*g, *g + 1));
+        match dirty.is_empty() {
+            true => Vec::new(),
+            false => granules.iter().copied().filter(is_dirty).collect(),
+        }
     }
 
     /// Nothing is marked for this peer.
     pub fn is_clean_for(&self, peer: usize) -> bool {
-        self.0.dirty(NodeIdx(peer as u8)).is_empty()
+        self.volume.dirty(NodeIdx(peer as u8)).is_empty()
     }
 
     /// The granule lies in an open activity-log extent.
     pub fn is_open(&self, granule: u64) -> bool {
-        self.0
+        self.volume
             .open_extents()
             .iter()
             .any(|open| (open.start..open.end).contains(&granule))
@@ -339,11 +376,11 @@ impl Engine {
 
     /// The granule counts as changed since this mark; `None`: no such mark.
     pub fn mark_has(&self, name: MarkName, granule: u64) -> Option<bool> {
-        self.0.mark_has(name, granule)
+        self.volume.mark_has(name, granule)
     }
 
     fn session(&self, peer: usize) -> Option<Session> {
-        let peers = self.0.status().peers;
+        let peers = &self.status().peers;
         peers
             .iter()
             .find(|p| usize::from(p.node.0) == peer)
@@ -368,6 +405,6 @@ impl Engine {
 
     /// One line for people.
     pub fn describe(&self) -> String {
-        format!("{:?}", self.0.status())
+        format!("{:?}", self.status())
     }
 }

@@ -1,9 +1,9 @@
 //! Command line of the simulator.
 //!
 //! ```text
-//! sim run [--seeds A..B] [--minutes N] [--failures N] [--bug NAME] [--votes] [--no-shrink]
-//! sim replay (--seed S | FILE) [--step] [--bug NAME]
-//! sim plan --seed S
+//! sim run [--seeds A..B] [--nodes N | --votes] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
+//! sim replay (--seed S [--nodes N] | FILE) [--step] [--bug NAME]
+//! sim plan --seed S [--nodes N]
 //! sim small [--seed S] [--bug NAME]
 //! ```
 
@@ -19,14 +19,14 @@ use sim::engine::Bug;
 use sim::plan::Plan;
 use sim::run::run;
 use sim::shrink::shrink;
-use sim::small::{crash_everywhere, crash_in_recovery};
+use sim::small::{crash_everywhere, crash_in_recovery, crash_while_growing};
 use sim::swarm;
 use sim::world::format_time;
 
 const USAGE: &str = "usage:
-  sim run [--seeds A..B] [--minutes N] [--failures N] [--bug NAME] [--votes] [--no-shrink]
-  sim replay (--seed S | FILE) [--step] [--bug NAME]
-  sim plan --seed S
+  sim run [--seeds A..B] [--nodes N | --votes] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
+  sim replay (--seed S [--nodes N] | FILE) [--step] [--bug NAME]
+  sim plan --seed S [--nodes N]
   sim small [--seed S] [--bug NAME]
 exit: 0 clean, 1 a law is broken, 2 usage";
 
@@ -36,6 +36,7 @@ struct Options {
     minutes: Option<f64>,
     failures: Option<usize>,
     seed: Option<u64>,
+    nodes: Option<u64>,
     file: Option<PathBuf>,
     bug: Option<Bug>,
     steps: bool,
@@ -59,6 +60,16 @@ fn bug(_name: &str) -> Option<Bug> {
     None
 }
 
+impl Options {
+    /// The plan of a seed: for a world of so many nodes, or of as many as the seed draws.
+    fn plan(&self, seed: u64) -> Plan {
+        match self.nodes {
+            Some(nodes) => swarm::plan_of(seed, nodes),
+            None => swarm::plan(seed),
+        }
+    }
+}
+
 fn options(words: &[String]) -> Option<Options> {
     let mut options = Options::default();
     let mut words = words.iter();
@@ -67,6 +78,7 @@ fn options(words: &[String]) -> Option<Options> {
             "--seeds" => options.seeds = Some(range(words.next()?)?),
             "--minutes" => options.minutes = Some(words.next()?.parse().ok()?),
             "--failures" => options.failures = Some(words.next()?.parse().ok()?),
+            "--nodes" => options.nodes = Some(words.next()?.parse().ok()?),
             "--seed" => options.seed = Some(words.next()?.parse().ok()?),
             "--bug" => options.bug = Some(bug(words.next()?)?),
             "--step" => options.steps = true,
@@ -85,16 +97,16 @@ fn main() -> ExitCode {
         .split_first()
         .and_then(|(verb, rest)| Some((verb, options(rest)?)));
     match parsed {
-        Some((verb, options)) if verb == "run" => run_many(options),
+        Some((verb, options)) if verb == "run" => run_many(&options),
         Some((verb, options)) if verb == "replay" => replay(&options),
         Some((verb, options)) if verb == "small" => small_worlds(&options),
         Some((
             verb,
-            Options {
+            options @ Options {
                 seed: Some(seed), ..
             },
         )) if verb == "plan" => {
-            print!("{}", swarm::plan(seed).to_text());
+            print!("{}", options.plan(seed).to_text());
             ExitCode::SUCCESS
         }
         _ => {
@@ -109,26 +121,31 @@ fn quiet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
-fn run_many(options: Options) -> ExitCode {
+fn run_many(options: &Options) -> ExitCode {
     quiet_panics();
     let time = options.minutes.map(|m| Duration::from_secs_f64(m * 60.0));
     let seeds = options
         .seeds
+        .clone()
         .unwrap_or(0..if time.is_some() { u64::MAX } else { 1000 });
     let shift = if options.votes { swarm::VOTES } else { 0 };
     let seeds = seeds.start + shift..seeds.end.saturating_add(shift);
     let (bug, failures) = (options.bug, options.failures.unwrap_or(5));
-    let figures = campaign(seeds, bug, time, failures, |seed, failure| {
+    let draw = |seed| options.plan(seed);
+    let figures = campaign(seeds, draw, bug, time, failures, |seed, failure| {
         println!(
             "seed {seed}: law {} at {}: {}",
             failure.law,
             format_time(failure.at),
             failure.text
         );
-        println!("  step through it: scripts/sim --seed {seed} --step");
+        let nodes = options
+            .nodes
+            .map_or(String::new(), |n| format!(" --nodes {n}"));
+        println!("  step through it: scripts/sim --seed {seed}{nodes} --step");
         if !options.keeps_long {
             store(
-                &shrink(&swarm::plan(seed), bug, Duration::from_secs(20)),
+                &shrink(&options.plan(seed), bug, Duration::from_secs(20)),
                 seed,
             );
         }
@@ -159,7 +176,10 @@ fn store(plan: &Plan, seed: u64) {
 fn small_worlds(options: &Options) -> ExitCode {
     quiet_panics();
     let seed = options.seed.unwrap_or(1);
-    let mut all = vec![crash_everywhere(seed, 64, options.bug)];
+    let mut all = vec![
+        crash_everywhere(seed, 64, options.bug),
+        crash_while_growing(seed, 8, options.bug),
+    ];
     for first in [3, 8, 15, 25, 40] {
         all.push(crash_in_recovery(seed, first, options.bug));
     }
@@ -180,7 +200,7 @@ fn replay(options: &Options) -> ExitCode {
         quiet_panics();
     }
     let plan = match (options.seed, &options.file) {
-        (Some(seed), None) => swarm::plan(seed),
+        (Some(seed), None) => options.plan(seed),
         (None, Some(file)) => {
             match std::fs::read_to_string(file)
                 .map_err(|e| e.to_string())

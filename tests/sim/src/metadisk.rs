@@ -2,6 +2,7 @@
 //! under way at a crash leaves the old block, the new one, or one torn at a 512-byte border.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use engine_core::action::{META_BLOCK, MetaBlock};
 
@@ -9,7 +10,7 @@ use crate::rng::Rng;
 
 /// One metadata area.
 pub struct MetaDisk {
-    blocks: BTreeMap<u64, Box<MetaBlock>>,
+    area: Vec<u8>,
     in_flight: BTreeMap<u64, (u64, Box<MetaBlock>)>,
     next_io: u64,
     version: u64,
@@ -20,11 +21,16 @@ pub struct MetaDisk {
     pub is_hung: bool,
 }
 
+fn place(block: u64) -> Range<usize> {
+    let at = block as usize * META_BLOCK;
+    at..at + META_BLOCK
+}
+
 impl MetaDisk {
     /// An area that was never written.
     pub fn new(rng: Rng) -> MetaDisk {
         MetaDisk {
-            blocks: BTreeMap::new(),
+            area: Vec::new(),
             in_flight: BTreeMap::new(),
             next_io: 1,
             version: 0,
@@ -34,9 +40,9 @@ impl MetaDisk {
         }
     }
 
-    /// What a read of the whole area finds; absent blocks are zeros.
-    pub fn blocks(&self) -> &BTreeMap<u64, Box<MetaBlock>> {
-        &self.blocks
+    /// What a read of the whole area finds; zeros come after its end.
+    pub fn area(&self) -> &[u8] {
+        &self.area
     }
 
     /// Grows with each change of the durable content.
@@ -69,28 +75,32 @@ impl MetaDisk {
             self.land_torn(block, &bytes);
             return false;
         }
-        self.put(block, bytes);
+        self.put(block, &bytes);
         true
     }
 
-    fn put(&mut self, block: u64, bytes: Box<MetaBlock>) {
+    /// A block as it lies there, for writing.
+    fn block(&mut self, block: u64) -> &mut [u8] {
         self.version += 1;
-        self.blocks.insert(block, bytes);
+        let place = place(block);
+        if self.area.len() < place.end {
+            self.area.resize(place.end, 0);
+        }
+        &mut self.area[place]
+    }
+
+    fn put(&mut self, block: u64, bytes: &MetaBlock) {
+        self.block(block).copy_from_slice(bytes);
     }
 
     fn land_torn(&mut self, block: u64, bytes: &MetaBlock) {
-        let mut torn = self
-            .blocks
-            .get(&block)
-            .cloned()
-            .unwrap_or_else(|| Box::new([0; META_BLOCK]));
         for sector in 0..META_BLOCK / 512 {
             if self.rng.coin() {
                 let at = sector * 512..(sector + 1) * 512;
-                torn[at.clone()].copy_from_slice(&bytes[at]);
+                self.block(block)[at.clone()].copy_from_slice(&bytes[at]);
             }
         }
-        self.put(block, torn);
+        self.version += 1;
     }
 
     /// A crash: each write under way leaves the old block, the new one or a torn one.
@@ -98,17 +108,25 @@ impl MetaDisk {
         for (block, bytes) in std::mem::take(&mut self.in_flight).into_values() {
             match self.rng.below(3) {
                 0 => {}
-                1 => self.put(block, bytes),
+                1 => self.put(block, &bytes),
                 _ => self.land_torn(block, &bytes),
             }
         }
         self.is_hung = false;
     }
 
+    /// The area is made anew of these blocks.
+    pub fn format(&mut self, blocks: impl Iterator<Item = (u64, Box<MetaBlock>)>) {
+        self.exchange(Vec::new());
+        for (block, bytes) in blocks {
+            self.put(block, &bytes);
+        }
+    }
+
     /// The area is exchanged for this content.
-    pub fn exchange(&mut self, blocks: BTreeMap<u64, Box<MetaBlock>>) {
+    pub fn exchange(&mut self, area: Vec<u8>) {
         self.in_flight.clear();
-        self.blocks = blocks;
+        self.area = area;
         self.version += 1;
         self.has_failed = false;
         self.is_hung = false;
@@ -128,7 +146,7 @@ mod tests {
             assert!(disk.finish(io));
             disk.begin(0, Box::new([2; META_BLOCK]));
             disk.crash();
-            let block = &disk.blocks()[&0];
+            let block = &disk.area()[..META_BLOCK];
             let (ones, twos) = (block.contains(&1), block.contains(&2));
             seen[usize::from(ones) + 2 * usize::from(twos) - 1] = true;
         }

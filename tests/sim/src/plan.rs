@@ -170,6 +170,8 @@ steps! {
     CutAllPower "cut_all_power" (down);
     /// Nothing passes between two nodes for a while.
     CutWire "cut_wire" (a, b, span);
+    /// Nothing passes between a node and all others for a while.
+    Isolate "isolate" (node, span);
     /// Everything between two nodes is late.
     StallWire "stall_wire" (a, b, span);
     /// Everything between two nodes is slow.
@@ -220,6 +222,8 @@ steps! {
     MarkDelete "mark_delete" (name);
     /// SIGTERM, started again later.
     Stop "stop" (node, down);
+    /// The volume is to have so many granules; `held` 1: a longer backing held something there.
+    Grow "grow" (size, held);
 }
 
 impl Step {

@@ -16,8 +16,12 @@ use crate::world::{Happening, Pending, World, brief};
 /// The simulator's checksum of each granule.
 pub fn sums(tags: &[u64]) -> Vec<u64> {
     tags.chunks(BLOCKS_PER_GRANULE as usize)
-        .map(|granule| granule.iter().fold(7, |sum, tag| mix(sum ^ mix(*tag))))
+        .map(|granule| mix(granule.iter().fold(7, sum_with)))
         .collect()
+}
+
+fn sum_with(sum: u64, tag: &u64) -> u64 {
+    (sum.rotate_left(5) ^ tag).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
 /// Blocks of a range of bytes.
@@ -101,6 +105,9 @@ impl World {
                 durable,
                 ..
             } => {
+                if !self.is_inside(node, extent) {
+                    return;
+                }
                 self.law_before_write(node, extent, None);
                 let work = Work::Zero { extent, durable };
                 self.begin_disk(node, work, Pending::Plain(token));
@@ -200,11 +207,12 @@ impl World {
     }
 
     fn is_inside(&mut self, node: usize, extent: Extent) -> bool {
-        let inside = extent.end <= self.plan.settings.granules;
+        let end = self.granules_on(node);
+        let inside = extent.end <= end;
         if !inside {
             self.fail(
                 "S7",
-                format!("node {node}: {extent:?} lies past the end of the volume"),
+                format!("node {node}: {extent:?} lies past the end of the volume, {end}"),
             );
         }
         inside

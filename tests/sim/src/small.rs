@@ -1,6 +1,12 @@
 //! Small worlds, exhaustive: a short script on two nodes, and a crash at every event of either
-//! node; for power cuts, every subset of the blocks that were not durable.
+//! node; for power cuts, every subset of the blocks that were not durable. And a volume with one
+//! replica that grows, with a crash at every event and in every metadata write.
 
+use std::collections::BTreeMap;
+
+use engine_core::bitmap::BITS_PER_PAGE;
+
+use crate::disk::BLOCKS_PER_GRANULE;
 use crate::engine::Bug;
 use crate::plan::{Plan, Settings, Step};
 use crate::run::{Report, run};
@@ -129,15 +135,25 @@ pub struct Tried {
     pub runs: u64,
     /// Events handled.
     pub events: u64,
+    /// What happened how often.
+    pub coverage: BTreeMap<&'static str, u64>,
     /// Runs that broke a law.
     pub failures: Vec<(Plan, Report)>,
 }
 
 impl Tried {
+    /// How often something happened.
+    pub fn count(&self, what: &str) -> u64 {
+        self.coverage.get(what).copied().unwrap_or(0)
+    }
+
     fn run(&mut self, plan: Plan, bug: Option<Bug>) -> bool {
         let report = run(&plan, bug, false);
         self.runs += 1;
         self.events += report.events;
+        for (what, count) in &report.coverage {
+            *self.coverage.entry(what).or_default() += count;
+        }
         let crashed = report.count("kills") + report.count("power cuts") > 0;
         if report.failure.is_some() {
             self.failures.push((plan, report));
@@ -173,6 +189,77 @@ pub fn crash_everywhere(seed: u64, masks: u64, bug: Option<Bug>) -> Tried {
                     break;
                 }
             }
+        }
+    }
+    tried
+}
+
+/// A mark, a growth by a page of its bits over what lay behind, writes across the old end.
+fn growth_script(seed: u64) -> Plan {
+    let settings = Settings {
+        nodes: 1,
+        granules: BITS_PER_PAGE - 8,
+        spots: 1,
+        spot_granules: 4,
+        sessions: 2,
+        sample_every: 1,
+        ..Settings::default()
+    };
+    let end = settings.granules * BLOCKS_PER_GRANULE;
+    let (slot, fua) = (0, 0);
+    let write = |first, count| Step::Write {
+        slot,
+        first,
+        count,
+        fua,
+    };
+    let grow = Step::Grow {
+        size: BITS_PER_PAGE + 100,
+        held: 1,
+    };
+    let steps = [
+        (0, Step::MarkCreate { name: 0 }),
+        (4, write(0, 9)),
+        (7, grow),
+        (11, write(end - 4, 12)),
+        (13, Step::Flush { slot }),
+        (14, write(end + 3, 2)),
+        // Where the first one was lost.
+        (90, grow),
+        (96, write(end - 2, 12)),
+    ];
+    Plan {
+        seed,
+        settings,
+        steps: steps.map(|(ms, step)| (BEGIN + ms * MS, step)).to_vec(),
+    }
+}
+
+/// Crashes everywhere in a growth: at every event, with `masks` outcomes of each power cut, and in
+/// every metadata write. Stops at the first failure.
+pub fn crash_while_growing(seed: u64, masks: u64, bug: Option<Bug>) -> Tried {
+    let mut tried = Tried::default();
+    let (node, down) = (0, DOWN);
+    let mut crash = |step| {
+        let mut plan = growth_script(seed);
+        plan.steps.insert(0, (BEGIN - MS, step));
+        tried.run(plan, bug) && tried.failures.is_empty()
+    };
+    for events in 1.. {
+        let kill = Step::KillAtEvent { node, events, down };
+        let cut = |keep| Step::CutPowerAtEvent {
+            node,
+            events,
+            keep,
+            down,
+        };
+        if !crash(kill) || (0..masks).any(|keep| !crash(cut(keep))) {
+            break;
+        }
+    }
+    for writes in 1.. {
+        if !crash(Step::KillInMetaWrite { node, writes, down }) {
+            break;
         }
     }
     tried

@@ -1,6 +1,8 @@
 //! Draws a plan from a seed. Each seed switches its own few faults and workloads on, so that
 //! rare combinations are not averaged away.
 
+mod alone;
+
 use crate::disk::BLOCKS_PER_GRANULE;
 use crate::plan::{Plan, Settings, Step};
 use crate::rng::Rng;
@@ -8,9 +10,40 @@ use crate::rng::Rng;
 /// Nanoseconds of a millisecond.
 pub const MS: u64 = 1_000_000;
 
-/// First granule of each hot spot of a volume. Spots lie in different activity-log extents where
-/// there are enough; one begins at granule 0 and one ends at the last.
-pub fn spots(seed: u64, settings: &Settings) -> Vec<u64> {
+/// First granule of each hot spot of a volume: those it is made with, and two for each end it may
+/// ever have.
+pub fn spots(plan: &Plan) -> Vec<u64> {
+    let settings = &plan.settings;
+    let mut spots = first_spots(plan.seed, settings);
+    let mut end = settings.granules;
+    for size in growths(plan).filter(|size| *size > settings.granules) {
+        spots.extend(grown_spots(settings, end, size));
+        end = size;
+    }
+    spots
+}
+
+/// The largest size the plan asks for.
+pub fn granules_max(plan: &Plan) -> u64 {
+    growths(plan).fold(plan.settings.granules, u64::max)
+}
+
+fn growths(plan: &Plan) -> impl Iterator<Item = u64> + '_ {
+    plan.steps.iter().filter_map(|(_, step)| match step {
+        Step::Grow { size, .. } => Some(*size),
+        _ => None,
+    })
+}
+
+/// One lies across the old end, one ends at the new one.
+fn grown_spots(settings: &Settings, old: u64, new: u64) -> [u64; 2] {
+    let each = settings.spot_granules;
+    [old - (each / 2).max(1), new - each]
+}
+
+/// Spots lie in different activity-log extents where there are enough; one begins at granule 0 and
+/// one ends at the last.
+fn first_spots(seed: u64, settings: &Settings) -> Vec<u64> {
     let mut rng = Rng::fork(seed, "spots", 0);
     let last = settings.granules - settings.spot_granules;
     let lane = settings.granules / settings.spots;
@@ -182,7 +215,7 @@ const TROUBLES: &[Trouble] = &[
     },
 ];
 
-fn client_step(rng: &mut Rng, spots: &[u64], settings: &Settings, mix: &[u64; 6]) -> Step {
+fn client_step(rng: &mut Rng, spots: &[u64], settings: &Settings, mix: &Mix) -> Step {
     let slot = rng.below(settings.sessions);
     let spot_blocks = settings.spot_granules * BLOCKS_PER_GRANULE;
     let base = rng.pick(spots) * BLOCKS_PER_GRANULE;
@@ -212,7 +245,8 @@ fn client_step(rng: &mut Rng, spots: &[u64], settings: &Settings, mix: &[u64; 6]
         },
         1 => Step::Read { slot, first, count },
         2 if rng.one_in(6) => {
-            let all = settings.granules * BLOCKS_PER_GRANULE;
+            // Of the volume as it is made, or as it has grown.
+            let all = (settings.granules * BLOCKS_PER_GRANULE).max(base + spot_blocks);
             let from = if rng.coin() { 0 } else { first };
             Step::Zero {
                 slot,
@@ -257,6 +291,22 @@ fn mark_steps(seed: u64, begin: u64, span: u64) -> Vec<(u64, Step)> {
 /// Seeds from here on are of worlds in which a majority chooses.
 pub const VOTES: u64 = 1 << 40;
 
+/// A node that is cut off from everybody: for long, or again and again (F14, F15).
+fn isolate(rng: &mut Rng, steps: &mut Vec<(u64, Step)>, nodes: u64) {
+    let mut cuts = Vec::new();
+    for _ in 0..*rng.pick(&[0, 0, 1, 1, 2]) {
+        let (node, mut at) = (rng.below(nodes), rng.pick(steps).0 + rng.below(200_000));
+        let (times, longest) = *rng.pick(&[(1, 2500), (1, 600), (8, 60), (4, 500)]);
+        for _ in 0..rng.between(1, times) {
+            let span = rng.between(1, longest) * MS;
+            cuts.push((at, Step::Isolate { node, span }));
+            at += span + rng.between(1, longest) * MS;
+        }
+    }
+    steps.extend(cuts);
+    steps.sort_by_key(|(at, _)| *at);
+}
+
 /// More nodes, that vote, out of a plan of two.
 fn with_votes(mut plan: Plan) -> Plan {
     let mut rng = Rng::fork(plan.seed, "votes", 0);
@@ -278,60 +328,108 @@ fn with_votes(mut plan: Plan) -> Plan {
     for (_, step) in &mut plan.steps {
         *step = step.retargeted(|| rng.below(all), all);
     }
+    isolate(&mut rng, &mut plan.steps, all);
     plan
 }
 
-/// The plan of a seed.
+/// The plan of a seed: one in eight has a world with one node; from [`VOTES`] on a majority chooses.
 pub fn plan(seed: u64) -> Plan {
-    match seed < VOTES {
-        true => plan_of_two(seed),
-        false => with_votes(plan_of_two(seed)),
+    if seed >= VOTES {
+        return with_votes(pair(seed));
+    }
+    let is_alone = Rng::fork(seed, "nodes", 0).one_in(8);
+    plan_of(seed, if is_alone { 1 } else { 2 })
+}
+
+/// The plan of a seed for a world of so many nodes.
+pub fn plan_of(seed: u64, nodes: u64) -> Plan {
+    match nodes {
+        1 => alone::plan(seed),
+        _ => pair(seed),
     }
 }
 
-fn plan_of_two(seed: u64) -> Plan {
-    let mut rng = Rng::fork(seed, "plan", 0);
-    let mut settings = settings(&mut rng);
-    // Drawn apart, as marks are.
-    settings.read_margin = *Rng::fork(seed, "reads", 0).pick(&[0, 0, 1, 1, 2, 3]);
-    let spots = spots(seed, &settings);
-    let span = rng.between(300, 4000) * MS;
-    let mut steps = Vec::new();
-    // Founding and the first sync take their time; some clients come before it has ended.
-    let begin = if rng.coin() { 60 * MS } else { 5 * MS };
+/// What clients do most.
+type Mix = [u64; 6];
 
-    let mix = [
+fn mix(rng: &mut Rng) -> Mix {
+    [
         rng.between(4, 12),
         rng.between(1, 8),
         rng.below(4),
         rng.below(4),
         rng.below(2),
         rng.below(2),
-    ];
-    let bursts = rng.between(3, 14);
-    for _ in 0..bursts {
-        let mut at = begin + rng.below(span);
-        let pace = *rng.pick(&[20_000, 100_000, 1_000_000]);
-        for _ in 0..rng.between(3, 40) {
-            at += rng.below(pace) + 1;
-            steps.push((at, client_step(&mut rng, &spots, &settings, &mix)));
-        }
+    ]
+}
+
+/// Clients come in bursts, anywhere in `span` nanoseconds from `begin` on.
+fn bursts(
+    rng: &mut Rng,
+    (begin, span): (u64, u64),
+    spots: &[u64],
+    settings: &Settings,
+    mix: &Mix,
+) -> Vec<(u64, Step)> {
+    let mut steps = Vec::new();
+    for _ in 0..rng.between(3, 14) {
+        let at = begin + rng.below(span);
+        burst(rng, at, spots, settings, mix, &mut steps);
     }
+    steps
+}
+
+fn burst(
+    rng: &mut Rng,
+    mut at: u64,
+    spots: &[u64],
+    settings: &Settings,
+    mix: &Mix,
+    steps: &mut Vec<(u64, Step)>,
+) {
+    let pace = *rng.pick(&[20_000, 100_000, 1_000_000]);
+    for _ in 0..rng.between(3, 40) {
+        at += rng.below(pace) + 1;
+        steps.push((at, client_step(rng, spots, settings, mix)));
+    }
+}
+
+/// Up to eight strokes of these kinds, half of them in the middle of a burst.
+fn strokes(
+    rng: &mut Rng,
+    (begin, span): (u64, u64),
+    kinds: &[Trouble],
+    steps: &mut Vec<(u64, Step)>,
+) {
+    if kinds.is_empty() {
+        return;
+    }
+    for _ in 0..rng.between(1, 8) {
+        let kind = *rng.pick(kinds);
+        let at = match rng.coin() {
+            true => rng.pick(steps).0 + rng.below(200_000),
+            false => begin + rng.below(span),
+        };
+        steps.push((at, kind(rng, at)));
+    }
+}
+
+fn pair(seed: u64) -> Plan {
+    let mut rng = Rng::fork(seed, "plan", 0);
+    let mut settings = settings(&mut rng);
+    // Drawn apart, as marks are.
+    settings.read_margin = *Rng::fork(seed, "reads", 0).pick(&[0, 0, 1, 1, 2, 3]);
+    let spots = first_spots(seed, &settings);
+    let span = rng.between(300, 4000) * MS;
+    // Founding and the first sync take their time; some clients come before it has ended.
+    let begin = if rng.coin() { 60 * MS } else { 5 * MS };
+    let mix = mix(&mut rng);
+    let mut steps = bursts(&mut rng, (begin, span), &spots, &settings, &mix);
 
     let kinds: Vec<Trouble> = (0..rng.between(0, 4))
         .map(|_| *rng.pick(TROUBLES))
         .collect();
-    if !kinds.is_empty() {
-        for _ in 0..rng.between(1, 8) {
-            let kind = *rng.pick(&kinds);
-            // Half of them strike in the middle of a burst.
-            let at = match rng.coin() {
-                true => rng.pick(&steps).0 + rng.below(200_000),
-                false => begin + rng.below(span),
-            };
-            steps.push((at, kind(&mut rng, at)));
-        }
-    }
+    strokes(&mut rng, (begin, span), &kinds, &mut steps);
     let returns: Vec<(u64, u64)> = steps
         .iter()
         .filter_map(|(at, step)| match step {
@@ -376,7 +474,7 @@ mod tests {
     fn clients_stay_inside_the_hot_spots() {
         for seed in 0..50 {
             let plan = plan(seed);
-            let spots = spots(seed, &plan.settings);
+            let spots = spots(&plan);
             let inside = |first: u64, count: u64| {
                 spots.iter().any(|s| {
                     let base = s * BLOCKS_PER_GRANULE;

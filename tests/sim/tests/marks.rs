@@ -27,7 +27,7 @@ fn befalls_one(step: &Step) -> bool {
 fn a_single_replica_forgets_no_change_in_a_crash() {
     let (mut compared, mut crashes) = (0, 0);
     for seed in 0..250 {
-        let mut plan = swarm::plan(seed);
+        let mut plan = swarm::plan_of(seed, 2);
         plan.settings.nodes = 1;
         plan.steps.retain(|(_, step)| befalls_one(step));
         let end = plan.steps.last().map_or(MS, |(at, _)| *at);

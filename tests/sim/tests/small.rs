@@ -1,6 +1,6 @@
 //! Small worlds: a crash at every event, and every subset of what was not durable.
 
-use sim::small::{crash_everywhere, crash_in_recovery};
+use sim::small::{crash_everywhere, crash_in_recovery, crash_while_growing};
 
 fn quiet() {
     std::panic::set_hook(Box::new(|_| {}));
@@ -31,4 +31,25 @@ fn a_crash_in_recovery_breaks_no_law() {
         .map(|(plan, report)| (&report.failure, plan.to_text()))
         .collect();
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn a_crash_at_any_point_of_a_growth_breaks_no_law() {
+    quiet();
+    let (mut runs, mut through, mut undone) = (0, 0, 0);
+    for seed in 1..5 {
+        let tried = crash_while_growing(seed, 2, None);
+        let failures: Vec<_> = tried
+            .failures
+            .iter()
+            .map(|(plan, report)| (&report.failure, plan.to_text()))
+            .collect();
+        assert!(failures.is_empty(), "{failures:#?}");
+        runs += tried.runs;
+        through += tried.count("growths that a crash let through");
+        undone += tried.count("growths that a crash undid");
+    }
+    println!("{runs} runs, {through} let through, {undone} undone");
+    assert!(runs > 300, "only {runs} crashes were tried");
+    assert!(through > 0 && undone > 0, "{through}, {undone}");
 }

@@ -136,7 +136,61 @@ impl Host for Fake {
     }
 }
 
-fn slice(segment: &Seg) -> BufSlice {
+impl Fake {
+    pub(super) fn new(arena_bytes: usize) -> Fake {
+        let config = ArenaConfig::with_bytes(0, arena_bytes);
+        Fake {
+            arena: Arena::new(&config).unwrap(),
+            now: Instant(1_000_000_000),
+            receive: None,
+            is_cancelled: false,
+            send: None,
+            sends: 0,
+            submitted: VecDeque::new(),
+            queries: VecDeque::new(),
+            holes: Vec::new(),
+            takes_views: false,
+            room: 1000,
+            wants_room: false,
+            timer: None,
+            is_ended: false,
+            is_finished: false,
+            state: None,
+        }
+    }
+
+    /// Carries out what the volume was asked.
+    pub(super) fn carry_out(&mut self, disk: &mut [u8], op: Op) {
+        let part = |buf: units::BufId, range: ByteRange| {
+            BufId::from_u64(buf.0).slice((range.offset % GRANULE) as u32, range.len as u32)
+        };
+        let span = |range: ByteRange| range.offset as usize..(range.offset + range.len) as usize;
+        match op {
+            Op::Read { range, buf } => {
+                let to = self.arena.slice_mut(part(buf, range));
+                to.copy_from_slice(&disk[span(range)]);
+            }
+            Op::Write { range, buf, .. } => {
+                let from = self.arena.slice(part(buf, range));
+                disk[span(range)].copy_from_slice(from);
+            }
+            Op::Zero { range, .. } => disk[span(range)].fill(0),
+            Op::Flush => {}
+        }
+    }
+}
+
+pub(super) fn who(log: &Arc<Lines>) -> Who {
+    Who {
+        volume: "vm".to_owned(),
+        export: ExportLabel::new("disk"),
+        address: "unix:7".to_owned(),
+        log: log.clone(),
+        _seat: Default::default(),
+    }
+}
+
+pub(super) fn slice(segment: &Seg) -> BufSlice {
     match segment {
         Seg::Arena(slice) => *slice,
         Seg::Region { .. } => unreachable!("replies come from the arena"),
@@ -229,35 +283,11 @@ impl World {
         arena_bytes: usize,
         early: impl Into<Early>,
     ) -> World {
-        let config = ArenaConfig::with_bytes(0, arena_bytes);
-        let mut host = Fake {
-            arena: Arena::new(&config).unwrap(),
-            now: Instant(1_000_000_000),
-            receive: None,
-            is_cancelled: false,
-            send: None,
-            sends: 0,
-            submitted: VecDeque::new(),
-            queries: VecDeque::new(),
-            holes: Vec::new(),
-            takes_views: false,
-            room: 1000,
-            wants_room: false,
-            timer: None,
-            is_ended: false,
-            is_finished: false,
-            state: None,
-        };
+        let mut host = Fake::new(arena_bytes);
         let negotiated = negotiated(replies);
         let log = Arc::new(Lines::default());
-        let who = Who {
-            volume: "vm".to_owned(),
-            export: ExportLabel::new("disk"),
-            address: "unix:7".to_owned(),
-            log: log.clone(),
-            _seat: Default::default(),
-        };
-        let connection = NbdConnection::open(&negotiated, early.into(), who, limits, &mut host);
+        let connection =
+            NbdConnection::open(&negotiated, early.into(), who(&log), limits, &mut host);
         World {
             host,
             connection,
@@ -385,7 +415,7 @@ impl World {
     /// The volume carries out the request at this place of its queue.
     pub(super) fn complete(&mut self, index: usize) {
         let (req, op) = self.host.submitted.remove(index).unwrap();
-        self.carry_out(op);
+        self.host.carry_out(&mut self.disk, op);
         self.ends(req, Outcome::Ok);
     }
 
@@ -399,25 +429,6 @@ impl World {
         self.host.room += 1;
         self.connection
             .complete(&mut self.host, req.0 as u16, outcome);
-    }
-
-    fn carry_out(&mut self, op: Op) {
-        let part = |buf: units::BufId, range: ByteRange| {
-            BufId::from_u64(buf.0).slice((range.offset % GRANULE) as u32, range.len as u32)
-        };
-        let span = |range: ByteRange| range.offset as usize..(range.offset + range.len) as usize;
-        match op {
-            Op::Read { range, buf } => {
-                let to = self.host.arena.slice_mut(part(buf, range));
-                to.copy_from_slice(&self.disk[span(range)]);
-            }
-            Op::Write { range, buf, .. } => {
-                let from = self.host.arena.slice(part(buf, range));
-                self.disk[span(range)].copy_from_slice(from);
-            }
-            Op::Zero { range, .. } => self.disk[span(range)].fill(0),
-            Op::Flush => {}
-        }
     }
 
     /// The volume answers the oldest question.

@@ -59,22 +59,24 @@ impl World {
             Outcome::Stopping => "answers: stopping",
             Outcome::Superseded => "answers: superseded",
         });
+        let end = self.granules_on(node) * BLOCKS_PER_GRANULE;
+        if is_ok && request.blocks.end > end {
+            let text = format!("{:?} past the end, {end}, is answered OK", request.blocks);
+            return self.fail("B13", text);
+        }
         if request.kind == Kind::Beyond {
-            if is_ok {
-                self.fail(
-                    "B13",
-                    format!("a read past the end is answered {outcome:?}"),
-                );
-            }
             return;
         }
-        if outcome == Outcome::OutOfRange {
+        if outcome == Outcome::OutOfRange && request.is_inside {
             return self.fail(
                 "B13",
                 format!("{req:?} lies inside and is answered OutOfRange"),
             );
         }
         if is_ok {
+            if self.has_votes() && request.kind == Kind::Read {
+                self.law_nobody_else_reigns(node);
+            }
             self.clients.answered += 1;
             self.answered_ok(node, &request, &tags);
         }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use engine_core::event::{Event, Op, ReqId, SessionId};
 use engine_core::message::Zeroing;
 use engine_core::units::{BufId, ByteRange, GRANULE};
-use history::{Op as Asked, OpId, Session as Known};
+use history::{Op as Asked, OpId, Outcome as Answered, Session as Known};
 
 use super::{Kind, POISON, Request, Session};
 use crate::buffers::Origin;
@@ -56,7 +56,7 @@ impl World {
             }
             Step::Flush { .. } => self.ask(slot, Kind::Flush, 0..0, false, 0),
             _ => {
-                let end = self.plan.settings.granules * BLOCKS_PER_GRANULE;
+                let end = self.granules_at_most() * BLOCKS_PER_GRANULE;
                 self.ask(slot, Kind::Beyond, end - 1..end + 1, false, 0);
             }
         }
@@ -140,9 +140,11 @@ impl World {
         }
         let req = ReqId(self.clients.next_request);
         self.clients.next_request += 1;
+        let is_inside = blocks.end <= self.granules() * BLOCKS_PER_GRANULE;
         let request = Request {
             number,
             kind,
+            is_inside,
             blocks,
             buf,
             fua,
@@ -207,6 +209,32 @@ impl World {
     /// The blocks of a range that clients ever look at.
     pub fn hot_blocks(&self, blocks: &Range<u64>) -> Vec<u64> {
         self.hot_runs(blocks).into_iter().flatten().collect()
+    }
+
+    /// A longer backing holds something in these hot runs: it reads as if it had been written,
+    /// durably, before anybody could ask. Answers block and tag.
+    pub fn held_before(&mut self, blocks: &Range<u64>) -> Vec<(u64, u64)> {
+        let number = self.clients.next_number;
+        self.clients.next_number += 1;
+        let runs = self.hot_runs(blocks);
+        let tag = |block: u64| number << 20 | (block & 0xF_FFFF);
+        let session = Known(self.clients.next_session);
+        self.clients.next_session += 1;
+        let time = self.clients.tick();
+        if let Some(history) = &mut self.clients.history {
+            history.open(time, session).expect("a new session opens");
+            for run in &runs {
+                let (first, tags, fua) = (run.start, run.clone().map(tag).collect(), true);
+                let op = history.invoke(time, session, Asked::Write { first, tags, fua });
+                let op = op.expect("the session is open");
+                let done = history.complete(time, op, Answered::Done);
+                done.expect("the request is open");
+            }
+            let closed = history.close(time, session);
+            closed.expect("the session is open");
+        }
+        let blocks = runs.into_iter().flatten();
+        blocks.map(|block| (block, tag(block))).collect()
     }
 
     fn record_invoke(
@@ -291,9 +319,12 @@ impl World {
     /// Submits a final request in slot 0, wherever the primary is.
     pub fn last_words(&mut self) {
         let each = self.plan.settings.spot_granules * BLOCKS_PER_GRANULE;
+        let end = self.granules() * BLOCKS_PER_GRANULE;
         for spot in self.spots.clone() {
             let base = spot * BLOCKS_PER_GRANULE;
-            self.ask(0, Kind::Read, base..base + each, false, 0);
+            if base < end {
+                self.ask(0, Kind::Read, base..(base + each).min(end), false, 0);
+            }
         }
         let base = self.spots[0] * BLOCKS_PER_GRANULE;
         self.ask(

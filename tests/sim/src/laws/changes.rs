@@ -2,7 +2,9 @@
 //! every member of S, now and after a crash; what nobody touched must not, while nothing failed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
+use engine_core::bitmap::BITS_PER_PAGE;
 use engine_core::marks::MarkName;
 use engine_core::message::Disk;
 use engine_core::units::NodeIdx;
@@ -102,9 +104,34 @@ impl World {
 
     /// A client was told of a change.
     pub fn change_answered(&mut self, blocks: &[u64]) {
+        self.change_committed(&granules(blocks).collect());
+    }
+
+    /// The volume may be larger by these granules, or is from now on: all of them changed.
+    pub(super) fn changes_by_growth(&mut self, new: Range<u64>, is_committed: bool) {
+        let hot = self.hot();
+        let is_new = |g: &u64| new.contains(g);
+        let mut changed: BTreeSet<u64> = hot.iter().copied().filter(is_new).collect();
+        for known in self.laws.changes.marks.values_mut() {
+            known.may.extend(&changed);
+        }
+        if is_committed && !new.is_empty() {
+            let pages = new.start.div_ceil(BITS_PER_PAGE)..new.end.div_ceil(BITS_PER_PAGE);
+            let borders = pages.map(|page| page * BITS_PER_PAGE);
+            changed.extend(
+                borders
+                    .flat_map(|b| [b.saturating_sub(1), b])
+                    .filter(is_new),
+            );
+            changed.extend([new.start, new.end - 1]);
+            self.change_committed(&changed);
+        }
+    }
+
+    fn change_committed(&mut self, granules: &BTreeSet<u64>) {
         let made = self.laws.changes.marks.values_mut().filter(|k| k.is_made);
         for known in made {
-            known.must.extend(granules(blocks));
+            known.must.extend(granules);
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the copies say of their past (laws T5, T9, M2).
 
+use std::rc::Rc;
+
 use engine_core::generation::{Verdict, judge};
 use engine_core::message::Disk;
 use engine_core::record::Record;
@@ -10,7 +12,7 @@ use crate::world::World;
 
 impl World {
     /// M2: a torn metadata write leaves the old state, never an older one.
-    pub fn law_metadata_never_goes_back(&mut self, node: usize, before: Option<Found>) {
+    pub fn law_metadata_never_goes_back(&mut self, node: usize, before: Option<Rc<Found>>) {
         let (Some(before), Ok(after)) = (before, self.found(node)) else {
             return;
         };

@@ -6,6 +6,7 @@ use engine_core::message::{Message, Status};
 use engine_core::record::Record;
 use engine_core::units::{Extent, NodeIdx};
 
+use super::sizes::Sizes;
 use crate::disk::BLOCKS_PER_GRANULE;
 use crate::world::World;
 
@@ -145,16 +146,18 @@ impl World {
     pub fn process_begins(&mut self, node: usize) {
         self.laws.marked.retain(|(n, _), _| *n != node);
         self.refresh(node);
+        self.size_is_known(node);
     }
 
     /// Power failed at a node; `had_lost`: also before, and nothing made it whole since.
     pub fn power_lost(&mut self, node: usize, had_lost: bool) {
         self.refresh(node);
         let Some(found) = self.peek(node) else { return };
-        // Among several others somebody is marked most of the time.
+        // Among several others somebody is marked most of the time; alone, a volume keeps no log of
+        // what may not be durable.
         let may_differ = match self.has_votes() {
             true => found.has_open(),
-            false => !found.is_settled(),
+            false => !found.is_settled() || self.is_alone(),
         };
         let was_clean = found.is_clean;
         let volatile = self.nodes[node].disk.has_volatile_cache();
@@ -178,6 +181,7 @@ impl World {
         self.laws.must_leave[node] = false;
         self.laws.seen[node] = None;
         self.laws.found[node] = (0, Err("made anew".into()));
+        self.laws.sizes = Sizes::new(self.plan.settings.granules);
         self.refresh(node);
         self.note_disk(node);
     }
@@ -200,7 +204,8 @@ impl World {
             }
             Notice::MetaFailed => {
                 self.count("metadata failed");
-                self.nodes[node].is_condemned = true;
+                // There is no other copy: the operator mends its disk and starts it again.
+                self.nodes[node].is_condemned |= !self.is_alone();
             }
             Notice::DiskFull => self.count("disks full"),
             Notice::ReadError { .. } => self.count("read errors"),
@@ -215,6 +220,7 @@ impl World {
     fn promoted(&mut self, node: usize) {
         self.count("promotions");
         self.refresh(node);
+        self.size_is_settled();
         self.law_promotion_was_allowed(node);
         self.judge_crash();
         self.law_marks_say_enough();

@@ -103,13 +103,18 @@ impl World {
                 (Some(own), Some(theirs)) => own.known[peer] != theirs.incarnation,
                 _ => false,
             };
-            let now: Vec<bool> = hot.iter().map(|g| engine.is_dirty(peer, *g)).collect();
-            let before = self.laws.marked.insert((node, peer), now.clone());
-            let Some(before) = before.filter(|b| *b != now) else {
+            let marked = self.laws.marked.entry((node, peer)).or_default();
+            if engine.is_clean_for(peer) && marked.is_empty() {
                 continue;
-            };
-            let is_cleared = |i: &usize| before[*i] && !now[*i];
-            let cleared: Vec<u64> = (0..hot.len()).filter(is_cleared).map(|i| hot[i]).collect();
+            }
+            let now: Vec<u64> = engine.dirty_among(peer, &hot);
+            if *marked == now {
+                continue;
+            }
+            let before = std::mem::replace(marked, now);
+            let now = &self.laws.marked[&(node, peer)];
+            let is_cleared = |g: &u64| now.binary_search(g).is_err();
+            let cleared: Vec<u64> = before.into_iter().filter(is_cleared).collect();
             let founded = self.peek(node).is_some_and(|f| f.volume_id != 0);
             let is_source = engine.is_primary();
             let excused = self.is_excused(node) || self.is_excused(peer);

@@ -56,11 +56,20 @@ impl World {
                 self.nodes[n].is_rolled_back = false;
                 self.law_joins_when_equal(primary, n);
                 self.settle_loss(primary, n);
-                let gained = self.laws.holds[primary].clone();
+                let gained = self.laws.holds[self.member_like(primary, n, &after)].clone();
                 self.laws.holds[n].extend(gained);
                 self.nodes[n].lost_power = false;
                 self.laws.must_leave[n] = false;
             }
+        }
+    }
+
+    /// Whose data a joining node has now: the primary's, or another member's where its disk failed.
+    fn member_like(&self, primary: usize, joining: usize, record: &Record) -> usize {
+        let is_member = |n: &usize| *n != joining && record.in_sync.has(NodeIdx(*n as u8));
+        match is_member(&primary) {
+            true => primary,
+            false => self.all().find(is_member).unwrap_or(primary),
         }
     }
 

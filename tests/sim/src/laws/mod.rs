@@ -7,7 +7,8 @@
 //!  world ─► hooks.rs ─► what is remembered here ─► check_laws, after every event
 //!            │            ├ marks.rs       S1-S5       ├ histories.rs  T5, T9, M2
 //!            │            ├ membership.rs  S6, R8, T4  └ here          O1
-//!            │            └ changes.rs     K1-K3
+//!            │            ├ changes.rs     K1-K3
+//!            │            └ sizes.rs      B13
 //!            └► answers.rs  R2, R3, R7    writes.rs  S2, S8, B10: where something happens
 //! ```
 
@@ -18,16 +19,19 @@ mod hooks;
 mod marks;
 mod membership;
 mod reads;
+mod sizes;
 mod votes;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use engine_core::record::Record;
 use engine_core::units::{AL_EXTENT, Extent, GRANULE, GRANULES_PER_AL_EXTENT};
 
 use changes::Changes;
 pub use changes::mark_name;
+use sizes::Sizes;
 
 use crate::engine::{Found, PEER_REQUESTS_MAX, recover};
 use crate::world::World;
@@ -44,12 +48,12 @@ struct Sent {
 
 /// What the laws remember.
 pub struct Laws {
-    found: Vec<(u64, Result<Found, String>)>,
+    found: Vec<(u64, Result<Rc<Found>, String>)>,
     sent: BTreeMap<(usize, u64), Sent>,
     /// Granules in which two live images differ.
     differ: BTreeMap<(usize, usize), BTreeSet<u64>>,
-    /// Which hot granules are marked at a node for a peer.
-    marked: BTreeMap<(usize, usize), Vec<bool>>,
+    /// Which hot granules are marked at a node for a peer, lowest first.
+    marked: BTreeMap<(usize, usize), Vec<u64>>,
     /// Which acknowledged writes each node's disk holds whole.
     holds: Vec<BTreeSet<Segment>>,
     /// Lost power while it was in S, and did not leave S or start a reign since.
@@ -62,12 +66,13 @@ pub struct Laws {
     dropped: BTreeSet<(usize, u64)>,
     samples: u64,
     changes: Changes,
+    sizes: Sizes,
     ballots: votes::Ledger,
 }
 
 impl Laws {
-    /// Nothing happened yet.
-    pub fn new(nodes: usize) -> Laws {
+    /// Nothing happened yet to a volume of this size.
+    pub fn new(nodes: usize, granules: u64) -> Laws {
         let pairs = (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b)));
         Laws {
             found: vec![(0, Err("never formatted".into())); nodes],
@@ -81,6 +86,7 @@ impl Laws {
             dropped: BTreeSet::new(),
             samples: 0,
             changes: Changes::default(),
+            sizes: Sizes::new(granules),
             ballots: votes::Ledger::default(),
         }
     }
@@ -102,11 +108,11 @@ fn granules_of_interest(extent: Extent, hot: &[u64]) -> Vec<u64> {
 
 impl World {
     /// What an attach would find on this node now.
-    pub fn found(&mut self, node: usize) -> Result<Found, String> {
+    pub fn found(&mut self, node: usize) -> Result<Rc<Found>, String> {
         let version = self.nodes[node].meta.version();
         if self.laws.found[node].0 != version {
-            let result = recover(&self.spec(node), self.nodes[node].meta.blocks());
-            self.laws.found[node] = (version, result);
+            let result = recover(&self.spec(node), self.nodes[node].meta.area());
+            self.laws.found[node] = (version, result.map(Rc::new));
         }
         self.laws.found[node].1.clone()
     }
@@ -117,9 +123,13 @@ impl World {
             return false;
         }
         let before = self.laws.found[node].1.clone().ok();
-        let result = recover(&self.spec(node), self.nodes[node].meta.blocks());
-        self.laws.found[node] = (version, result);
-        self.note_votes(node, before.as_ref());
+        let result = recover(&self.spec(node), self.nodes[node].meta.area());
+        self.laws.found[node] = (version, result.map(Rc::new));
+        if let Ok(after) = self.laws.found[node].1.clone() {
+            let size = before.as_ref().map(|f| f.granules);
+            self.law_size_is_old_or_new(node, size, &after);
+        }
+        self.note_votes(node, before.as_deref());
         match (before, self.laws.found[node].1.clone()) {
             (Some(before), Ok(after)) => {
                 self.law_log_closes_late(node, &before, &after);
@@ -132,7 +142,7 @@ impl World {
     }
 
     fn peek(&self, node: usize) -> Option<&Found> {
-        self.laws.found[node].1.as_ref().ok()
+        self.laws.found[node].1.as_deref().ok()
     }
 
     /// Newest durable record of all nodes.

@@ -33,7 +33,11 @@ impl World {
         let Some(after) = self.peek(node).cloned() else {
             return;
         };
-        if let Some(before) = before.filter(|b| b.incarnation == after.incarnation) {
+        // A founding that came to nothing is forgotten with the identity it gave.
+        let is_same = |b: &&Found| {
+            b.incarnation == after.incarnation && [0, after.volume_id].contains(&b.volume_id)
+        };
+        if let Some(before) = before.filter(is_same) {
             self.law_promises_are_kept(node, before, &after);
         }
         let Some(voted) = after.voted else { return };
@@ -43,6 +47,9 @@ impl World {
                 after.promised
             );
             return self.fail("T2", text);
+        }
+        if !self.replicas().contains(voted.in_sync) || voted.in_sync.is_empty() {
+            return self.fail("R1", format!("S of {voted:?} is empty or holds a witness"));
         }
         let place = (voted.term.0, voted.step);
         let entry = self.laws.ballots.stored.entry(place);
@@ -73,7 +80,8 @@ impl World {
     }
 
     /// R1, T5: the S of a new reign is a part of the S that it follows. An older record may be
-    /// chosen late, by votes that were on their way: who promised more has followed it then.
+    /// chosen late, by votes that were on their way: who promised more has followed it then. T4, T11:
+    /// within a reign steps follow each other, and voters change one at a time.
     fn law_chosen_follows(&mut self, record: Record) {
         let place = (record.term.0, record.step);
         let chosen = &self.laws.ballots.chosen;
@@ -88,10 +96,29 @@ impl World {
                 let text = format!("{new:?} is chosen after {old:?}");
                 return self.fail("T5", text);
             }
+            let voters = NodeSet(old.voters.0 ^ new.voters.0).count();
+            if old.term == new.term && (new.step != old.step + 1 || voters > 1) {
+                let text = format!("{new:?} is chosen after {old:?}");
+                return self.fail("T4", text);
+            }
         }
     }
 
-    /// T3: a record is chosen before it is in force.
+    /// T7: nobody answers a read once a newer reign was chosen. A write that all of S confirmed may
+    /// be answered later: the members of the next S are among them.
+    pub fn law_nobody_else_reigns(&mut self, node: usize) {
+        let newest = self.laws.ballots.newest().copied();
+        let own = self.peek(node).and_then(|f| f.record);
+        if let (Some(newest), Some(own)) = (newest, own)
+            && newest.branch == own.branch
+            && newest.term > own.term
+        {
+            let text = format!("node {node} answers a read by {own:?}, {newest:?} was chosen");
+            self.fail("T7", text);
+        }
+    }
+
+    /// T3, T11: a record is chosen, by the old and by the new list of voters, before it is in force.
     pub(super) fn law_in_force_is_chosen(&mut self, node: usize, record: &Record) {
         if !self.has_votes() {
             return;
@@ -99,10 +126,18 @@ impl World {
         self.everybody().for_each(|n| {
             self.refresh(n);
         });
-        let chosen = self.laws.ballots.chosen.get(&(record.term.0, record.step));
-        if chosen != Some(record) {
+        let place = (record.term.0, record.step);
+        let ballots = &self.laws.ballots;
+        if ballots.chosen.get(&place) != Some(record) {
             let text = format!("node {node} goes by {record:?}, and no majority chose it");
-            self.fail("T3", text);
+            return self.fail("T3", text);
+        }
+        let before = ballots.chosen.range(..place).next_back().map(|(_, r)| *r);
+        let before = before.filter(|b| b.branch == record.branch && b.term == record.term);
+        let who = ballots.stored[&place].1;
+        if let Some(before) = before.filter(|b| !is_majority(b.voters, who)) {
+            let text = format!("{record:?} is in force, and the voters of {before:?} chose it not");
+            self.fail("T11", text);
         }
     }
 

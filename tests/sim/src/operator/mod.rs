@@ -4,6 +4,7 @@
 //! node may serve. The bold one promotes a node that is cut off from a live primary; law T9 must
 //! find it afterwards. The naive one asks where the core has to refuse.
 
+mod growth;
 mod repair;
 mod roles;
 mod trouble;
@@ -29,6 +30,7 @@ enum Purpose {
     Verify,
     MarkCreate(u64, u64),
     MarkDelete,
+    Grow(u64),
     Other,
 }
 
@@ -89,6 +91,18 @@ impl Operator {
             Purpose::PromoteBoldly,
             Purpose::PromoteByForce,
         ])
+    }
+
+    /// A mark is being made or ended.
+    pub fn is_setting_marks(&self) -> bool {
+        let is_it = |p: &Purpose| matches!(p, Purpose::MarkCreate(..) | Purpose::MarkDelete);
+        self.asked.values().any(|(_, purpose, _)| is_it(purpose))
+    }
+
+    /// The volume was told to grow and did not answer yet.
+    pub fn is_growing(&self) -> bool {
+        let is_it = |p: &Purpose| matches!(p, Purpose::Grow(_));
+        self.asked.values().any(|(_, purpose, _)| is_it(purpose))
     }
 
     /// The primary role is being handed over.
@@ -201,6 +215,9 @@ impl World {
             (Purpose::MarkCreate(name, asked), result) => {
                 self.mark_created(name, asked, result.is_ok());
             }
+            (Purpose::Grow(size), result) => {
+                self.growth_answered(node, size, result.as_ref().map(|_| ()));
+            }
             (Purpose::MarkDelete, Ok(_)) => self.count("marks deleted"),
             _ => {}
         }
@@ -218,6 +235,9 @@ impl World {
             }
         }
         self.replace_condemned();
+        if self.is_alone() {
+            self.restart_failed();
+        }
         self.kill_the_hung();
         self.reconcile_split();
         match self.has_votes() {
@@ -246,6 +266,9 @@ impl World {
                     .record
                     .is_some_and(|r| r.voters.count() == self.nodes.len() as u32));
         let engine = self.nodes[primary].engine.as_ref().expect("it serves");
+        if self.is_alone() && engine.has_meta_failed() {
+            return false;
+        }
         // Both sides must say so: until its keepalive fails, a primary takes a member that lost
         // power for the one it was, and S for whole (F16, law T4).
         let agrees = |n: usize| {

@@ -179,7 +179,11 @@ impl World {
             return;
         }
         let others: Vec<usize> = self.all().filter(|n| *n != node).collect();
-        let other = *self.operator.rng.pick(&others);
+        // Alone, it comes back to where it was.
+        let other = match others[..] {
+            [] => node,
+            _ => *self.operator.rng.pick(&others),
+        };
         self.count("switches");
         // Some clients leave only when they are told that this node serves no more.
         if self.operator.rng.coin() {

@@ -39,10 +39,22 @@ impl World {
                     self.cut_power(node, down + extra);
                 }
             }
+            Step::CutWire { .. }
+            | Step::StallWire { .. }
+            | Step::SlowWire { .. }
+            | Step::DamageWire { .. }
+                if self.is_alone() => {}
             Step::CutWire { a, b, span } => {
                 let (a, b) = (node_of(a), node_of(b));
                 self.cut(a, b);
                 self.schedule(span, Happening::Mend(Mend::Wire(a, b)));
+            }
+            Step::Isolate { node, span } => {
+                let node = node_of(node);
+                for other in self.everybody().filter(|n| *n != node) {
+                    self.cut(node, other);
+                    self.schedule(span, Happening::Mend(Mend::Wire(node, other)));
+                }
             }
             Step::StallWire { a, b, span } => {
                 let until = self.now + span;
@@ -73,12 +85,10 @@ impl World {
             Step::FlushError { node } if self.is_spared(node_of(node)) => {
                 self.nodes[node_of(node)].disk.faults.flush_error_once = true;
             }
-            Step::MetaErrors { node }
-                if self.is_spared(node_of(node)) && self.may_lose_its_vote(node_of(node)) =>
-            {
+            Step::MetaErrors { node } if self.may_lose_metadata(node_of(node)) => {
                 self.nodes[node_of(node)].meta.has_failed = true;
             }
-            Step::Full { node, span } if self.is_spared(node_of(node)) => {
+            Step::Full { node, span } if self.may_be_full(node_of(node)) => {
                 self.nodes[node_of(node)].disk.faults.is_full = true;
                 self.schedule(span, Happening::Mend(Mend::Room(node_of(node))));
             }
@@ -124,7 +134,7 @@ impl World {
             }
             Step::KeepImage { node } => {
                 let machine = &mut self.nodes[node_of(node)];
-                let (data, meta) = (machine.disk.snapshot(), machine.meta.blocks().clone());
+                let (data, meta) = (machine.disk.snapshot(), machine.meta.area().to_vec());
                 let life = machine.life;
                 machine.image = Some(DiskImage { life, data, meta });
             }
@@ -163,8 +173,20 @@ impl World {
                 }
             }
             Step::Stop { node, down } => self.stop(node_of(node), down),
+            Step::Grow { size, held } => self.grow(size, held == 1),
             _ => {}
         }
+    }
+
+    fn may_lose_metadata(&mut self, node: usize) -> bool {
+        self.is_alone() || (self.is_spared(node) && self.may_lose_its_vote(node))
+    }
+
+    /// The last copy goes on when it is full. What a refused write left of itself can be read and
+    /// is not durable, so with acknowledgements that are durable that is not among the faults.
+    fn may_be_full(&mut self, node: usize) -> bool {
+        let goes_on = self.is_alone() && self.plan.settings.is_durable_policy == 0;
+        goes_on || self.is_spared(node)
     }
 
     /// The last stop of a run.

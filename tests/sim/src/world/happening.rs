@@ -67,6 +67,13 @@ pub enum Happening {
     LinkDown { connection: u64, end: usize },
     /// Nodes look for peers they have no connection to.
     Connect,
+    /// The backing is as long as the volume shall be.
+    Lengthened {
+        node: usize,
+        life: u64,
+        size: u64,
+        is_held: bool,
+    },
     /// A deadline of the core.
     Wake { node: usize, life: u64 },
     /// A paused process goes on.

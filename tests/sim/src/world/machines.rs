@@ -144,7 +144,7 @@ impl World {
         self.nodes[node].formats += 1;
         let blocks = crate::engine::format(&self.spec(node));
         let machine = &mut self.nodes[node];
-        machine.meta.exchange(blocks);
+        machine.meta.format(blocks);
         machine.disk.exchange(Image::default());
         machine.lost_power = false;
         machine.is_condemned = false;
@@ -189,7 +189,7 @@ impl World {
     /// The process starts.
     pub fn start(&mut self, node: usize) {
         let spec = self.spec(node);
-        let engine = match Engine::attach(&spec, self.nodes[node].meta.blocks(), self.bug) {
+        let engine = match Engine::attach(&spec, self.nodes[node].meta.area(), self.bug) {
             Ok(engine) => engine,
             Err(why) => {
                 self.fail("M3", format!("node {node} cannot attach: {why}"));

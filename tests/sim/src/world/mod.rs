@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use engine_core::units::NodeSet;
+
 use crate::buffers::Ledger;
 use crate::clients::Clients;
 use crate::disk::Disk;
@@ -27,7 +29,7 @@ use crate::net::Net;
 use crate::operator::Operator;
 use crate::plan::{Plan, Step};
 use crate::rng::Rng;
-use crate::swarm::{MS, spots};
+use crate::swarm::{MS, granules_max, spots};
 
 pub use happening::{Happening, Mend, Pending};
 pub use node::{DiskImage, Node};
@@ -99,6 +101,7 @@ impl World {
                 boot_id: Rng::fork(seed, "boot", i as u64).next_u128(),
                 formats: 0,
                 disk: Disk::new(
+                    settings.granules,
                     settings.volatile_nodes >> i & 1 == 1,
                     Rng::fork(seed, "disk", i as u64),
                 ),
@@ -131,7 +134,8 @@ impl World {
         for (a, b) in net.pairs() {
             net.wire(a, b).double_one_in = settings.double_one_in;
         }
-        let spots = spots(seed, &settings);
+        let spots = spots(&plan);
+        let size_max = granules_max(&plan);
         let mut world = World {
             now: 0,
             queue: BTreeMap::new(),
@@ -140,8 +144,8 @@ impl World {
             net,
             clients: Clients::new(settings.sessions as usize),
             operator: Operator::new(Rng::fork(seed, "operator", 0)),
-            laws: Laws::new(count),
-            hot: hot_granules(&spots, settings.spot_granules, settings.granules),
+            laws: Laws::new(count, settings.granules),
+            hot: hot_granules(&spots, settings.spot_granules, size_max),
             spots,
             rng: Rng::fork(seed, "world", 0),
             is_verbose,
@@ -170,6 +174,7 @@ impl World {
             witnesses: settings.witnesses as usize,
             has_votes: settings.has_votes == 1,
             granules: settings.granules,
+            disk_granules: self.nodes[node].disk.granules(),
             log_slots: settings.log_slots as u32,
             requests_max: settings.requests_max as usize,
             is_durable_policy: settings.is_durable_policy == 1,
@@ -235,6 +240,11 @@ impl World {
         self.nodes[node].engine.is_some() && self.nodes[node].paused_until <= self.now
     }
 
+    /// There is one replica, and nobody to lean on.
+    pub fn is_alone(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
     /// Indices of all nodes with data.
     pub fn all(&self) -> std::ops::Range<usize> {
         0..self.plan.settings.nodes as usize
@@ -243,6 +253,11 @@ impl World {
     /// Indices of all nodes, witnesses behind the others.
     pub fn everybody(&self) -> std::ops::Range<usize> {
         0..self.nodes.len()
+    }
+
+    /// Nodes with data, as a set.
+    pub fn replicas(&self) -> NodeSet {
+        NodeSet::first(self.plan.settings.nodes as usize)
     }
 
     /// It votes and holds no data.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use engine_core::action::MetaBlock;
 use engine_core::event::Event;
 
 use super::{Happening, Pending};
@@ -19,7 +18,7 @@ pub struct DiskImage {
     /// Content.
     pub data: Image,
     /// Metadata.
-    pub meta: BTreeMap<u64, Box<MetaBlock>>,
+    pub meta: Vec<u8>,
 }
 
 /// One machine.

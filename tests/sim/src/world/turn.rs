@@ -74,6 +74,14 @@ impl World {
             } if self.is_current(node, life) => {
                 self.copied(node, token, from, to, count);
             }
+            Happening::Lengthened {
+                node,
+                life,
+                size,
+                is_held,
+            } if self.is_current(node, life) => {
+                self.lengthened(node, size, is_held);
+            }
             Happening::LinkUp { connection, end } => self.link_up(connection, end),
             Happening::LinkDown { connection, end } => self.link_down(connection, end),
             Happening::Connect => self.connect_all(),
@@ -90,6 +98,7 @@ impl World {
             | Happening::Chosen { .. }
             | Happening::Sent { .. }
             | Happening::Copied { .. }
+            | Happening::Lengthened { .. }
             | Happening::Wake { .. } => {}
         }
     }
