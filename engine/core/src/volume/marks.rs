@@ -142,7 +142,7 @@ impl Marks {
 
     /// The volume is about to grow: what is new counts as changed in every mark. Every page that
     /// differs from disk is written.
-    pub fn grow(&mut self, size_granules: u64, superblock_counter: u64) {
+    pub fn grow(&mut self, old: u64, size_granules: u64, superblock_counter: u64) {
         let Some(region) = &mut self.region else {
             return;
         };
@@ -154,6 +154,8 @@ impl Marks {
             // A growth that was given up may have gone further.
             let size = size_granules.max(mark.bits.size_granules());
             mark.bits.grow(size);
+            // A mark made since is as large as that one, and knows nothing of its space.
+            mark.bits.set(Extent::new(old, size_granules));
         }
         self.sweep();
     }
