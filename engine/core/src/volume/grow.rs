@@ -59,7 +59,8 @@ impl Volume {
         if let Err(why) = self.may_grow(size) {
             return self.reply(id, Err(why));
         }
-        self.marks.grow(self.size, size, self.durable.newest_counter());
+        self.marks
+            .grow(self.size, size, self.durable.newest_counter());
         self.growing = Some(Growing {
             command: id,
             size,

@@ -11,10 +11,12 @@ use crate::generation::Entry;
 use crate::message::{Disk, Lives, Message};
 use crate::meta::{PageWriter, Superblock, encode_superblock};
 use crate::record::{Choice, Record};
+use crate::session::Session;
 use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet, Term};
 
 use super::ops::{Purpose, token};
+use super::peer::Peer;
 use super::timers::RETRY;
 use super::{Volume, planted};
 
@@ -335,7 +337,11 @@ impl Volume {
         let chain = self.durable.sb.chain.clone();
         let lives = self.lives_of(record.in_sync);
         for node in members.iter() {
-            let Some(link) = self.peers.find(node).and_then(|p| p.session.data_link()) else {
+            // A target that is back in the middle of a change of S is told nothing yet (law S6).
+            let takes_part =
+                |p: &&Peer| !matches!(p.session, Session::Source(_)) || p.source.is_joining();
+            let peer = self.peers.find(node).filter(takes_part);
+            let Some(link) = peer.and_then(|p| p.session.data_link()) else {
                 continue;
             };
             self.peers.get_mut(node).record_pending = true;
@@ -397,6 +403,11 @@ impl Volume {
 
     fn is_member_alive(&self, node: NodeIdx) -> bool {
         let peer = self.peers.get(node);
-        peer.session.data_link().is_some() && peer.disk != Disk::Failed
+        // A target is no member, but while the record that takes it in is told.
+        let takes_part = match peer.session {
+            Session::Source(_) if self.has_votes() => peer.source.is_joining(),
+            session => session.data_link().is_some(),
+        };
+        takes_part && peer.disk != Disk::Failed
     }
 }

@@ -48,6 +48,13 @@ enum Join {
     Told,
 }
 
+impl Source {
+    /// The record that takes it into S was offered.
+    pub fn is_joining(&self) -> bool {
+        matches!(self.join, Some(Join::Proposed | Join::Told))
+    }
+}
+
 impl Volume {
     pub(super) fn offer_resync(&mut self, node: NodeIdx) {
         if self.durable.sb.held.has(node) {
