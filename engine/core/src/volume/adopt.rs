@@ -112,14 +112,12 @@ impl Volume {
         }
     }
 
-    /// A target does not know what those outside of S lack: all, until it meets them.
-    pub(super) fn distrust_others(&mut self, source: NodeIdx, record: Option<Record>) {
-        let in_sync = record.map_or(NodeSet::EMPTY, |r| r.in_sync);
-        for peer in self.peers.iter_mut() {
-            if peer.node != source && !in_sync.has(peer.node) {
-                peer.dirty.set_all();
-                self.pages.wants_all = true;
-            }
+    /// A target does not know what third nodes lack: all, until the record that takes it in says
+    /// who is in S then.
+    pub(super) fn distrust_others(&mut self, source: NodeIdx) {
+        for peer in self.peers.iter_mut().filter(|p| p.node != source) {
+            peer.dirty.set_all();
+            self.pages.wants_all = true;
         }
     }
 

@@ -140,7 +140,8 @@ impl Volume {
         let own = promises.iter().any(|p| p.voter == self.me);
         if own && has_quorum(&promises) {
             // Who would not be elected disturbs nobody.
-            if let Err(error) = elect(self.me, self.replicas(), self.met(), &promises) {
+            let met = self.met(asked.term, true);
+            if let Err(error) = elect(self.me, self.replicas(), met, &promises) {
                 return self.refused_election(error, asked, is_due);
             }
             let term = self.next_term();
@@ -205,7 +206,8 @@ impl Volume {
         let voters = self.durable.sb.voted.map_or(NodeSet::EMPTY, |r| r.voters);
         let is_enough = heard.contains(voters) || self.now.since(asked.since) >= GATHER;
         if has_quorum(&promises) && is_enough {
-            match elect(self.me, self.replicas(), self.met(), &promises) {
+            let met = self.met(asked.term, false);
+            match elect(self.me, self.replicas(), met, &promises) {
                 Ok(election) => self.begin_claim(asked.term, election),
                 Err(error) => self.promotion_ended(Err(error)),
             }
@@ -299,13 +301,11 @@ impl Volume {
         }
     }
 
-    /// Nodes that said anything lately.
-    fn met(&self) -> NodeSet {
-        let is_met = |n: &NodeIdx| self.votes.met(*n, self.now, RECENT).is_some();
-        self.others()
-            .iter()
-            .filter(is_met)
-            .fold(NodeSet::EMPTY, NodeSet::with)
+    /// Nodes that answered this question, blank ones among them.
+    fn met(&self, term: Term, is_trial: bool) -> NodeSet {
+        let is_answer = |h: &&Heard| (h.term, h.is_trial) == (term, is_trial);
+        let heard = self.votes.heard.iter().flatten().filter(is_answer);
+        heard.fold(NodeSet::EMPTY, |set, h| set.with(h.promise.voter))
     }
 
     /// Founding where votes count: whoever is there and blank votes from the beginning.

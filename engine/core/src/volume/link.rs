@@ -448,7 +448,7 @@ impl Volume {
             }
             Plan::Source => self.prepare_source(node, incarnation),
             Plan::Target => {
-                self.distrust_others(node, record);
+                self.distrust_others(node);
                 let sb = &mut self.durable.sb;
                 if sb.disk == Disk::UpToDate {
                     sb.disk = Disk::Outdated;

@@ -150,7 +150,7 @@ impl Volume {
             Vote::Ask { term, is_trial } => self.promise_wanted(from, term, is_trial),
             Vote::Lease { term, number } => self.lease_wanted(from, term, number),
             Vote::Answer { said, .. } if said == Said::NoVote => {
-                self.votes.heard[usize::from(from.0)] = None;
+                self.promise_answered(from, &ballot.vote);
                 self.voter_is_blank(from, ballot.incarnation);
             }
             _ if !is_ours => {}
