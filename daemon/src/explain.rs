@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use engine::control::{Clients, Refusal, RefusalKind, Request};
 
-use crate::api::body::{LinkState, Problem, Replica, State, VolumeEntry};
+use crate::api::body::{DiskState, LinkState, Problem, Replica, State, VolumeEntry};
 use crate::config::edit::EditError;
 use crate::config::units::{exact_size, show_bytes};
 use crate::config::{Diagnostic, Loaded, Severity};
@@ -440,6 +440,19 @@ pub fn next_step(volume: &VolumeEntry, node: &str) -> Option<String> {
             false => format!("none needed.  Faster: pollux resync set {name} --rate max"),
         });
     }
+    if let Some(quorum) = volume
+        .quorum
+        .as_ref()
+        .filter(|quorum| volume.state == State::Critical && quorum.votes.have < quorum.votes.need)
+    {
+        let (need, of) = (quorum.votes.need, quorum.votes.of);
+        let missing = quorum.missing.join(" or ");
+        return Some(format!(
+            "start {missing}: it goes on with {need} of {of} voters"
+        ));
+    }
+    let is_witness =
+        |replica: &Replica| replica.node == node && replica.disk_state == DiskState::Diskless;
     match volume.state {
         State::NotCreated => Some(format!("pollux volume create {name}")),
         State::Offline => Some(format!(
@@ -448,6 +461,7 @@ pub fn next_step(volume: &VolumeEntry, node: &str) -> Option<String> {
         State::Healthy => None,
         State::Degraded | State::Critical => match volume.replicas.iter().find(standalone) {
             Some(peer) => Some(format!("pollux peer connect {} --volume {name}", peer.node)),
+            None if volume.replicas.iter().any(is_witness) => None,
             None if volume.generation.is_none() => Some(format!("pollux promote {name}")),
             None => None,
         },

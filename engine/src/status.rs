@@ -616,6 +616,72 @@ mod tests {
         }
     }
 
+    /// Alpha of two replicas and a witness, founded.
+    fn voting(role: RoleStatus, votes: VotesStatus, connected: &[&str]) -> VolumeStatus {
+        let mut spec = spec();
+        spec.votes.quorum = crate::control::Quorum::Majority;
+        spec.votes.witnesses = vec!["gamma".into()];
+        let mut core = core(7, NodeSet::first(2), Session::Connecting, None);
+        (core.role, core.votes) = (role, Some(votes));
+        let connected = connected.iter().map(|name| (*name).to_owned()).collect();
+        let (me, mut rates) = (NodeIdx(0), Rates::default());
+        attached(&spec, (me, &connected), &core, &mut rates, Instant(1))
+    }
+
+    fn votes(heard: NodeSet, reigning: Option<u8>) -> VotesStatus {
+        VotesStatus {
+            voters: NodeSet::first(3),
+            heard,
+            in_sync: NodeSet::first(2),
+            holds_lease: reigning == Some(0),
+            reigning: reigning.map(NodeIdx),
+        }
+    }
+
+    #[test]
+    fn a_volume_without_a_majority_is_critical_and_names_who_is_missing() {
+        let (secondary, primary) = (RoleStatus::Secondary, RoleStatus::Primary);
+        let code = |status: &VolumeStatus| status.reason.as_ref().map(|reason| reason.code);
+        let lost = voting(secondary, votes(alone(), None), &[]);
+        assert_eq!((lost.state, code(&lost)), (State::Critical, Some("W118")));
+        let text = lost.reason.expect("it was just looked at").text;
+        assert!(
+            text.contains("1 of 3 voters") && text.contains("beta, gamma"),
+            "{text}"
+        );
+        // Who is connected need not have spoken of votes; with the primary each of them has.
+        let met = voting(secondary, votes(alone(), None), &["gamma"]);
+        assert_eq!(code(&met), Some("W101"));
+        let mute = voting(primary, votes(alone(), None), &["beta", "gamma"]);
+        assert_eq!((mute.state, code(&mute)), (State::Critical, Some("W118")));
+        let serving = voting(
+            primary,
+            votes(NodeSet::first(3), Some(0)),
+            &["beta", "gamma"],
+        );
+        assert_eq!(
+            code(&serving),
+            Some("W101"),
+            "only the link to beta is missing"
+        );
+        let quorum = serving.quorum.expect("there are votes");
+        assert_eq!((quorum.have(), quorum.need(), quorum.is_held), (3, 2, true));
+        assert_eq!(quorum.primary.as_deref(), Some("alpha"));
+        // A lease granted to beta, which this node does not hear any more, still holds.
+        let granted = voting(secondary, votes(alone(), Some(1)), &[]);
+        assert_eq!(granted.state, State::Degraded);
+    }
+
+    #[test]
+    fn a_witness_is_listed_without_a_copy() {
+        let status = voting(RoleStatus::Secondary, votes(alone(), None), &["gamma"]);
+        let gamma = &status.replicas[2];
+        assert_eq!(
+            (gamma.disk_state, gamma.link_state),
+            (DiskState::Diskless, LinkState::Connected)
+        );
+    }
+
     #[test]
     fn a_refusal_of_the_past_is_not_named_once_the_peer_is_connected() {
         let session = Session::Waiting(LinkId(1));

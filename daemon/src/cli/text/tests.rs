@@ -98,6 +98,76 @@ history  branch 0123456789abcdef0123456789abcdef, term 3
     assert_eq!(details_in(&resyncing(), &TimeZone::UTC), expected);
 }
 
+/// As a witness sees a volume whose two copies are down.
+fn without_quorum() -> StatusReport {
+    let mut report = resyncing();
+    report.node = "gamma".into();
+    let volume = &mut report.volumes[0];
+    (volume.role, volume.state) = (Role::Secondary, State::Critical);
+    volume.reason = Some(Reason {
+        code: "W118".into(),
+        text: "no quorum: 1 of 3 voters are there, 2 are needed; not heard: alpha, beta".into(),
+    });
+    (volume.generation, volume.notes) = (None, Vec::new());
+    volume.clients.clear();
+    volume.replicas = vec![
+        replica("alpha", DiskState::Unknown, LinkState::Connecting),
+        replica("beta", DiskState::Unknown, LinkState::Connecting),
+        replica("gamma", DiskState::Diskless, LinkState::SelfNode),
+    ];
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    volume.quorum = Some(Quorum {
+        mode: "majority".into(),
+        votes: VoteCount {
+            have: 1,
+            need: 2,
+            of: 3,
+        },
+        missing: names(&["alpha", "beta"]),
+        lease: Lease::Lost,
+        primary: None,
+        voters: names(&["alpha", "beta", "gamma"]),
+        witnesses: names(&["gamma"]),
+    });
+    report
+}
+
+#[test]
+fn a_volume_without_quorum_says_whom_to_start_and_a_witness_is_no_copy() {
+    let text = details_in(&without_quorum(), &TimeZone::UTC);
+    let expected = "\
+\u{20}volume  vm-store            100 GiB
+  state  CRITICAL            no I/O is possible
+    why  no quorum: 1 of 3 voters are there, 2 are needed; not heard: alpha, beta [W118]
+ action  start alpha or beta: it goes on with 2 of 3 voters
+   role  witness on gamma
+ quorum  1 of 3 votes, 2 needed; not heard: alpha, beta; no lease is held
+
+         NODE     DATA      LINK        BEHIND
+         alpha    unknown   connecting  -
+         beta     unknown   connecting  -
+         gamma *  diskless  -           -
+";
+    assert!(text.starts_with(expected), "{text}");
+    let table = table(&without_quorum());
+    assert!(table.contains("  0 of 2  "), "{table}");
+    let mut met = without_quorum();
+    let volume = &mut met.volumes[0];
+    (volume.state, volume.reason) = (State::Healthy, None);
+    let quorum = volume.quorum.as_mut().expect("it has one");
+    (quorum.votes.have, quorum.missing) = (3, Vec::new());
+    (quorum.lease, quorum.primary) = (Lease::Held, Some("alpha".into()));
+    let text = details_in(&met, &TimeZone::UTC);
+    assert!(
+        text.contains("healthy             this node votes and holds no copy\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains(" quorum  3 of 3 votes, 2 needed; lease held by alpha\n"),
+        "{text}"
+    );
+}
+
 #[test]
 fn the_overview_explains_what_is_not_healthy() {
     let expected = "\
