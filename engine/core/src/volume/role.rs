@@ -626,6 +626,10 @@ impl Volume {
         }) = self.role
         {
             let record = self.record().expect("a promotion has a record");
+            if self.has_votes() && self.durable.sb.promised > record.term {
+                // Somebody else was promised more before it began (law T5).
+                return self.promotion_ended(Err(CommandError::TimedOut));
+            }
             if is_founding {
                 self.notice(Notice::Founded {
                     branch: record.branch,

@@ -46,7 +46,11 @@ impl Volume {
             lives[usize::from(node.0)] = met.map_or(0, |met| met.incarnation);
         }
         self.promise(record.term);
-        self.vote(volume_id, record);
+        // Promised away meanwhile: `settle_poll` ends the change (law T2).
+        let keeps_promise = self.durable.sb.promised == record.term;
+        if keeps_promise {
+            self.vote(volume_id, record);
+        }
         self.votes.poll = Some(Poll {
             record,
             before,
@@ -55,7 +59,9 @@ impl Volume {
             asked_at: self.now,
             admits: lives,
         });
-        self.ask_voters();
+        if keeps_promise {
+            self.ask_voters();
+        }
     }
 
     fn ask_voters(&mut self) {

@@ -109,11 +109,7 @@ fn granules_of_interest(extent: Extent, hot: &[u64]) -> Vec<u64> {
 impl World {
     /// What an attach would find on this node now.
     pub fn found(&mut self, node: usize) -> Result<Rc<Found>, String> {
-        let version = self.nodes[node].meta.version();
-        if self.laws.found[node].0 != version {
-            let result = recover(&self.spec(node), self.nodes[node].meta.area());
-            self.laws.found[node] = (version, result.map(Rc::new));
-        }
+        self.refresh(node);
         self.laws.found[node].1.clone()
     }
 
