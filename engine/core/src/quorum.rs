@@ -124,12 +124,14 @@ pub fn elect(
         let members = members.filter(whole).fold(NodeSet::EMPTY, NodeSet::with);
         return Ok(Election { basis, members });
     }
-    // Everybody that any record names lost power: each block is what one of them kept (law B6).
+    // Everybody that any record names lost power: each block is what one of them kept (law B6). A
+    // whole copy outside of S may hold what this one lost, or lack what it kept: nobody but an
+    // operator can choose.
     let named = promises.iter().filter_map(|p| p.record);
     let named = named
         .fold(basis.in_sync, |set, r| NodeSet(set.0 | r.in_sync.0))
         .and(replicas);
-    if let Some(better) = named.iter().find(|node| whole(node) && member(node)) {
+    if let Some(better) = named.iter().find(|node| whole(node) && is_up(node)) {
         return Err(CommandError::NotWhole { better });
     }
     match named

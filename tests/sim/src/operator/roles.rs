@@ -132,7 +132,8 @@ impl World {
         }
         let is_whole = |w: &mut World, n: usize| {
             let found = w.found(n);
-            found.is_ok_and(|f| f.disk == Disk::UpToDate) && !w.nodes[n].is_gone
+            let is_up = found.is_ok_and(|f| f.disk == Disk::UpToDate);
+            is_up && !w.nodes[n].is_gone && !w.nodes[n].lost_power
         };
         let mut members = voted.in_sync.iter().map(|n| usize::from(n.0));
         let is_lost = is_late && !members.any(|n| is_whole(self, n));
