@@ -55,8 +55,8 @@ pub struct Status {
 pub struct VotesStatus {
     /// Who votes, by the newest record this node voted for; nobody before founding.
     pub voters: NodeSet,
-    /// Nodes that spoke of votes lately, this one among them. Only who reigns, or wants to, asks
-    /// all of them.
+    /// Nodes that have a vote and used it lately, this one among them. Only who reigns, or wants
+    /// to, asks all of them.
     pub heard: NodeSet,
     /// S of the newest record this node voted for.
     pub in_sync: NodeSet,
@@ -165,8 +165,11 @@ impl Volume {
     }
 
     fn votes_status(&self) -> VotesStatus {
-        let voted = self.durable.sb.voted;
-        let is_near = |node: &NodeIdx| self.votes.met(*node, self.now, RECENT).is_some();
+        let (own, voted) = (self.durable.sb.volume_id, self.durable.sb.voted);
+        let is_near = |node: &NodeIdx| {
+            let met = self.votes.met(*node, self.now, RECENT);
+            met.is_some_and(|met| met.has_vote && met.volume_id == own)
+        };
         let heard = self.others().iter().filter(is_near);
         VotesStatus {
             voters: voted.map_or(NodeSet::EMPTY, |r| r.voters),
