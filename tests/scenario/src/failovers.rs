@@ -7,6 +7,7 @@
 //!    primary paused     as above; when it goes on it answers nothing, and steps down
 //!    another one killed the primary serves on
 //!    two killed         nobody serves until one is back
+//!    all killed         somebody serves by itself once they are back
 //! ```
 //! At the end: no violation, no error reply, and copies that are equal byte for byte.
 
@@ -65,6 +66,8 @@ pub struct Tally {
     pub others: u32,
     /// Kills of two nodes at once.
     pub majorities: u32,
+    /// Kills of all nodes at once.
+    pub outages: u32,
     /// From the kill of a primary to a write answered elsewhere, sorted.
     pub failovers: Vec<Duration>,
     /// The same after a pause: clients first give up who does not answer.
@@ -146,8 +149,9 @@ impl Run {
         match self.random.below(20) {
             0..10 => self.kill_primary(),
             10..13 => self.pause_primary(),
-            13..18 => self.kill_another(),
-            _ => self.kill_two(),
+            13..17 => self.kill_another(),
+            17..19 => self.kill_two(),
+            _ => self.kill_all(),
         }
     }
 
@@ -228,6 +232,20 @@ impl Run {
         self.trio.start(dead[order]);
         self.pause(500);
         self.trio.start(dead[1 - order]);
+        (self.primary, _) = self.until_written(at, |_| true);
+    }
+
+    fn kill_all(&mut self) {
+        (self.tally.outages, self.tally.kills) = (self.tally.outages + 1, self.tally.kills + 3);
+        let first = self.random.below(3) as usize;
+        let order = [0, 1, 2].map(|index| (first + index) % 3);
+        order.iter().for_each(|index| self.trio.kill(*index));
+        let at = Instant::now();
+        let first = self.random.below(3) as usize;
+        for index in [0, 1, 2].map(|index| (first + index) % 3) {
+            self.pause(300);
+            self.trio.start(index);
+        }
         (self.primary, _) = self.until_written(at, |_| true);
     }
 
