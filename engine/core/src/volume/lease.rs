@@ -175,6 +175,8 @@ impl Volume {
         for node in self.peers.nodes() {
             self.drop_link(node);
         }
+        // What only waited for a record ends now.
+        self.reconsider_all();
         self.log.retouch(crate::activity_log::NEVER);
         let pause = self.setup.lease / 2;
         self.postpone_election(self.now.after(pause));

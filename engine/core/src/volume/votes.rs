@@ -149,7 +149,9 @@ impl Volume {
             }
             Vote::Ask { term, is_trial } => self.promise_wanted(from, term, is_trial),
             Vote::Lease { term, number } => self.lease_wanted(from, term, number),
-            Vote::Answer { said, .. } if said == Said::NoVote => {
+            Vote::Answer {
+                said: Said::NoVote, ..
+            } => {
                 self.promise_answered(from, &ballot.vote);
                 self.voter_is_blank(from, ballot.incarnation);
             }

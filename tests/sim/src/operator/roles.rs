@@ -104,6 +104,12 @@ impl World {
             .everybody()
             .all(|n| self.is_alive(n) && !self.nodes[n].is_stopping);
         let Some(newest) = self.newest_record() else {
+            if all_alive && self.now > self.operator.idle_since + 20_000 * MS {
+                // Two began to found it, and neither got a majority: nothing was ever stored.
+                self.count("foundings begun anew");
+                self.operator.idle_since = self.now;
+                return self.everybody().for_each(|n| self.replace(n));
+            }
             if all_alive && self.operator.rng.one_in(3) {
                 let node = self.operator.rng.below(self.all().len() as u64) as usize;
                 self.ask_node(node, promote, Purpose::Promote);
