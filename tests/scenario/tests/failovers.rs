@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nbd_proto::CommandKind;
+use pollux_daemon::demo::client::Ask;
 use scenario::disk::{attach, read, write};
 use scenario::failovers::{Plan, run};
 use scenario::{Followers, Mesh, Shape, TRIO, Trio};
@@ -118,4 +120,33 @@ fn a_takeover_of_the_primarys_process_is_no_failover() {
         trio.until_healthy(0);
         assert_eq!(trio.volume(0)["role"], "primary");
     }
+}
+
+#[test]
+fn a_primary_that_slept_past_its_lease_answers_neither_reads_nor_writes() {
+    let trio = Trio::healthy(Shape::Witness, 16, "1s");
+    let mut old = attach(&trio.uri(0));
+    assert_eq!(write(&mut old, 0, &[1; 4096]), Ok(()));
+    trio.daemon(0).pause();
+    let is_primary = |volume: &serde_json::Value| volume["role"] == "primary";
+    trio.lab
+        .until("beta", "v", SERVED_MAX, "takes over", is_primary);
+    let mut new = attach(&trio.uri(1));
+    assert_eq!(read(&mut new, 0, 4096), Ok(vec![1; 4096]));
+    assert_eq!(write(&mut new, 0, &[2; 4096]), Ok(()));
+    // They wait in the socket of the one that sleeps.
+    let kind = CommandKind::READ;
+    old.send(&Ask::plain(kind, 0, 4096))
+        .expect("the kernel takes it");
+    old.send(&Ask::write(0, vec![3; 4096]))
+        .expect("the kernel takes it");
+    trio.daemon(0).resume();
+    assert!(old.receive().is_err(), "nothing is answered any more");
+    trio.until_healthy(1);
+    assert_eq!(read(&mut new, 0, 4096), Ok(vec![2; 4096]));
+    assert_eq!(trio.volume(0)["role"], "secondary");
+    assert!(
+        trio.daemon(0).log().contains("W117"),
+        "it says that it was superseded"
+    );
 }
