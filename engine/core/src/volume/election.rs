@@ -60,9 +60,9 @@ impl Volume {
             && self.durable.change.is_none()
             && self.adopting.is_none();
         let is_due = self.now >= self.votes.grant.until && self.now >= self.votes.election_at;
-        let voted = self.durable.sb.voted;
-        let is_member = voted.is_some_and(|r| r.in_sync.has(self.me) && !r.is_released);
-        if may && is_due && is_member && self.durable.record.is_some() {
+        // Whether it is in S the trial finds out: the newest record may not have reached it.
+        let is_released = self.durable.sb.voted.is_none_or(|r| r.is_released);
+        if may && is_due && !is_released && self.durable.record.is_some() {
             let patience = self.setup.lease * 2;
             self.begin_promotion(None, false, patience);
         }
