@@ -143,7 +143,10 @@ impl World {
 
     /// Newest durable record of all nodes.
     pub fn newest_record(&self) -> Option<Record> {
+        // Whoever it was in force at may have been made anew since.
+        let in_force = self.laws.ballots.in_force;
         let records = self.all().filter_map(|n| self.peek(n)?.record);
+        let records = records.chain(in_force);
         records.reduce(|a, b| if b.is_newer_than(&a) { b } else { a })
     }
 

@@ -13,6 +13,8 @@ use crate::world::World;
 #[derive(Default)]
 pub struct Ledger {
     stored: BTreeMap<(u64, u32), (Record, NodeSet)>,
+    /// The newest record that was in force anywhere.
+    pub(super) in_force: Option<Record>,
     /// Every record that was chosen, by (term, step).
     chosen: BTreeMap<(u64, u32), Record>,
 }
@@ -25,6 +27,11 @@ impl Ledger {
 }
 
 impl World {
+    /// Everybody is made anew: what was voted belongs to another volume.
+    pub fn forget_votes(&mut self) {
+        self.laws.ballots = Ledger::default();
+    }
+
     /// A node's metadata changed.
     pub(super) fn note_votes(&mut self, node: usize, before: Option<&Found>) {
         if !self.has_votes() {
@@ -138,6 +145,11 @@ impl World {
         if let Some(before) = before.filter(|b| !is_majority(b.voters, who)) {
             let text = format!("{record:?} is in force, and the voters of {before:?} chose it not");
             self.fail("T11", text);
+        }
+        let is_newest = |old: &Record| record.is_newer_than(old);
+        let in_force = &mut self.laws.ballots.in_force;
+        if in_force.as_ref().is_none_or(is_newest) {
+            *in_force = Some(*record);
         }
     }
 

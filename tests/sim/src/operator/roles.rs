@@ -108,7 +108,8 @@ impl World {
                 // Two began to found it, and neither got a majority: nothing was ever stored.
                 self.count("foundings begun anew");
                 self.operator.idle_since = self.now;
-                return self.everybody().for_each(|n| self.replace(n));
+                self.everybody().for_each(|n| self.replace(n));
+                return self.forget_votes();
             }
             if all_alive && self.operator.rng.one_in(3) {
                 let node = self.operator.rng.below(self.all().len() as u64) as usize;
@@ -163,6 +164,7 @@ impl World {
             self.count("volumes lost whole");
             self.clients.stop_judging();
             self.everybody().for_each(|n| self.replace(n));
+            self.forget_votes();
             return;
         }
         self.clients.stop_judging();
