@@ -143,10 +143,11 @@ pub(crate) fn detached(
         DiskState::Unknown
     };
     let replica = |name: &String| ReplicaStatus {
-        disk_state: if name == node {
-            own
-        } else {
-            DiskState::Unknown
+        disk_state: match name == node {
+            true if own == DiskState::NotCreated => own,
+            _ if spec.votes.witnesses.contains(name) => DiskState::Diskless,
+            true => own,
+            false => DiskState::Unknown,
         },
         link_state: if name == node {
             LinkState::SelfNode
