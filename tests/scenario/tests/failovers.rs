@@ -1,7 +1,7 @@
 //! Short runs of kills under a majority; `scripts/soak` has the long ones.
 
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use nbd_proto::CommandKind;
 use pollux_daemon::demo::client::Ask;
@@ -149,4 +149,44 @@ fn a_primary_that_slept_past_its_lease_answers_neither_reads_nor_writes() {
         trio.daemon(0).log().contains("W117"),
         "it says that it was superseded"
     );
+}
+
+#[test]
+fn without_auto_promote_an_operator_decides_and_a_plain_promote_waits_for_the_lease() {
+    let lab = Trio::lab(Shape::Witness, 16, "1s");
+    let text = fs::read_to_string(lab.config()).expect("the lab wrote it");
+    let text = text.replace("[volume.v]\n", "[volume.v]\nauto_promote = false\n");
+    fs::write(lab.config(), text).expect("the lab's folder is writable");
+    let mut trio = Trio::of(Shape::Witness, lab);
+    (0..3).for_each(|index| trio.serve(index));
+    trio.found();
+    trio.kill(0);
+    thread::sleep(LEASE * 3);
+    assert_eq!(trio.volume(1)["role"], "secondary");
+    trio.lab.done("beta", &["promote", "v"]);
+    // A planned move: the role is laid down here, and taken there.
+    trio.start(0);
+    trio.until_healthy(1);
+    trio.lab.done("beta", &["demote", "v", "--disconnect"]);
+    let began = Instant::now();
+    trio.lab.done("alpha", &["promote", "v"]);
+    println!("moved in {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < LEASE,
+        "nobody waits for a lease that was given back"
+    );
+    trio.until_healthy(0);
+    // The dead cannot be asked: promotion waits until their lease has run out.
+    trio.kill(0);
+    trio.lab.done("beta", &["promote", "v", "--wait", "10s"]);
+    let refused = trio.lab.pollux("gamma", &["promote", "v"]);
+    assert_eq!(refused.exit, 1, "a witness serves nobody: {refused:?}");
+    trio.kill(2);
+    trio.kill(1);
+    trio.start(1);
+    let alone = trio.lab.pollux("beta", &["promote", "v", "--wait", "2s"]);
+    assert_eq!(alone.exit, 4, "{alone:?}");
+    assert!(alone.stderr.contains("alpha, gamma"), "{alone:?}");
+    let check = trio.lab.pollux("beta", &["status", "--check"]);
+    assert_eq!(check.exit, 6, "{check:?}");
 }
