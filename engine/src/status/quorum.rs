@@ -1,0 +1,94 @@
+//! Votes of a volume in the control plane's words.
+
+use std::collections::BTreeSet;
+
+use engine_core::units::{NodeIdx, NodeSet};
+use engine_core::volume::{RoleStatus, Status, VotesStatus};
+
+use crate::control::{QuorumStatus, Reason, State, VolumeSpec};
+
+/// What is known of votes here: the core's part, and who is connected at all.
+pub(super) fn quorum(
+    spec: &VolumeSpec,
+    me: NodeIdx,
+    connected: &BTreeSet<String>,
+    (role, votes): (RoleStatus, &VotesStatus),
+) -> QuorumStatus {
+    let nodes = spec.nodes();
+    let index = |name: &String| spec.node_index(name);
+    let is_voter = |name: &&String| {
+        let is_on_list = |node| votes.voters.is_empty() || votes.voters.has(node);
+        index(name).is_some_and(is_on_list)
+    };
+    let voters: Vec<String> = nodes.iter().filter(is_voter).cloned().collect();
+    // Who reigns asks all of them all the time; others know only who is connected.
+    let asks = role == RoleStatus::Primary;
+    let is_near = |name: &&String| {
+        let is_heard = index(name).is_some_and(|node| votes.heard.has(node));
+        index(name) == Some(me) || connected.contains(*name) && (is_heard || !asks)
+    };
+    let missing = voters.iter().filter(|name| !is_near(name));
+    QuorumStatus {
+        missing: missing.cloned().collect(),
+        witnesses: spec.votes.witnesses.clone(),
+        is_held: votes.reigning.is_some(),
+        primary: votes
+            .reigning
+            .and_then(|node| nodes.get(usize::from(node.0)).cloned()),
+        voters,
+    }
+}
+
+/// A majority is missing: nobody serves, or who serves is about to wait.
+pub(super) fn lost(core: &Status, quorum: &QuorumStatus) -> Option<Reason> {
+    let serves = core.role == RoleStatus::Primary;
+    let holds = core.votes.is_some_and(|votes| votes.holds_lease);
+    let is_founded = core.volume_id != 0;
+    if !is_founded || quorum.is_met() && (holds || !serves) || quorum.is_held && !serves {
+        return None;
+    }
+    let (have, need, of) = (quorum.have(), quorum.need(), quorum.voters.len());
+    if quorum.is_met() {
+        let text = "its lease ran out; I/O waits until a majority grants it again".to_owned();
+        return Some(Reason { code: "W118", text });
+    }
+    let mut text = format!("no quorum: {have} of {of} voters are there, {need} are needed");
+    if !quorum.missing.is_empty() {
+        text.push_str(&format!("; not heard: {}", quorum.missing.join(", ")));
+    }
+    text.push_str(match serves {
+        true => "; I/O waits until a majority is back",
+        false => "; it is served nowhere that this node knows of",
+    });
+    if of == 2 {
+        text.push_str("; two voters need each other: a witness would help");
+    }
+    Some(Reason { code: "W118", text })
+}
+
+/// Of a node that votes and holds no copy.
+pub(super) fn witness_health(
+    spec: &VolumeSpec,
+    me: NodeIdx,
+    core: &Status,
+) -> (State, Option<Reason>) {
+    let say = |state, code, text: String| (state, Some(Reason { code, text }));
+    let name = &spec.votes.witnesses[usize::from(me.0) - spec.replicas.len()];
+    if core.has_meta_failed {
+        let text = format!("the metadata of {name} cannot be written");
+        return say(State::Critical, "E209", text);
+    }
+    let voters = core.votes.map_or(NodeSet::EMPTY, |votes| votes.voters);
+    if core.volume_id == 0 {
+        let text = format!(
+            "it was never promoted; on a node with a replica: pollux promote {}",
+            spec.name
+        );
+        return say(State::Degraded, "W105", text);
+    }
+    if !voters.has(me) {
+        let text = format!("{name} has no vote yet: the primary admits it once both are connected");
+        return say(State::Degraded, "W119", text);
+    }
+    (State::Healthy, None)
+}

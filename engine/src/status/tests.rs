@@ -1,0 +1,221 @@
+use engine_core::action::VerifyFigures;
+use engine_core::event::LinkId;
+use engine_core::generation::Chain;
+use engine_core::units::Seq;
+use engine_core::volume::VotesStatus;
+
+use super::*;
+use crate::control::{Allocation, Backing, Cache, Completion, Polling, Reads, Votes, WritePolicy};
+
+#[test]
+fn a_rate_is_hidden_first_then_a_mean_and_begins_anew_with_the_next_resync() {
+    let mut rates = Rates::default();
+    let peer = NodeIdx(1);
+    let at = |seconds: u64| Instant(1 + seconds * 1_000_000_000);
+    for second in 0..5 {
+        assert_eq!(rates.sample(peer, second * 256, at(second)), 0);
+    }
+    let rate = rates.sample(peer, 5 * 256, at(5));
+    assert!((900_000..1_100_000).contains(&rate), "{rate}");
+    assert_eq!(rates.sample(peer, 1, at(6)), 0);
+}
+
+fn spec() -> VolumeSpec {
+    VolumeSpec {
+        name: "v".into(),
+        size_bytes: 1 << 20,
+        backing: Some(Backing::Memory),
+        replicas: vec!["alpha".into(), "beta".into()],
+        votes: Votes::default(),
+        write_policy: WritePolicy::Written,
+        allocation: Allocation::Thin,
+        cache: Cache::Direct,
+        completion: Completion::Interrupt,
+        min_copies: 1,
+        polling: Polling::Cpu,
+        reads: Reads::Local,
+        nbd: Vec::new(),
+    }
+}
+
+/// What alpha's core says of itself without a link to beta.
+fn core(volume_id: u128, in_sync: NodeSet, session: Session, why: Option<Why>) -> Status {
+    Status {
+        role: RoleStatus::Secondary,
+        disk: Disk::UpToDate,
+        is_whole: true,
+        has_meta_failed: false,
+        is_full: false,
+        volume_id,
+        record: None,
+        chain: Chain::default(),
+        in_sync,
+        seq: Seq(0),
+        stable: Seq(0),
+        peers: vec![PeerStatus {
+            node: NodeIdx(1),
+            session,
+            disk: None,
+            is_primary: false,
+            out_of_sync: 0,
+            moved: 0,
+            last_refusal: why,
+            is_held: false,
+            is_paused: false,
+        }],
+        is_verifying: false,
+        verify: VerifyFigures::default(),
+        is_resync_paused: false,
+        reads: Default::default(),
+        votes: None,
+    }
+}
+
+fn shown(core: &Status) -> (State, &'static str, String, LinkState) {
+    let (me, mut rates) = (NodeIdx(0), Rates::default());
+    let connected = BTreeSet::new();
+    let status = attached(&spec(), (me, &connected), core, &mut rates, Instant(1));
+    let reason = status.reason.expect("it is not healthy");
+    let link = status.replicas[1].link_state;
+    (status.state, reason.code, reason.text, link)
+}
+
+fn alone() -> NodeSet {
+    NodeSet::only(NodeIdx(0))
+}
+
+#[test]
+fn a_refusal_that_is_tried_again_is_named_with_its_cause() {
+    let causes = [
+        Why::Protocol,
+        Why::Feature,
+        Why::Cluster,
+        Why::Volume,
+        Why::Size,
+        Why::ConfigDigest,
+    ];
+    for why in causes {
+        let words = words::why_refused(why);
+        let expected = format!("no link to beta: {words}");
+        let connecting = LinkState::Connecting;
+        let blank = core(0, NodeSet::EMPTY, Session::Connecting, Some(why));
+        assert_eq!(
+            shown(&blank),
+            (State::Degraded, "W110", expected.clone(), connecting)
+        );
+        let single = core(7, alone(), Session::Connecting, Some(why));
+        let (state, code, text, link) = shown(&single);
+        assert_eq!(
+            (state, code, link),
+            (State::Degraded, "W104", connecting),
+            "{text}"
+        );
+        assert!(text.ends_with(&format!("beta; {expected}")), "{text}");
+        let both = core(7, NodeSet::first(2), Session::Connecting, Some(why));
+        assert_eq!(
+            shown(&both),
+            (State::Degraded, "W101", expected, connecting)
+        );
+    }
+}
+
+#[test]
+fn copies_that_can_never_become_one_are_critical_with_the_cause() {
+    let other = Why::VolumeId;
+    let text = "beta is not talked to: it holds another volume of the same name";
+    let two = core(7, alone(), Session::Connecting, Some(other));
+    assert_eq!(
+        shown(&two),
+        (
+            State::Critical,
+            "W110",
+            text.to_owned(),
+            LinkState::Connecting
+        )
+    );
+    for why in [Why::Diverged, Why::Unrelated, Why::TwoPrimaries] {
+        let parted = core(7, alone(), Session::Standalone(why), Some(why));
+        let (state, code, text, link) = shown(&parted);
+        assert_eq!(
+            (state, code, link),
+            (State::Critical, "E206", LinkState::Standalone)
+        );
+        assert!(text.ends_with(words::why_refused(why)), "{text}");
+    }
+}
+
+/// Alpha of two replicas and a witness, founded.
+fn voting(role: RoleStatus, votes: VotesStatus, connected: &[&str]) -> VolumeStatus {
+    let mut spec = spec();
+    spec.votes.quorum = crate::control::Quorum::Majority;
+    spec.votes.witnesses = vec!["gamma".into()];
+    let mut core = core(7, NodeSet::first(2), Session::Connecting, None);
+    (core.role, core.votes) = (role, Some(votes));
+    let connected = connected.iter().map(|name| (*name).to_owned()).collect();
+    let (me, mut rates) = (NodeIdx(0), Rates::default());
+    attached(&spec, (me, &connected), &core, &mut rates, Instant(1))
+}
+
+fn votes(heard: NodeSet, reigning: Option<u8>) -> VotesStatus {
+    VotesStatus {
+        voters: NodeSet::first(3),
+        heard,
+        in_sync: NodeSet::first(2),
+        holds_lease: reigning == Some(0),
+        reigning: reigning.map(NodeIdx),
+    }
+}
+
+#[test]
+fn a_volume_without_a_majority_is_critical_and_names_who_is_missing() {
+    let (secondary, primary) = (RoleStatus::Secondary, RoleStatus::Primary);
+    let code = |status: &VolumeStatus| status.reason.as_ref().map(|reason| reason.code);
+    let lost = voting(secondary, votes(alone(), None), &[]);
+    assert_eq!((lost.state, code(&lost)), (State::Critical, Some("W118")));
+    let text = lost.reason.expect("it was just looked at").text;
+    assert!(
+        text.contains("1 of 3 voters") && text.contains("beta, gamma"),
+        "{text}"
+    );
+    // Who is connected need not have spoken of votes; with the primary each of them has.
+    let met = voting(secondary, votes(alone(), None), &["gamma"]);
+    assert_eq!(code(&met), Some("W101"));
+    let mute = voting(primary, votes(alone(), None), &["beta", "gamma"]);
+    assert_eq!((mute.state, code(&mute)), (State::Critical, Some("W118")));
+    let serving = voting(
+        primary,
+        votes(NodeSet::first(3), Some(0)),
+        &["beta", "gamma"],
+    );
+    assert_eq!(
+        code(&serving),
+        Some("W101"),
+        "only the link to beta is missing"
+    );
+    let quorum = serving.quorum.expect("there are votes");
+    assert_eq!((quorum.have(), quorum.need(), quorum.is_held), (3, 2, true));
+    assert_eq!(quorum.primary.as_deref(), Some("alpha"));
+    // A lease granted to beta, which this node does not hear any more, still holds.
+    let granted = voting(secondary, votes(alone(), Some(1)), &[]);
+    assert_eq!(granted.state, State::Degraded);
+}
+
+#[test]
+fn a_witness_is_listed_without_a_copy() {
+    let status = voting(RoleStatus::Secondary, votes(alone(), None), &["gamma"]);
+    let gamma = &status.replicas[2];
+    assert_eq!(
+        (gamma.disk_state, gamma.link_state),
+        (DiskState::Diskless, LinkState::Connected)
+    );
+}
+
+#[test]
+fn a_refusal_of_the_past_is_not_named_once_the_peer_is_connected() {
+    let session = Session::Waiting(LinkId(1));
+    let mut agreed = core(7, alone(), session, Some(Why::VolumeId));
+    agreed.peers[0].disk = Some(Disk::Inconsistent);
+    let (state, code, text, _) = shown(&agreed);
+    assert_eq!((state, code), (State::Degraded, "W104"));
+    assert!(text.ends_with("not in sync: beta"), "{text}");
+}
