@@ -257,8 +257,15 @@ impl Reactor {
             } => {
                 if let Some(slot) = self.find(&volume) {
                     let volume = self.volumes.get_mut(slot).expect("it was just found");
-                    let ballot = *ballot;
-                    volume.driver.local.push_back(Event::Vote { from, ballot });
+                    // What is said to one that has stopped is lost: its files are being closed.
+                    let has_stopped = matches!(
+                        volume.leaving,
+                        Some(Leaving::Ending(..) | Leaving::Closing(..))
+                    );
+                    if !has_stopped {
+                        let ballot = *ballot;
+                        volume.driver.local.push_back(Event::Vote { from, ballot });
+                    }
                 }
             }
             Message::Peer { node, news } => self.peer_news(&node, news),
