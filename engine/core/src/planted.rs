@@ -32,11 +32,28 @@ pub enum Bug {
     MarksNotTold,
     PeerReadPassesWrites,
     ReadsFromWhoLeft,
+    PromiseNotDurable,
+    VotesForLowerTerms,
+    ChosenByHalf,
+    LeaseNotAwaited,
+    OldPrimaryKeepsSessions,
+    AnyCopyIsElected,
+    NotWholeIsElected,
+    MembersForgetThirdNodes,
+    UnconfirmedMarkedForOneOnly,
+    TargetTrustsThirdNodes,
+    LostTargetStaysInS,
+    ServesOnWhenSuperseded,
 }
 
 impl Bug {
+    /// It can only go wrong where a majority chooses.
+    pub fn needs_votes(self) -> bool {
+        self as usize >= Bug::PromiseNotDurable as usize
+    }
+
     /// All of them.
-    pub const ALL: [Bug; 26] = [
+    pub const ALL: [Bug; 38] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -63,5 +80,17 @@ impl Bug {
         Bug::MarksNotTold,
         Bug::PeerReadPassesWrites,
         Bug::ReadsFromWhoLeft,
+        Bug::PromiseNotDurable,
+        Bug::VotesForLowerTerms,
+        Bug::ChosenByHalf,
+        Bug::LeaseNotAwaited,
+        Bug::OldPrimaryKeepsSessions,
+        Bug::AnyCopyIsElected,
+        Bug::NotWholeIsElected,
+        Bug::MembersForgetThirdNodes,
+        Bug::UnconfirmedMarkedForOneOnly,
+        Bug::TargetTrustsThirdNodes,
+        Bug::LostTargetStaysInS,
+        Bug::ServesOnWhenSuperseded,
     ];
 }

@@ -7,7 +7,7 @@ use crate::record::Record;
 use crate::session::{Session, SessionEvent};
 use crate::units::{NodeIdx, NodeSet, Seq};
 
-use super::Volume;
+use super::{Volume, planted};
 use crate::activity_log::NEVER;
 
 /// A record on its way to this node's disk.
@@ -115,6 +115,9 @@ impl Volume {
     /// A target does not know what third nodes lack: all, until the record that takes it in says
     /// who is in S then.
     pub(super) fn distrust_others(&mut self, source: NodeIdx) {
+        if planted!(self, TargetTrustsThirdNodes) {
+            return;
+        }
         for peer in self.peers.iter_mut().filter(|p| p.node != source) {
             peer.dirty.set_all();
             self.pages.wants_all = true;

@@ -15,16 +15,16 @@ use std::time::Duration;
 use crate::action::CommandError;
 use crate::message::{Disk, Reign};
 use crate::promotion;
-use crate::quorum::{Election, Promise, elect, has_quorum, voters_of};
+use crate::quorum::{Election, Promise, basis, elect, has_quorum, voters_of};
 use crate::record::Record;
 use crate::session::Session;
 use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet, Term};
 use crate::vote::{Said, Vote};
 
-use super::Volume;
 use super::role::{Phase, Role};
 use super::voters::{ASK_AGAIN, RECENT};
+use super::{Volume, planted};
 
 /// How long a majority waits for more promises: who is heard may belong to S.
 const GATHER: Duration = Duration::from_millis(60);
@@ -141,7 +141,7 @@ impl Volume {
         if own && has_quorum(&promises) {
             // Who would not be elected disturbs nobody.
             let met = self.met(asked.term, true);
-            if let Err(error) = elect(self.me, self.replicas(), met, &promises) {
+            if let Err(error) = self.elected(met, &promises) {
                 return self.refused_election(error, asked, is_due);
             }
             let term = self.next_term();
@@ -153,6 +153,24 @@ impl Volume {
         }
         if self.now.since(asked.last) >= ASK_AGAIN {
             self.begin_trial();
+        }
+    }
+
+    fn elected(&self, met: NodeSet, promises: &[Promise]) -> Result<Election, CommandError> {
+        let verdict = elect(self.me, self.replicas(), met, promises);
+        let passes = match verdict {
+            Err(CommandError::Outdated { .. }) => planted!(self, AnyCopyIsElected),
+            Err(CommandError::NotWhole { .. } | CommandError::MayHaveGoneOn(_)) => {
+                planted!(self, NotWholeIsElected)
+            }
+            _ => false,
+        };
+        match basis(promises) {
+            Some(basis) if passes => Ok(Election {
+                basis,
+                members: NodeSet::only(self.me),
+            }),
+            _ => verdict,
         }
     }
 
@@ -207,7 +225,7 @@ impl Volume {
         let is_enough = heard.contains(voters) || self.now.since(asked.since) >= GATHER;
         if has_quorum(&promises) && is_enough {
             let met = self.met(asked.term, false);
-            match elect(self.me, self.replicas(), met, &promises) {
+            match self.elected(met, &promises) {
                 Ok(election) => self.begin_claim(asked.term, election),
                 Err(error) => self.promotion_ended(Err(error)),
             }

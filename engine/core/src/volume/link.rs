@@ -115,8 +115,9 @@ impl Volume {
         let peer = self.peers.get_mut(node);
         // Any other replica may lack what was not confirmed by all (law S1).
         let unstable = std::mem::take(&mut peer.unstable);
+        let only_it = planted!(self, UnconfirmedMarkedForOneOnly);
         if !forget_marks {
-            for peer in self.peers.iter_mut() {
+            for peer in self.peers.iter_mut().filter(|p| p.node == node || !only_it) {
                 unstable.iter().for_each(|(_, extent)| {
                     peer.dirty.set(*extent);
                 });

@@ -74,6 +74,9 @@ impl Volume {
     /// Law S1 at every member: who is not in S lacks what is written now, whatever the primary
     /// knows of it.
     fn mark_for_absent(&mut self, primary: NodeIdx, extent: Extent) {
+        if planted!(self, MembersForgetThirdNodes) {
+            return;
+        }
         let in_sync = self.durable.sb.record.map_or(NodeSet::EMPTY, |r| r.in_sync);
         for peer in self.peers.iter_mut() {
             if peer.node != primary && !in_sync.has(peer.node) {

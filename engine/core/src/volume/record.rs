@@ -338,8 +338,10 @@ impl Volume {
         let lives = self.lives_of(record.in_sync);
         for node in members.iter() {
             // A target that is back in the middle of a change of S is told nothing yet (law S6).
-            let takes_part =
-                |p: &&Peer| !matches!(p.session, Session::Source(_)) || p.source.is_joining();
+            let stays = planted!(self, LostTargetStaysInS);
+            let takes_part = |p: &&Peer| {
+                !matches!(p.session, Session::Source(_)) || p.source.is_joining() || stays
+            };
             let peer = self.peers.find(node).filter(takes_part);
             let Some(link) = peer.and_then(|p| p.session.data_link()) else {
                 continue;
@@ -405,7 +407,9 @@ impl Volume {
         let peer = self.peers.get(node);
         // A target is no member, but while the record that takes it in is told.
         let takes_part = match peer.session {
-            Session::Source(_) if self.has_votes() => peer.source.is_joining(),
+            Session::Source(_) if self.has_votes() => {
+                peer.source.is_joining() || planted!(self, LostTargetStaysInS)
+            }
             session => session.data_link().is_some(),
         };
         takes_part && peer.disk != Disk::Failed

@@ -13,8 +13,8 @@ use crate::time::Instant;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet};
 use crate::vote::Vote;
 
-use super::Volume;
 use super::votes::Met;
+use super::{Volume, planted};
 
 /// Between two asks of who did not answer.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -136,7 +136,9 @@ impl Volume {
             return;
         }
         let stored = poll.stored.with(self.me);
-        if is_majority(poll.record.voters, stored) && is_majority(poll.before, stored) {
+        let is_chosen = is_majority(poll.record.voters, stored) && is_majority(poll.before, stored);
+        let by_half = 2 * stored.and(poll.record.voters).count() + 1 >= poll.record.voters.count();
+        if is_chosen || (by_half && planted!(self, ChosenByHalf)) {
             self.votes.poll = None;
             for (known, life) in self.votes.admitted.iter_mut().zip(poll.admits) {
                 if life != 0 {

@@ -20,10 +20,10 @@ use crate::time::Instant;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 use crate::vote::{Ballot, Said, Vote};
 
-use super::Volume;
 use super::election::Heard;
 use super::lease::Lease;
 use super::voters::Poll;
+use super::{Volume, planted};
 
 /// Answers that may wait for the superblock; askers repeat what got none.
 const OWED_MAX: usize = 32;
@@ -262,6 +262,9 @@ impl Volume {
             self.give_up_promotion();
             self.step_down();
         }
+        if planted!(self, OldPrimaryKeepsSessions) {
+            return;
+        }
         for node in self.peers.nodes() {
             self.drop_link(node);
         }
@@ -285,8 +288,9 @@ impl Volume {
         }
         // Who did not promise the term yet does so now, unless it granted a lease to another; then
         // its promise is exactly the term of what it votes for.
-        let keeps_promise =
-            record.term == promised || (record.term > promised && !self.has_granted_another(from));
+        let keeps_promise = record.term == promised
+            || planted!(self, VotesForLowerTerms)
+            || (record.term > promised && !self.has_granted_another(from));
         let is_old = sb.voted.is_some_and(|voted| voted.is_newer_than(record));
         let is_stored = keeps_promise && !is_old;
         if is_stored {
@@ -363,7 +367,7 @@ impl Volume {
     /// Says it once all that is written now is durable.
     fn owe(&mut self, to: NodeIdx, vote: Vote) {
         let version = self.durable.newest_version();
-        if self.durable.is_durable(version) {
+        if self.durable.is_durable(version) || planted!(self, PromiseNotDurable) {
             self.say_vote(to, vote);
         } else if self.votes.owed.len() < OWED_MAX {
             self.votes.owed.push(Owed { version, to, vote });
