@@ -5,6 +5,8 @@
 //!            ─► elect: is this node in its S, whole, and who else? ─► made equal ─► Store{record}
 //! ```
 
+use std::time::Duration;
+
 use crate::action::CommandError;
 use crate::message::Disk;
 use crate::record::Record;
@@ -145,6 +147,9 @@ pub fn elect(
         }),
     }
 }
+
+/// Longest lease that is granted; the configuration allows no longer one.
+pub const LEASE_MAX: Duration = Duration::from_secs(60);
 
 /// What one voter has granted to whom, and until when it promises nobody else (law T7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

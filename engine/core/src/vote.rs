@@ -3,6 +3,8 @@
 //! Ballots travel on the control connection of two nodes, never behind data (DESIGN D13). They may
 //! be lost, come late or twice: whoever asks repeats itself, and every answer names its question.
 
+use std::time::Duration;
+
 use crate::quorum::CopyState;
 use crate::record::Record;
 use crate::units::Term;
@@ -81,6 +83,8 @@ pub enum Vote {
         term: Term,
         /// Number of the request, dense within its process.
         number: u64,
+        /// For how long it will count on it: the voter's own configuration may say less.
+        length: Duration,
     },
     /// A voter's answer.
     Granted {

@@ -272,7 +272,11 @@ fn ballot(number: u64) -> Ballot {
     Ballot {
         volume_id: 7,
         incarnation: 9,
-        vote: Vote::Lease { term, number },
+        vote: Vote::Lease {
+            term,
+            number,
+            length: Duration::from_secs(2),
+        },
     }
 }
 

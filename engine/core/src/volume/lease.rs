@@ -80,7 +80,12 @@ impl Volume {
         lease.number += 1;
         lease.sent[lease.number as usize % REQUESTS] = self.now;
         let (term, number) = (record.term, lease.number);
-        self.say_vote_to(self.others(), Vote::Lease { term, number });
+        let ask = Vote::Lease {
+            term,
+            number,
+            length: self.setup.lease,
+        };
+        self.say_vote_to(self.others(), ask);
         self.count_lease();
     }
 

@@ -148,7 +148,11 @@ impl Volume {
                 self.say_vote(from, self.no_vote(term, true));
             }
             Vote::Ask { term, is_trial } => self.promise_wanted(from, term, is_trial),
-            Vote::Lease { term, number } => self.lease_wanted(from, term, number),
+            Vote::Lease {
+                term,
+                number,
+                length,
+            } => self.lease_wanted(from, term, (number, length)),
             Vote::Answer {
                 said: Said::NoVote, ..
             } => {
@@ -334,16 +338,19 @@ impl Volume {
         self.durable.touch();
     }
 
-    fn lease_wanted(&mut self, from: NodeIdx, term: Term, number: u64) {
+    /// Granted for at least as long as the asker counts on it: while a configuration changes from
+    /// node to node, the two may not agree.
+    fn lease_wanted(&mut self, from: NodeIdx, term: Term, (number, length): (u64, Duration)) {
         // Who asks reigns: a majority promised its term, this voter was not heard then.
         let promised = self.durable.sb.promised;
         if term > promised && term.author() == from && !self.has_granted_another(from) {
             self.promise(term);
         }
         let promised = self.durable.sb.promised;
-        let is_granted = term == promised && term.author() == from;
+        let is_granted =
+            term == promised && term.author() == from && length <= crate::quorum::LEASE_MAX;
         if is_granted {
-            let until = self.now.after(self.setup.lease);
+            let until = self.now.after(self.setup.lease.max(length));
             self.votes.grant = Grant { term, until };
             self.postpone_election(until);
         }

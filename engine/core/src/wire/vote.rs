@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  Vote  0: volume id u128 | 16: incarnation u128 | 32: term u64 | 40: promised u64
-//!       48: number u64 (Store: low half, Stored: step) | 56: admits u128 (Store)
+//!       48: number u64 (Stored: the step) | 56: admits u128 (Lease: its length, milliseconds)
 //!       72: kind u8 | 73: said u8 | 74: disk u8 | 75: bits: trial, yes, has record, whole
 //!       76: length of the volume's name u8 | 77: zero, 3 bytes
 //!       80: record, 32 bytes, zeros without one
 //!       lists: the volume's name in UTF-8
 //! ```
+
+use std::time::Duration;
 
 use crate::message::Disk;
 use crate::quorum::CopyState;
@@ -86,8 +88,13 @@ impl Flat {
                 (flat.kind, flat.term, flat.promised) = (STORED, term, promised);
                 (flat.number, flat.bits) = (u64::from(step), bit(is_stored, YES));
             }
-            Vote::Lease { term, number } => {
+            Vote::Lease {
+                term,
+                number,
+                length,
+            } => {
                 (flat.kind, flat.term, flat.number) = (LEASE, term, number);
+                flat.admits = length.as_millis();
             }
             Vote::Granted {
                 term,
@@ -133,7 +140,11 @@ impl Flat {
                 is_stored: has(YES),
                 promised,
             },
-            LEASE => Vote::Lease { term, number },
+            LEASE => Vote::Lease {
+                term,
+                number,
+                length: Duration::from_millis(u64::try_from(self.admits).ok()?),
+            },
             GRANTED => Vote::Granted {
                 term,
                 number,

@@ -3,6 +3,7 @@
 use super::pair::{Shape, World};
 use super::*;
 use crate::quorum::Quorum;
+use crate::vote::{Ballot, Vote};
 
 fn world(replicas: usize, witnesses: usize) -> World {
     let mut world = World::of(Shape {
@@ -150,4 +151,39 @@ fn who_stops_in_order_is_followed_at_once() {
     assert_eq!(world.command(0, Command::Stop), Ok(Answer::Ok));
     world.settle();
     assert_eq!(primaries(&world).len(), 1);
+}
+
+#[test]
+fn a_lease_is_granted_for_as_long_as_who_reigns_counts_on_it() {
+    let mut world = world(2, 1);
+    let term = world.status(0).record.expect("it was founded").term;
+    let voter = &mut world.nodes[2].volume;
+    let (volume_id, now) = (voter.durable.sb.volume_id, voter.now);
+    let mut ask = |seconds: u64| {
+        let vote = Vote::Lease {
+            term,
+            number: 1 << 40,
+            length: Duration::from_secs(seconds),
+        };
+        let ballot = Ballot {
+            volume_id,
+            incarnation: 1,
+            vote,
+        };
+        let from = NodeIdx(0);
+        let mut actions = Vec::new();
+        voter.handle(now, Event::Vote { from, ballot }, &mut actions);
+        voter.votes.grant.until.since(now)
+    };
+    assert_eq!(
+        ask(1),
+        Duration::from_secs(2),
+        "never less than its own configuration says"
+    );
+    assert_eq!(ask(9), Duration::from_secs(9));
+    assert_eq!(
+        ask(3600),
+        Duration::from_secs(9),
+        "no such lease is granted"
+    );
 }
