@@ -16,6 +16,8 @@ pub struct Ballot {
     pub volume_id: u128,
     /// The life of the speaker's replica: new when it was formatted anew.
     pub incarnation: u128,
+    /// Digest of the names of all nodes in order, 24 bits: sets of nodes mean the same to both.
+    pub nodes: u32,
     /// What it says.
     pub vote: Vote,
 }

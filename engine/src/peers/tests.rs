@@ -272,6 +272,7 @@ fn ballot(number: u64) -> Ballot {
     Ballot {
         volume_id: 7,
         incarnation: 9,
+        nodes: 0,
         vote: Vote::Lease {
             term,
             number,

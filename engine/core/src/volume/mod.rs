@@ -219,7 +219,7 @@ impl Volume {
             marks,
             growing: None,
             verify: Verifying::default(),
-            votes: Votes::default(),
+            votes: Votes::new(&setup.names),
             wait_lease: Vec::new(),
             joining: NodeSet::EMPTY,
             closing: Vec::new(),

@@ -238,6 +238,11 @@ impl Volume {
 
     pub(super) fn promote(&mut self, id: CommandId, force: bool, wait: Duration) {
         let refusal = match &self.role {
+            // It waits for a majority that an operator gives up on.
+            Role::Primary if force && !self.holds_lease() => {
+                self.step_down();
+                return self.begin_promotion(Some(id), true, wait);
+            }
             Role::Primary => return self.reply(id, Ok(Answer::Already)),
             Role::Secondary if self.durable.has_failed => CommandError::MetaFailed,
             Role::Secondary => return self.begin_promotion(Some(id), force, wait),

@@ -31,6 +31,8 @@ const OWED_MAX: usize = 32;
 /// All that has to do with votes.
 #[derive(Default)]
 pub(super) struct Votes {
+    /// Digest of the names of all nodes.
+    pub nodes: u32,
     /// What this voter granted.
     pub grant: Grant,
     owed: Vec<Owed>,
@@ -69,6 +71,19 @@ pub(super) struct Met {
 }
 
 impl Votes {
+    /// Nothing was said yet among these nodes.
+    pub fn new(names: &[String]) -> Votes {
+        let mut digest = crc32fast::Hasher::new();
+        for name in names {
+            digest.update(name.as_bytes());
+            digest.update(&[0]);
+        }
+        Votes {
+            nodes: digest.finalize() & 0xFF_FFFF,
+            ..Votes::default()
+        }
+    }
+
     /// What `node` said last, if that was not long ago.
     pub fn met(&self, node: NodeIdx, now: Instant, within: Duration) -> Option<Met> {
         let met = self.met[usize::from(node.0)];
@@ -111,6 +126,7 @@ impl Volume {
         let ballot = Ballot {
             volume_id,
             incarnation,
+            nodes: self.votes.nodes,
             vote,
         };
         self.actions.push(Action::Vote { to, ballot });
@@ -124,6 +140,10 @@ impl Volume {
 
     pub(super) fn ballot(&mut self, from: NodeIdx, ballot: &Ballot) {
         if !self.has_votes() || !self.others().has(from) || self.durable.has_failed {
+            return;
+        }
+        if ballot.nodes != self.votes.nodes {
+            // Its file lists other nodes: its sets mean something else.
             return;
         }
         let own = self.durable.sb.volume_id;

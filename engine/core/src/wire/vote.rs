@@ -4,7 +4,7 @@
 //!  Vote  0: volume id u128 | 16: incarnation u128 | 32: term u64 | 40: promised u64
 //!       48: number u64 (Stored: the step) | 56: admits u128 (Lease: its length, milliseconds)
 //!       72: kind u8 | 73: said u8 | 74: disk u8 | 75: bits: trial, yes, has record, whole
-//!       76: length of the volume's name u8 | 77: zero, 3 bytes
+//!       76: length of the volume's name u8 | 77: digest of the nodes' names u24
 //!       80: record, 32 bytes, zeros without one
 //!       lists: the volume's name in UTF-8
 //! ```
@@ -170,7 +170,8 @@ pub(super) fn put(volume: &str, ballot: &Ballot, w: &mut Writer) {
     w.u8(flat.disk.code());
     w.u8(flat.bits);
     w.text_len(volume);
-    w.zeros::<3>();
+    let [a, b, c, _] = ballot.nodes.to_le_bytes();
+    [a, b, c].into_iter().for_each(|byte| w.u8(byte));
     match &flat.record {
         Some(record) => w.record(record),
         None => w.zeros::<32>(),
@@ -184,8 +185,7 @@ pub(super) fn take(body: &mut Body) -> Result<(String, Ballot), WireError> {
     let (volume_id, incarnation) = (f.u128()?, f.u128()?);
     let (term, promised, number, admits) = (f.term()?, f.term()?, f.u64()?, f.u128()?);
     let (kind, said, disk, bits) = (f.u8()?, Said::take(f)?, Disk::take(f)?, f.u8()?);
-    let len = f.u8()?;
-    f.skip::<3>()?;
+    let (len, nodes) = (f.u8()?, [f.u8()?, f.u8()?, f.u8()?, 0]);
     let record = if bits & RECORD != 0 {
         Some(f.record()?)
     } else {
@@ -207,6 +207,7 @@ pub(super) fn take(body: &mut Body) -> Result<(String, Ballot), WireError> {
     let ballot = Ballot {
         volume_id,
         incarnation,
+        nodes: u32::from_le_bytes(nodes),
         vote,
     };
     Ok((lists.text(len)?, ballot))

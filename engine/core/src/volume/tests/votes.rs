@@ -159,6 +159,7 @@ fn a_lease_is_granted_for_as_long_as_who_reigns_counts_on_it() {
     let term = world.status(0).record.expect("it was founded").term;
     let voter = &mut world.nodes[2].volume;
     let (volume_id, now) = (voter.durable.sb.volume_id, voter.now);
+    let nodes = voter.votes.nodes;
     let mut ask = |seconds: u64| {
         let vote = Vote::Lease {
             term,
@@ -168,6 +169,7 @@ fn a_lease_is_granted_for_as_long_as_who_reigns_counts_on_it() {
         let ballot = Ballot {
             volume_id,
             incarnation: 1,
+            nodes,
             vote,
         };
         let from = NodeIdx(0);
@@ -186,4 +188,33 @@ fn a_lease_is_granted_for_as_long_as_who_reigns_counts_on_it() {
         Duration::from_secs(9),
         "no such lease is granted"
     );
+}
+
+#[test]
+fn a_ballot_from_a_file_that_lists_other_nodes_is_not_heard() {
+    let mut world = world(2, 1);
+    let voter = &mut world.nodes[2].volume;
+    let (now, promised) = (voter.now, voter.durable.sb.promised);
+    let ballot = Ballot {
+        volume_id: voter.durable.sb.volume_id,
+        incarnation: 1,
+        nodes: voter.votes.nodes ^ 1,
+        vote: Vote::Release { term: promised },
+    };
+    let (from, before) = (promised.author(), voter.votes.grant);
+    voter.handle(now, Event::Vote { from, ballot }, &mut Vec::new());
+    assert_eq!(voter.votes.grant, before);
+}
+
+#[test]
+fn a_primary_that_waits_for_a_majority_goes_on_alone_by_force() {
+    let mut world = world(3, 0);
+    world.kill(1);
+    world.kill(2);
+    world.settle();
+    assert_eq!(primaries(&world), [0], "it waits");
+    assert_eq!(world.command(0, promote(true)), Ok(Answer::Ok));
+    world.settle();
+    assert_eq!(world.status(0).in_sync, NodeSet(0b001));
+    assert_eq!(world.write(0, 9, 1, 4), Outcome::Ok);
 }

@@ -80,6 +80,7 @@ pub(super) fn ballot() -> Ballot {
     Ballot {
         volume_id: 0xaabb,
         incarnation: 0xdead,
+        nodes: 0x0c_0b0a,
         vote: Vote::Answer {
             term: Term(0x401),
             is_trial: true,
