@@ -49,9 +49,7 @@ pub struct Promise {
 
 /// Who promised.
 pub fn voters_of(promises: &[Promise]) -> NodeSet {
-    promises
-        .iter()
-        .fold(NodeSet::EMPTY, |set, p| set.with(p.voter))
+    promises.iter().map(|p| p.voter).collect()
 }
 
 /// Law T5: the newest record that may be chosen. Voters seen with it or a newer one, and those not
@@ -65,9 +63,9 @@ pub fn basis(promises: &[Promise]) -> Option<Record> {
                 .is_some_and(|r| r == *record || r.is_newer_than(record))
         };
         let seen = promises.iter().filter(has_it);
-        let seen = seen.fold(NodeSet::EMPTY, |set, p| set.with(p.voter));
-        let unheard = NodeSet(record.voters.0 & !heard.0);
-        is_majority(record.voters, NodeSet(seen.0 | unheard.0))
+        let seen: NodeSet = seen.map(|p| p.voter).collect();
+        let unheard = record.voters.minus(heard);
+        is_majority(record.voters, seen.or(unheard))
     };
     let mut records: Vec<Record> = promises.iter().filter_map(|p| p.record).collect();
     records.sort_by_key(|r| std::cmp::Reverse((r.term, r.step)));
@@ -123,7 +121,7 @@ pub fn elect(
     let whole = |node: &NodeIdx| find(*node).is_some_and(|p| p.copy.is_whole);
     let members = basis.in_sync.iter().filter(member);
     if mine.is_some_and(|copy| copy.is_whole) {
-        let members = members.filter(whole).fold(NodeSet::EMPTY, NodeSet::with);
+        let members = members.filter(whole).collect();
         return Ok(Election { basis, members });
     }
     // Everybody that any record names lost power: each block is what one of them kept (law B6). A
@@ -131,7 +129,7 @@ pub fn elect(
     // operator can choose.
     let named = promises.iter().filter_map(|p| p.record);
     let named = named
-        .fold(basis.in_sync, |set, r| NodeSet(set.0 | r.in_sync.0))
+        .fold(basis.in_sync, |set, r| set.or(r.in_sync))
         .and(replicas);
     if let Some(better) = named.iter().find(|node| whole(node) && is_up(node)) {
         return Err(CommandError::NotWhole { better });

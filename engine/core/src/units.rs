@@ -142,6 +142,18 @@ impl NodeSet {
         NodeSet(self.0 & other.0)
     }
 
+    /// Members of either.
+    #[must_use]
+    pub fn or(self, other: NodeSet) -> NodeSet {
+        NodeSet(self.0 | other.0)
+    }
+
+    /// Members of this that are not in `other`.
+    #[must_use]
+    pub fn minus(self, other: NodeSet) -> NodeSet {
+        NodeSet(self.0 & !other.0)
+    }
+
     /// Every member of `other` is in this.
     pub fn contains(self, other: NodeSet) -> bool {
         self.0 & other.0 == other.0
@@ -162,6 +174,12 @@ impl NodeSet {
         (0..NODES_MAX as u8)
             .map(NodeIdx)
             .filter(move |n| self.has(*n))
+    }
+}
+
+impl FromIterator<NodeIdx> for NodeSet {
+    fn from_iter<I: IntoIterator<Item = NodeIdx>>(nodes: I) -> NodeSet {
+        nodes.into_iter().fold(NodeSet::EMPTY, NodeSet::with)
     }
 }
 

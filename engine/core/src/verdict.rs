@@ -48,7 +48,7 @@ pub fn verdict(legs: &Legs, policy: Policy) -> Verdict {
         _ => legs.required,
     };
     let have = match policy {
-        Policy::Received => NodeSet(legs.received.0 | legs.confirmed.0),
+        Policy::Received => legs.received.or(legs.confirmed),
         _ => legs.confirmed,
     };
     if needed.is_empty() || legs.failed.contains(needed) {

@@ -122,7 +122,7 @@ impl Reactor {
         let links = &self.links;
         // A link on which the peer said nothing yet may end for a volume that is not there.
         let waiting = all.iter().filter(|peer| !links.has_heard(slot, *peer));
-        let waiting = waiting.fold(NodeSet::EMPTY, NodeSet::with);
+        let waiting = waiting.collect::<NodeSet>();
         for peer in waiting.iter().filter(|peer| !links.has_peer(slot, *peer)) {
             let peer = volume.names().of(peer);
             (self.parts.redial)(peer, &volume.spec.name, When::Now);

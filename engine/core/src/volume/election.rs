@@ -197,7 +197,7 @@ impl Volume {
             return CommandError::PrimaryElsewhere(busy.promised.author());
         }
         let voters = self.durable.sb.voted.map_or(NodeSet::EMPTY, |r| r.voters);
-        let missing = NodeSet(voters.0 & !voters_of(promises).0);
+        let missing = voters.minus(voters_of(promises));
         CommandError::NoQuorum { missing }
     }
 
@@ -238,7 +238,7 @@ impl Volume {
             return self.promotion_ended(Err(error));
         }
         if self.now.since(asked.last) >= ASK_AGAIN {
-            let missing = NodeSet(self.others().0 & !heard.0);
+            let missing = self.others().minus(heard);
             let (term, is_trial) = (asked.term, false);
             self.say_vote_to(missing, Vote::Ask { term, is_trial });
             asked.last = self.now;
@@ -275,10 +275,7 @@ impl Volume {
             return;
         }
         let equal = |n: &NodeIdx| matches!(session(*n), Some(Session::InSync(_)));
-        let with = others
-            .iter()
-            .filter(equal)
-            .fold(NodeSet::EMPTY, NodeSet::with);
+        let with: NodeSet = others.iter().filter(equal).collect();
         let record = Record {
             term,
             step: 0,
@@ -313,7 +310,7 @@ impl Volume {
     pub(super) fn ask_for_blank(&mut self) {
         if self.now.since(self.votes.asked_at) >= ASK_AGAIN {
             self.votes.asked_at = self.now;
-            let silent = NodeSet(self.others().0 & !self.blank_voters().0);
+            let silent = self.others().minus(self.blank_voters());
             let (term, is_trial) = (Term(0), true);
             self.say_vote_to(silent, Vote::Ask { term, is_trial });
         }
@@ -323,7 +320,7 @@ impl Volume {
     fn met(&self, term: Term, is_trial: bool) -> NodeSet {
         let is_answer = |h: &&Heard| (h.term, h.is_trial) == (term, is_trial);
         let heard = self.votes.heard.iter().flatten().filter(is_answer);
-        heard.fold(NodeSet::EMPTY, |set, h| set.with(h.promise.voter))
+        heard.map(|h| h.promise.voter).collect()
     }
 
     /// Founding where votes count: whoever is there and blank votes from the beginning.
@@ -333,9 +330,6 @@ impl Volume {
             let met = self.votes.met(*node, self.now, RECENT);
             met.is_some_and(|m| m.volume_id == 0 || m.volume_id == own)
         };
-        self.others()
-            .iter()
-            .filter(is_blank)
-            .fold(NodeSet::EMPTY, NodeSet::with)
+        self.others().iter().filter(is_blank).collect()
     }
 }

@@ -166,7 +166,7 @@ impl Volume {
     fn stored_by_all(&self) -> Seq {
         let is_target = |p: &Peer| matches!(p.session, Session::Source(_)) && p.takes_data();
         let behind = self.peers.iter().filter(|p| is_target(p));
-        let targets = behind.fold(NodeSet::EMPTY, |set, p| set.with(p.node));
+        let targets: NodeSet = behind.map(|p| p.node).collect();
         if targets.is_empty() {
             return self.stable;
         }
@@ -234,7 +234,7 @@ impl Volume {
                 // A member is gone and S has not shrunk yet: its removal decides.
                 _ if !lost => return,
                 _ => {
-                    let missing = NodeSet(required.0 & !round.durable.0);
+                    let missing = required.minus(round.durable);
                     return self.round_missed(missing);
                 }
             };

@@ -125,7 +125,7 @@ impl Volume {
         let since = |moment: Instant| {
             let others = self.others().iter();
             let others = others.filter(|n| granted[usize::from(n.0)].is_some_and(|g| g >= moment));
-            let all = others.fold(NodeSet::EMPTY, NodeSet::with);
+            let all: NodeSet = others.collect();
             if own { all.with(self.me) } else { all }
         };
         let mut moments: Vec<Instant> = granted.iter().flatten().copied().collect();

@@ -123,9 +123,9 @@ impl Volume {
             if planted!(self, AckBeforeRecordDurable) {
                 return change.record.in_sync;
             }
-            required = NodeSet(required.0 | change.record.in_sync.0);
+            required = required.or(change.record.in_sync);
         }
-        NodeSet(required.0 | self.joining.0)
+        required.or(self.joining)
     }
 
     /// This node is the primary of its newest record: only it may change S (law T4).

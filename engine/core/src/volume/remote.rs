@@ -5,7 +5,7 @@ use crate::action::{Action, Job, Outcome, ReadInto};
 use crate::event::{DiskResult, JobOutcome};
 use crate::message::{Disk, Message, RESYNC_PIECE_GRANULES, Status};
 use crate::session::Session;
-use crate::units::{BufId, Extent, NodeIdx, NodeSet, PIECE_MAX};
+use crate::units::{BufId, Extent, NodeIdx, PIECE_MAX};
 
 use super::ops::{Kind, Phase, Purpose};
 use super::{Volume, planted};
@@ -74,7 +74,7 @@ impl Volume {
         self.release(from);
         if matches!(outcome, JobOutcome::Failed(_)) {
             let op = self.ops.get_mut(slot);
-            op.failed = NodeSet(op.failed.0 | asked.0);
+            op.failed = op.failed.or(asked);
             return self.read_again(slot);
         }
         self.read_counts.by_peers += 1;

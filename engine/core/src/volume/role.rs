@@ -407,7 +407,7 @@ impl Volume {
                 vanished_in_sync: false,
             }
         };
-        let witnesses = NodeSet(self.others().0 & !self.replicas().0);
+        let witnesses = self.others().minus(self.replicas());
         let witnesses: Vec<Other> = witnesses.iter().map(witness).collect();
         View {
             me: self.me,
@@ -512,10 +512,7 @@ impl Volume {
             _ => mix(self.setup.entropy, term.0),
         };
         let with = match plan {
-            Plan::Continue { with } => with
-                .iter()
-                .filter(|n| self.is_with_us(*n))
-                .fold(NodeSet::EMPTY, NodeSet::with),
+            Plan::Continue { with } => with.iter().filter(|n| self.is_with_us(*n)).collect(),
             _ => NodeSet::EMPTY,
         };
         let in_sync = with.with(self.me);

@@ -119,9 +119,9 @@ impl Volume {
             if op.phase != Phase::Out || !op.is_mutation() || self.now.since(op.since) < limit {
                 continue;
             }
-            late = NodeSet(late.0 | op.pending.0);
+            late = late.or(op.pending);
         }
-        late = NodeSet(late.0 | self.flush.late(self.now, limit).0);
+        late = late.or(self.flush.late(self.now, limit));
         for peer in self.peers.iter() {
             if peer
                 .told

@@ -77,8 +77,8 @@ impl Volume {
             admits,
             ..
         } = *poll;
-        let all = NodeSet(record.voters.0 | before.0);
-        for node in NodeSet(all.0 & !stored.0).without(self.me).iter() {
+        let all = record.voters.or(before);
+        for node in all.minus(stored).without(self.me).iter() {
             let admits = admits[usize::from(node.0)];
             self.say_vote(node, Vote::Store { record, admits });
         }
@@ -180,7 +180,7 @@ impl Volume {
             let is_blank_witness = |id: u128| id == 0 && !self.replicas().has(*node);
             met(*node).is_some_and(|m| m.volume_id == own || is_blank_witness(m.volume_id))
         };
-        let absent = NodeSet(all.0 & !record.voters.0);
+        let absent = all.minus(record.voters);
         let on = absent.iter().find(may_join);
         let (voters, admits) = match (off, on) {
             (Some(node), _) => (record.voters.without(node), NodeSet::EMPTY),
@@ -192,7 +192,7 @@ impl Volume {
         let here = all
             .iter()
             .filter(|n| *n == self.me || met(*n).is_some_and(|m| m.has_vote));
-        let here = here.fold(admits, NodeSet::with);
+        let here = admits.or(here.collect());
         let off = off.map_or(here, |node| here.without(node));
         if is_majority(record.voters, off) && is_majority(voters, off) {
             let step = record.step + 1;

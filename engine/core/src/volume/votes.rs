@@ -235,12 +235,10 @@ impl Volume {
     /// Would, or will, this voter promise the term?
     pub(super) fn judge_candidate(&self, from: NodeIdx, term: Term) -> Said {
         let sb = &self.durable.sb;
-        let is_granted =
-            self.now < self.votes.grant.until && self.votes.grant.term.author() != from;
         let serves = from != self.me && self.role.is_serving() && self.holds_lease();
         if !self.has_vote() {
             Said::NoVote
-        } else if is_granted || serves {
+        } else if self.has_granted_another(from) || serves {
             Said::Busy
         } else if term < sb.promised || (term == sb.promised && term.author() != from) {
             Said::Later
