@@ -22,6 +22,28 @@ pub struct Record {
 }
 
 impl Record {
+    /// The first record of the reign `term`.
+    pub fn first(term: Term, in_sync: NodeSet, branch: u128, voters: NodeSet) -> Record {
+        Record {
+            term,
+            step: 0,
+            primary: term.author(),
+            in_sync,
+            branch,
+            voters,
+            is_released: false,
+        }
+    }
+
+    /// The next record of the same reign, as yet with nothing changed.
+    #[must_use]
+    pub fn next(self) -> Record {
+        Record {
+            step: self.step + 1,
+            ..self
+        }
+    }
+
     /// Newer than `other`, by (term, step).
     pub fn is_newer_than(&self, other: &Record) -> bool {
         (self.term, self.step) > (other.term, other.step)

@@ -49,6 +49,17 @@ pub(super) struct Asked {
     pub last: Instant,
 }
 
+impl Asked {
+    /// Asked at `now` for the first time.
+    fn at(now: Instant, term: Term) -> Asked {
+        Asked {
+            term,
+            since: now,
+            last: now,
+        }
+    }
+}
+
 impl Volume {
     /// A member of S promotes itself once nobody reigns any more.
     pub(super) fn consider_election(&mut self) {
@@ -79,12 +90,7 @@ impl Volume {
     pub(super) fn begin_trial(&mut self) {
         let term = self.next_term();
         self.ask_all(term, true);
-        let asked = Asked {
-            term,
-            since: self.now,
-            last: self.now,
-        };
-        self.set_phase(Phase::Trial(asked));
+        self.set_phase(Phase::Trial(Asked::at(self.now, term)));
     }
 
     pub(super) fn ask_all(&mut self, term: Term, is_trial: bool) {
@@ -210,12 +216,7 @@ impl Volume {
     /// Our own promise is durable: now the others'.
     pub(super) fn vowed(&mut self, term: Term) {
         self.ask_all(term, false);
-        let asked = Asked {
-            term,
-            since: self.now,
-            last: self.now,
-        };
-        self.set_phase(Phase::Canvass(asked));
+        self.set_phase(Phase::Canvass(Asked::at(self.now, term)));
     }
 
     pub(super) fn settle_canvass(&mut self, mut asked: Asked, is_due: bool) {
@@ -276,15 +277,8 @@ impl Volume {
         }
         let equal = |n: &NodeIdx| matches!(session(*n), Some(Session::InSync(_)));
         let with: NodeSet = others.iter().filter(equal).collect();
-        let record = Record {
-            term,
-            step: 0,
-            primary: self.me,
-            in_sync: with.with(self.me),
-            branch: election.basis.branch,
-            voters: election.basis.voters,
-            is_released: false,
-        };
+        let basis = election.basis;
+        let record = Record::first(term, with.with(self.me), basis.branch, basis.voters);
         for node in with.iter() {
             self.tell_table(node, term);
         }

@@ -194,8 +194,7 @@ impl Volume {
         let shrinks = !in_sync.contains(now.in_sync) && !self.has_votes();
         let mut record = Record {
             in_sync,
-            step: now.step + 1,
-            ..now
+            ..now.next()
         };
         let extends_chain = shrinks && !planted!(self, NoNewTermOnShrink);
         if extends_chain {
@@ -208,14 +207,18 @@ impl Volume {
 
     /// A change of the record that is none of S; `admits` get their vote with it.
     pub(super) fn propose_admitting(&mut self, record: Record, admits: NodeSet) {
+        self.begin_change(record, false, Becoming::Member);
+        self.begin_poll(record, self.durable.sb.volume_id, admits);
+    }
+
+    fn begin_change(&mut self, record: Record, extends_chain: bool, becoming: Becoming) {
         self.drop_unagreed();
         self.durable.change = Some(Change {
             record,
-            extends_chain: false,
-            becoming: Becoming::Member,
+            extends_chain,
+            becoming,
             version: None,
         });
-        self.begin_poll(record, self.durable.sb.volume_id, admits);
         self.ops.attention = true;
     }
 
@@ -225,14 +228,7 @@ impl Volume {
         extends_chain: bool,
         becoming: Becoming,
     ) {
-        self.drop_unagreed();
-        self.durable.change = Some(Change {
-            record,
-            extends_chain,
-            becoming,
-            version: None,
-        });
-        self.ops.attention = true;
+        self.begin_change(record, extends_chain, becoming);
         if !self.has_votes() {
             return self.actions.push(Action::ProposeRecord(record));
         }

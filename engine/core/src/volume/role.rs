@@ -487,15 +487,7 @@ impl Volume {
             _ => NodeSet::only(self.me),
         };
         let branch = mix(self.setup.entropy, term.0);
-        let record = Record {
-            term,
-            step: 0,
-            primary: self.me,
-            in_sync: NodeSet::only(self.me),
-            branch,
-            voters,
-            is_released: false,
-        };
+        let record = Record::first(term, NodeSet::only(self.me), branch, voters);
         self.commit(plan, record);
     }
 
@@ -516,15 +508,7 @@ impl Volume {
             _ => NodeSet::EMPTY,
         };
         let in_sync = with.with(self.me);
-        let record = Record {
-            term,
-            step: 0,
-            primary: self.me,
-            in_sync,
-            branch,
-            voters: NodeSet::EMPTY,
-            is_released: false,
-        };
+        let record = Record::first(term, in_sync, branch, NodeSet::EMPTY);
         let mut chain: Chain = self.durable.sb.chain.clone();
         chain.push(Entry::new(branch, term));
         for node in with.iter() {
@@ -783,12 +767,9 @@ impl Volume {
             return self.drained();
         };
         self.set_drain(DrainPhase::Release);
-        let step = record.step + 1;
-        let is_released = true;
         let next = Record {
-            step,
-            is_released,
-            ..record
+            is_released: true,
+            ..record.next()
         };
         self.propose_admitting(next, NodeSet::EMPTY);
     }

@@ -195,11 +195,9 @@ impl Volume {
         let here = admits.or(here.collect());
         let off = off.map_or(here, |node| here.without(node));
         if is_majority(record.voters, off) && is_majority(voters, off) {
-            let step = record.step + 1;
             let next = Record {
                 voters,
-                step,
-                ..record
+                ..record.next()
             };
             self.propose_admitting(next, admits);
         }

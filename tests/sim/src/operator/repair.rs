@@ -1,6 +1,7 @@
 //! What the operator mends by himself: broken copies, hung primaries, split brains.
 
 use engine_core::message::Disk;
+use engine_core::record::Record;
 use engine_core::units::NodeIdx;
 
 use super::Purpose;
@@ -95,11 +96,16 @@ impl World {
         }
     }
 
+    /// The newest record that anybody voted for, chosen or not.
+    pub(super) fn newest_voted(&mut self) -> Option<Record> {
+        let voted = self.everybody().filter_map(|n| self.found(n).ok()?.voted);
+        voted.max_by_key(|r| (r.term, r.step))
+    }
+
     /// By votes: the others on the list are a majority of it, and none of them is out of service.
     pub(super) fn may_lose_its_vote(&mut self, node: usize) -> bool {
-        let voted = self.everybody().filter_map(|n| self.found(n).ok()?.voted);
-        let voted = voted.max_by_key(|r| (r.term, r.step));
-        let records = [self.newest_record(), voted].into_iter().flatten();
+        let records = [self.newest_record(), self.newest_voted()];
+        let records = records.into_iter().flatten();
         let records: Vec<_> = records.filter(|_| self.has_votes()).collect();
         let has_vote = |w: &mut World, n: usize| {
             let voted = w.found(n).is_ok_and(|f| f.voted.is_some());

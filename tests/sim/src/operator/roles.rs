@@ -117,8 +117,7 @@ impl World {
             }
             return;
         };
-        let voted = self.everybody().filter_map(|n| self.found(n).ok()?.voted);
-        let voted = voted.max_by_key(|r| (r.term, r.step)).unwrap_or(newest);
+        let voted = self.newest_voted().unwrap_or(newest);
         let newest = if voted.is_released { voted } else { newest };
         if is_idle && newest.is_released && self.operator.rng.one_in(10) {
             let members: Vec<usize> = newest.in_sync.iter().map(|n| usize::from(n.0)).collect();
