@@ -10,11 +10,11 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use io_uring::{cqueue, opcode, squeue};
+use io_uring::{opcode, squeue};
 
 use crate::access::{Access, Refused};
 use crate::arena::Arena;
@@ -30,13 +30,17 @@ use crate::sys::clock::boottime_ns;
 use crate::waker::{Sleeper, Waker};
 use crate::{DEPTH_MAX, Features, Ring, RingConfig};
 
+mod early;
+mod ended;
+mod files;
 mod kernel;
 mod prepare;
 mod setup;
 mod side;
 
+use early::Early;
 use prepare::Target;
-use setup::{Opened, Parts, place_file};
+use setup::{Opened, Parts};
 pub(crate) use side::probe;
 use side::{Chain, Side, Which};
 
@@ -44,12 +48,6 @@ use side::{Chain, Side, Which};
 /// wrap at slot 2^32 - 1 to meet them.
 const WAKE: u64 = u64::MAX;
 const CANCEL: u64 = u64::MAX - 1;
-
-/// Disk operations that wait for the end of the turn at most; then they go to the kernel at once,
-/// so that the device works on the first of them while the rest is prepared. The limit begins low,
-/// and doubles with each call of a turn.
-const EARLY_FIRST: u32 = 4;
-const EARLY_MAX: u32 = 16;
 
 /// How long a dropped ring waits for the kernel to let go of its memory.
 const QUIESCE: Duration = Duration::from_secs(5);
@@ -115,30 +113,6 @@ pub(crate) struct Uring {
     config: RingConfig,
 }
 
-/// When disk operations go to the kernel before the turn ends.
-struct Early {
-    waiting: u32,
-    limit: u32,
-}
-
-impl Early {
-    const START: Early = Early {
-        waiting: 0,
-        limit: EARLY_FIRST,
-    };
-
-    /// One more; true when it is time to hand them over.
-    fn is_due(&mut self) -> bool {
-        self.waiting += 1;
-        let is_due = self.waiting >= self.limit;
-        if is_due {
-            self.waiting = 0;
-            self.limit = (self.limit * 2).min(EARLY_MAX);
-        }
-        is_due
-    }
-}
-
 impl Uring {
     /// Errors: why this machine does not give us one, in plain words.
     pub(crate) fn open(config: &RingConfig, arena: &Arena) -> Result<Uring, String> {
@@ -179,212 +153,6 @@ impl Uring {
         })
     }
 
-    /// Takes completions from the queue. Without an arena (the ring is being dropped) buffers stay
-    /// pinned.
-    fn reap(&mut self, mut arena: Option<&mut Arena>, out: &mut Vec<Completion>) {
-        self.parts.cq.sync();
-        while let Some(cqe) = self.parts.cq.next() {
-            match cqe.user_data() {
-                WAKE => self.wake_armed = false,
-                CANCEL => {}
-                user_data => {
-                    let key = Key::from_u64(user_data);
-                    let more = cqueue::more(cqe.flags());
-                    self.complete(key, cqe.result(), more, arena.as_deref_mut(), out);
-                }
-            }
-        }
-        self.parts.cq.sync();
-    }
-
-    fn complete(
-        &mut self,
-        key: Key,
-        result: i32,
-        more: bool,
-        arena: Option<&mut Arena>,
-        out: &mut Vec<Completion>,
-    ) {
-        let Some(entry) = self.entries.get(key) else {
-            // The kernel answers each SQE once, so this cannot be; if it is, it is nobody's.
-            debug_assert!(false, "a completion for no flight");
-            return;
-        };
-        let (token, kind) = (entry.flight.token, entry.kind);
-        let mut result = u32::try_from(result).map_err(|_| Errno(-result));
-        let mut accepted = None;
-        match (kind, result) {
-            (Kind::Timeout, Err(Errno(libc::ETIME))) => result = Ok(0),
-            (Kind::Accept, Ok(raw)) => {
-                // SAFETY: the kernel just made this descriptor for us and told nobody else.
-                accepted = Some(self.register(unsafe { OwnedFd::from_raw_fd(raw as i32) }));
-                result = Ok(0);
-            }
-            _ => {}
-        }
-        if !more {
-            self.submitted -= 1;
-            self.end(key, arena);
-        }
-        out.push(Completion {
-            token,
-            result,
-            accepted,
-            more,
-        });
-    }
-
-    /// Forgets a flight and gives back what it held.
-    fn end(&mut self, key: Key, arena: Option<&mut Arena>) {
-        let entry = self
-            .entries
-            .remove(key)
-            .expect("ended once, after a lookup");
-        if let Some(arena) = arena {
-            entry
-                .flight
-                .held
-                .release(arena, &mut self.loans, &mut self.scratches);
-        }
-        if let Some(file) = entry.flight.file
-            && self.files.end(file, entry.flight.stream)
-        {
-            self.finish_close(file);
-        }
-    }
-
-    /// Completes a flight that the kernel never saw.
-    fn end_outside(&mut self, key: Key, result: Result<u32, Errno>, arena: &mut Arena) {
-        let Some(entry) = self.entries.get(key) else {
-            return;
-        };
-        let token = entry.flight.token;
-        // Before `end`, which may complete the close that waits for this.
-        self.local.push(Completion {
-            token,
-            result,
-            accepted: None,
-            more: false,
-        });
-        self.end(key, Some(arena));
-    }
-
-    /// The file is idle: closes it. Files and devices may take long over it (last close flushes),
-    /// so a worker does; sockets do not.
-    fn finish_close(&mut self, file: Key) {
-        let Some(file_entry) = self.files.remove(file) else {
-            return;
-        };
-        self.unplace(file.slot, file_entry.fixed);
-        let Some(close) = file_entry.closing.map(Key::from_u64) else {
-            return;
-        };
-        if !file_entry.socket {
-            let fd = file_entry.fd;
-            self.pool.run(
-                close,
-                Job::Run(Box::new(move || {
-                    drop(fd);
-                    Ok(0)
-                })),
-            );
-            return;
-        }
-        drop(file_entry);
-        if let Some(entry) = self.entries.remove(close) {
-            let token = entry.flight.token;
-            self.local.push(Completion {
-                token,
-                result: Ok(0),
-                accepted: None,
-                more: false,
-            });
-        }
-    }
-
-    fn cancel_flight(&mut self, key: Key) {
-        let Some(entry) = self.entries.get(key) else {
-            return;
-        };
-        match entry.kind {
-            // Its SQE is skipped when the backlog comes to it.
-            _ if entry.queued => self.cancelled_early.push(key),
-            // A disk ends what it was asked soon, and cannot be told otherwise.
-            Kind::Aside | Kind::Command { .. } | Kind::Chain(_) => {}
-            Kind::Outside if self.pool.cancel(key) => self.cancelled_early.push(key),
-            Kind::Outside => {}
-            Kind::Plain | Kind::Timeout | Kind::Accept => {
-                let cancel = opcode::AsyncCancel::new(key.to_u64()).build();
-                self.submit_aside(cancel.user_data(CANCEL));
-            }
-        }
-    }
-
-    fn cancel_where(&mut self, matches: impl Fn(&Flight) -> bool) {
-        let found = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| matches(&entry.flight));
-        let keys: Vec<Key> = found.map(|(key, _)| key).collect();
-        for key in keys {
-            self.cancel_flight(key);
-        }
-    }
-
-    /// What ended outside the kernel becomes completions.
-    fn collect_local(&mut self, arena: &mut Arena, out: &mut Vec<Completion>) {
-        while let Some(key) = self.cancelled_early.pop() {
-            self.end_outside(key, Err(Errno::CANCELED), arena);
-        }
-        let mut done = mem::take(&mut self.pool_done);
-        self.pool.collect(&mut done);
-        for (key, result) in done.drain(..) {
-            self.end_outside(key, result, arena);
-        }
-        self.pool_done = done;
-        out.append(&mut self.local);
-    }
-
-    fn take(&mut self, fd: OwnedFd, access: Access) -> FileId {
-        let raw = fd.as_raw_fd();
-        let id = self.files.register(fd, access);
-        if id.slot < self.fixed_slots {
-            let beside = side::which(access).and_then(|which| self.side(which));
-            let fixed = place_file(&self.parts, id.slot, raw)
-                && beside.is_none_or(|side| side.place_file(id.slot, raw));
-            self.files.set_fixed(id, fixed);
-        }
-        id
-    }
-
-    /// Empties a file's slot in every ring that has it.
-    fn unplace(&self, slot: u32, is_fixed: bool) {
-        if is_fixed {
-            place_file(&self.parts, slot, -1);
-            let sides = self.sides.iter().flatten();
-            sides.for_each(|side| side.clear_file(slot));
-        }
-    }
-
-    /// How an SQE names a file that is open or being closed.
-    fn target_of(&self, file: Key) -> Option<Target> {
-        let entry = self.files.get(file)?;
-        Some(if entry.fixed {
-            Target::Fixed(file.slot)
-        } else {
-            Target::Plain(entry.fd.as_raw_fd())
-        })
-    }
-
-    fn target(&self, id: FileId) -> Option<Target> {
-        let file = self.files.open(id)?;
-        Some(if file.fixed {
-            Target::Fixed(id.slot)
-        } else {
-            Target::Plain(file.fd.as_raw_fd())
-        })
-    }
-
     fn push_aside(
         &mut self,
         arena: &mut Arena,
@@ -421,29 +189,6 @@ impl Uring {
             if !self.is_polling() {
                 return;
             }
-        }
-    }
-
-    fn fail(&mut self, token: u64, errno: Errno) {
-        self.local.push(Completion {
-            token,
-            result: Err(errno),
-            accepted: None,
-            more: false,
-        });
-    }
-
-    fn close(&mut self, token: u64, file: FileId) {
-        let flight = Flight::bare(token);
-        let key = self.entries.insert(Entry {
-            flight,
-            kind: Kind::Outside,
-            queued: false,
-        });
-        if self.files.close(file, key.to_u64()) {
-            self.finish_close(file.key());
-        } else {
-            self.cancel_where(|flight| flight.file == Some(file.key()));
         }
     }
 }
@@ -664,17 +409,5 @@ impl Drop for Uring {
             mem::forget(mem::replace(&mut self.entries, Slab::with_capacity(0)));
             mem::forget(mem::take(&mut self.wake_count));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn disk_operations_go_out_in_growing_parts_of_a_turn() {
-        let mut early = Early::START;
-        let handed: Vec<u32> = (1..=64).filter(|_| early.is_due()).collect();
-        assert_eq!(handed, [4, 12, 28, 44, 60]);
     }
 }
