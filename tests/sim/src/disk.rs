@@ -449,6 +449,49 @@ impl Disk {
         }
     }
 
+    /// What a power cut now may leave in either of two versions: blocks that writes on their way
+    /// would change, then blocks whose newest version is not durable; with the tag that is kept
+    /// and the one that is left if it is not, where there is one.
+    pub fn open_blocks(&self) -> impl Iterator<Item = (u64, u64, Option<u64>)> + '_ {
+        let lands = self.in_flight.values().flat_map(|work| {
+            let (changes, _) = self.changes(work);
+            changes
+                .into_iter()
+                .filter(|(block, tag)| self.live.block(*block) != *tag)
+                .map(|(block, tag)| (block, tag, None))
+        });
+        let cached = self.unsynced.iter().map(|(block, versions)| {
+            let (first, last) = (versions[0], versions[versions.len() - 1]);
+            (*block, last.tag, Some(first.tag))
+        });
+        lands.chain(cached.filter(|(_, last, first)| Some(*last) != *first))
+    }
+
+    /// As [`Disk::cut_power`] with the outcome chosen: bit *i* of `keep` says whether the *i*-th of
+    /// the open blocks is kept.
+    pub fn cut_power_in_flight(&mut self, keep: u64) {
+        let open: Vec<_> = self.open_blocks().collect();
+        let keeps = |i: usize| i < 64 && keep >> i & 1 == 1;
+        // What the cache loses goes first: what lands is newer than all of it.
+        let cached = open
+            .iter()
+            .enumerate()
+            .filter(|(_, (.., old))| old.is_some());
+        for (_, (block, _, old)) in cached.filter(|(i, _)| !keeps(*i)) {
+            self.replace(*block, old.unwrap_or_default());
+        }
+        let lands = open
+            .iter()
+            .enumerate()
+            .filter(|(_, (.., old))| old.is_none());
+        for (_, (block, tag, _)) in lands.filter(|(i, _)| keeps(*i)) {
+            self.replace(*block, *tag);
+        }
+        self.in_flight.clear();
+        self.unsynced.clear();
+        self.faults.is_hung = false;
+    }
+
     /// Content and durability as they are now, for bringing an old disk back.
     pub fn snapshot(&self) -> Image {
         self.live.clone()

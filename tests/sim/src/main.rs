@@ -4,7 +4,7 @@
 //! sim run [--seeds A..B] [--nodes N | --votes] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
 //! sim replay (--seed S [--nodes N] | FILE) [--step] [--bug NAME]
 //! sim plan --seed S [--nodes N]
-//! sim small [--seed S] [--bug NAME]
+//! sim small [--seed S | --seeds A..B] [--bug NAME]
 //! ```
 
 #![forbid(unsafe_code)]
@@ -19,7 +19,7 @@ use sim::engine::Bug;
 use sim::plan::Plan;
 use sim::run::run;
 use sim::shrink::shrink;
-use sim::small::{crash_everywhere, crash_in_recovery, crash_while_growing};
+use sim::small::{crash_everywhere, crash_in_recovery, crash_while_growing, majority_worlds};
 use sim::swarm;
 use sim::world::format_time;
 
@@ -27,7 +27,7 @@ const USAGE: &str = "usage:
   sim run [--seeds A..B] [--nodes N | --votes] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
   sim replay (--seed S [--nodes N] | FILE) [--step] [--bug NAME]
   sim plan --seed S [--nodes N]
-  sim small [--seed S] [--bug NAME]
+  sim small [--seed S | --seeds A..B] [--bug NAME]
 exit: 0 clean, 1 a law is broken, 2 usage";
 
 #[derive(Default)]
@@ -185,6 +185,11 @@ fn small_worlds(options: &Options) -> ExitCode {
     }
     for tried in &all {
         println!("{} runs, {} events", tried.runs, tried.events);
+    }
+    for seed in options.seeds.clone().unwrap_or(seed..seed + 4) {
+        let worlds = majority_worlds(seed, options.bug);
+        println!("seed {seed}: {}", worlds.summary());
+        all.push(worlds.tried);
     }
     let failures = all.iter().flat_map(|t| &t.failures);
     let mut code = ExitCode::SUCCESS;

@@ -164,6 +164,13 @@ steps! {
     KillInMetaWrite "kill_in_meta_write" (node, writes, down);
     /// Power cut at that event; bit *i* of `keep`: the *i*-th block not durable is kept.
     CutPowerAtEvent "cut_power_at_event" (node, events, keep, down);
+    /// kill -9 in that event, after so many of its actions.
+    KillInEvent "kill_in_event" (node, events, actions, down);
+    /// Power cut in that event, after so many of its actions; bit *i* of `keep`: the *i*-th block
+    /// that is on its way or not durable is kept.
+    CutPowerInEvent "cut_power_in_event" (node, events, actions, keep, down);
+    /// Nothing passes between a node and a peer for a while, from that event of the node on.
+    CutWireAtEvent "cut_wire_at_event" (node, events, peer, span);
     /// Power cut of one node.
     CutPower "cut_power" (node, down);
     /// Power cut of all nodes.

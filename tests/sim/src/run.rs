@@ -9,7 +9,7 @@ use engine_core::event::Command;
 use crate::engine::Bug;
 use crate::plan::Plan;
 use crate::swarm::MS;
-use crate::world::{Failure, Mend, World};
+use crate::world::{Failure, Mend, Struck, World};
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Report {
     pub coverage: BTreeMap<&'static str, u64>,
     /// Events handled by all cores.
     pub events: u64,
+    /// What was to happen at an event of a node, and did.
+    pub struck: Option<Struck>,
 }
 
 impl Report {
@@ -49,6 +51,7 @@ pub fn run(plan: &Plan, bug: Option<Bug>, is_verbose: bool) -> Report {
         failure: world.failure,
         coverage: world.coverage,
         events: world.events,
+        struck: world.struck,
     }
 }
 

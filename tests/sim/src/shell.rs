@@ -36,18 +36,30 @@ fn takes_time(action: &Action) -> bool {
     )
 }
 
+/// How much of a batch of actions happens.
+#[derive(Clone, Copy, Debug)]
+pub enum Share {
+    /// All of it.
+    All,
+    /// So many, in the order in which they happen.
+    First(u64),
+    /// As many as chance wants.
+    Any,
+}
+
 impl World {
-    /// Carries out a batch. If the process dies in the middle, only part of it happens.
-    pub fn carry_out(&mut self, node: usize, actions: Vec<Action>, dies: bool) {
+    /// Carries out a batch, or what happens of it before the process dies.
+    pub fn carry_out(&mut self, node: usize, actions: Vec<Action>, share: Share) {
         let (mut first, last): (Vec<Action>, Vec<Action>) =
             actions.into_iter().partition(takes_time);
         if self.plan.settings.is_shuffled == 1 {
             self.shuffle(&mut first);
         }
         first.extend(last);
-        if dies {
-            let kept = self.rng.below(first.len() as u64 + 1) as usize;
-            first.truncate(kept);
+        match share {
+            Share::All => {}
+            Share::First(count) => first.truncate(count as usize),
+            Share::Any => first.truncate(self.rng.below(first.len() as u64 + 1) as usize),
         }
         for action in first {
             if self.failure.is_some() {

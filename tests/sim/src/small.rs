@@ -1,6 +1,9 @@
 //! Small worlds, exhaustive: a short script on two nodes, and a crash at every event of either
 //! node; for power cuts, every subset of the blocks that were not durable. And a volume with one
-//! replica that grows, with a crash at every event and in every metadata write.
+//! replica that grows, with a crash at every event and in every metadata write. Worlds in which a
+//! majority chooses are in `majority.rs`.
+
+mod majority;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +14,9 @@ use crate::engine::Bug;
 use crate::plan::{Plan, Settings, Step};
 use crate::run::{Report, run};
 use crate::swarm::MS;
+use crate::world::Struck;
+
+pub use majority::{Worlds, majority_worlds};
 
 /// When the script begins: the volume is founded and in sync by then.
 const BEGIN: u64 = 120 * MS;
@@ -147,18 +153,30 @@ impl Tried {
         self.coverage.get(what).copied().unwrap_or(0)
     }
 
+    /// Runs a plan; what was to happen at an event, if it did.
+    fn tried(&mut self, plan: Plan, bug: Option<Bug>) -> Option<Struck> {
+        let report = run(&plan, bug, false);
+        let struck = report.struck;
+        self.note(plan, report);
+        struck
+    }
+
     fn run(&mut self, plan: Plan, bug: Option<Bug>) -> bool {
         let report = run(&plan, bug, false);
+        let crashed = report.count("kills") + report.count("power cuts") > 0;
+        self.note(plan, report);
+        crashed
+    }
+
+    fn note(&mut self, plan: Plan, report: Report) {
         self.runs += 1;
         self.events += report.events;
         for (what, count) in &report.coverage {
             *self.coverage.entry(what).or_default() += count;
         }
-        let crashed = report.count("kills") + report.count("power cuts") > 0;
         if report.failure.is_some() {
             self.failures.push((plan, report));
         }
-        crashed
     }
 }
 

@@ -7,7 +7,7 @@ use super::Purpose;
 use crate::laws::mark_name;
 use crate::plan::Step;
 use crate::swarm::MS;
-use crate::world::{DiskImage, Happening, Mend, World};
+use crate::world::{DiskImage, Doom, Fate, Happening, Mend, World};
 
 impl World {
     /// Carries out a step that is not a client's.
@@ -17,8 +17,7 @@ impl World {
         match step {
             Step::Kill { node, down } => self.kill(node_of(node), Some(down)),
             Step::KillAtEvent { node, events, down } => {
-                let node = node_of(node);
-                self.nodes[node].doom = Some((self.nodes[node].events + events, None, down));
+                self.doom(node_of(node), events, None, Fate::Kill, down);
             }
             Step::CutPowerAtEvent {
                 node,
@@ -26,8 +25,34 @@ impl World {
                 keep,
                 down,
             } => {
-                let node = node_of(node);
-                self.nodes[node].doom = Some((self.nodes[node].events + events, Some(keep), down));
+                self.doom(node_of(node), events, None, Fate::CutPower(keep), down);
+            }
+            Step::KillInEvent {
+                node,
+                events,
+                actions,
+                down,
+            } => {
+                self.doom(node_of(node), events, Some(actions), Fate::Kill, down);
+            }
+            Step::CutPowerInEvent {
+                node,
+                events,
+                actions,
+                keep,
+                down,
+            } => {
+                let fate = Fate::CutPowerInFlight(keep);
+                self.doom(node_of(node), events, Some(actions), fate, down);
+            }
+            Step::CutWireAtEvent {
+                node,
+                events,
+                peer,
+                span,
+            } => {
+                let fate = Fate::CutWire(node_of(peer));
+                self.doom(node_of(node), events, None, fate, span);
             }
             Step::KillInMetaWrite { node, writes, down } => {
                 self.nodes[node_of(node)].meta_doom = Some((writes, down));
@@ -73,6 +98,17 @@ impl World {
             Step::Pause { node, span } => self.pause(node_of(node), span),
             _ => self.more_trouble(step),
         }
+    }
+
+    /// So many events of this process from now on.
+    fn doom(&mut self, node: usize, events: u64, actions: Option<u64>, fate: Fate, span: u64) {
+        let event = self.nodes[node].events + events;
+        self.nodes[node].doom = Some(Doom {
+            event,
+            actions,
+            fate,
+            span,
+        });
     }
 
     fn more_trouble(&mut self, step: Step) {

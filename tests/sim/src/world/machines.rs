@@ -3,7 +3,7 @@
 use engine_core::event::Event;
 
 use super::{Happening, Mend, PEER_TIMEOUT_NS, World};
-use crate::disk::Image;
+use crate::disk::{Disk, Image};
 use crate::engine::{Engine, recover};
 use crate::swarm::MS;
 
@@ -108,14 +108,18 @@ impl World {
 
     /// Power cut; also of a node whose process is down.
     pub fn cut_power(&mut self, node: usize, down: u64) {
-        self.cut_power_with(node, down, None);
+        self.cut_power_with(node, down, Disk::cut_power);
     }
 
-    pub(super) fn cut_power_exactly(&mut self, node: usize, keep: u64, down: u64) {
-        self.cut_power_with(node, down, Some(keep));
+    pub(super) fn cut_power_exactly(&mut self, node: usize, keep: u64, lands: bool, down: u64) {
+        let outcome = |disk: &mut Disk| match lands {
+            true => disk.cut_power_in_flight(keep),
+            false => disk.cut_power_exactly(keep),
+        };
+        self.cut_power_with(node, down, outcome);
     }
 
-    fn cut_power_with(&mut self, node: usize, down: u64, keep: Option<u64>) {
+    fn cut_power_with(&mut self, node: usize, down: u64, outcome: impl FnOnce(&mut Disk)) {
         self.count("power cuts");
         self.say(|| format!("n{node} loses power"));
         let before = self.found(node).ok();
@@ -124,10 +128,7 @@ impl World {
             self.end_process(node, true);
         }
         let machine = &mut self.nodes[node];
-        match keep {
-            Some(keep) => machine.disk.cut_power_exactly(keep),
-            None => machine.disk.cut_power(),
-        }
+        outcome(&mut machine.disk);
         machine.meta.crash();
         machine.boot_id = machine.rng.next_u128();
         let had_lost = machine.lost_power;

@@ -32,7 +32,7 @@ use crate::rng::Rng;
 use crate::swarm::{MS, granules_max, spots};
 
 pub use happening::{Happening, Mend, Pending};
-pub use node::{DiskImage, Node};
+pub use node::{DiskImage, Doom, Fate, Node, Struck};
 
 /// A member that does not answer for this long leaves S.
 pub const MEMBER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -76,6 +76,8 @@ pub struct World {
     pub coverage: BTreeMap<&'static str, u64>,
     /// Events handled by all cores.
     pub events: u64,
+    /// The first doom that came.
+    pub struck: Option<Struck>,
 }
 
 /// A broken law.
@@ -153,6 +155,7 @@ impl World {
             failure: None,
             coverage: BTreeMap::new(),
             events: 0,
+            struck: None,
             plan,
         };
         (0..count).for_each(|node| world.format(node));

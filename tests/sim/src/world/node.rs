@@ -21,6 +21,43 @@ pub struct DiskImage {
     pub meta: Vec<u8>,
 }
 
+/// What the plan has in store for an event that a node handles.
+#[derive(Clone, Copy, Debug)]
+pub struct Doom {
+    /// Number of the event since the process started.
+    pub event: u64,
+    /// Actions of that event that still happen; any number if none is given.
+    pub actions: Option<u64>,
+    /// What happens then.
+    pub fate: Fate,
+    /// Nanoseconds until the node, or the wire, is back.
+    pub span: u64,
+}
+
+/// How a [`Doom`] ends.
+#[derive(Clone, Copy, Debug)]
+pub enum Fate {
+    /// kill -9.
+    Kill,
+    /// Power cut: what was on its way is lost, these of the blocks not durable are kept.
+    CutPower(u64),
+    /// Power cut: these of the blocks on their way or not durable are kept.
+    CutPowerInFlight(u64),
+    /// The wire to this peer is cut, and the node runs on.
+    CutWire(usize),
+}
+
+/// A [`Doom`] that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Struck {
+    /// When.
+    pub at: u64,
+    /// Actions that the event had.
+    pub actions: u64,
+    /// Blocks of the node's disk that a power cut then may leave in either of two versions.
+    pub open_blocks: u64,
+}
+
 /// One machine.
 pub struct Node {
     /// The process, if it runs.
@@ -51,8 +88,8 @@ pub struct Node {
     pub wake_at: u64,
     /// Events handled since the process started.
     pub events: u64,
-    /// Dies at this event: number, power cut with these blocks kept, down for.
-    pub doom: Option<(u64, Option<u64>, u64)>,
+    /// What the plan does to it at an event of its own.
+    pub doom: Option<Doom>,
     /// Dies during a metadata write: how many from now, down for.
     pub meta_doom: Option<(u64, u64)>,
     /// Power failed since the volume was last promoted or joined; for the history's facts.

@@ -1,11 +1,13 @@
 //! Happenings are carried out, and events are given to cores.
 
+use engine_core::action::Action;
 use engine_core::event::Event;
 use engine_core::record::Choice;
 use engine_core::time::Instant;
 
-use super::{Happening, World, brief};
+use super::{Doom, Fate, Happening, Mend, Struck, World, brief};
 use crate::engine::Engine;
+use crate::shell::Share;
 
 impl World {
     /// Carries out happenings until nothing is left before `until`, or a law is broken.
@@ -149,7 +151,7 @@ impl World {
         self.events += 1;
         let machine = &mut self.nodes[node];
         machine.events += 1;
-        let doom = machine.doom.filter(|(at, ..)| machine.events >= *at);
+        let doom = machine.doom.filter(|d| machine.events >= d.event);
         let engine = machine.engine.as_mut().expect("the process runs");
         engine.handle(now, event, &mut actions);
         if actions.len() > engine_core::action::ACTIONS_PER_TURN {
@@ -158,19 +160,45 @@ impl World {
         if is_late {
             self.law_late_words_count_not(node, &actions);
         }
-        if let Some((_, keep, down)) = doom {
+        if let Some(doom) = doom {
             self.nodes[node].doom = None;
-            self.carry_out(node, actions, true);
-            match keep {
-                None => self.kill(node, Some(down)),
-                Some(keep) => self.cut_power_exactly(node, keep, down),
+            if self.meets(node, doom, actions) {
+                return;
             }
-            return;
+        } else {
+            self.carry_out(node, actions, Share::All);
         }
-        self.carry_out(node, actions, false);
         if self.failure.is_none() && self.nodes[node].engine.is_some() {
             self.after(node);
         }
+    }
+
+    /// The event that the plan waited for; true if the process died in it.
+    fn meets(&mut self, node: usize, doom: Doom, actions: Vec<Action>) -> bool {
+        let count = actions.len() as u64;
+        let survives = matches!(doom.fate, Fate::CutWire(_));
+        let share = match doom.actions {
+            _ if survives => Share::All,
+            Some(kept) => Share::First(kept),
+            None => Share::Any,
+        };
+        self.carry_out(node, actions, share);
+        let struck = Struck {
+            at: self.now,
+            actions: count,
+            open_blocks: self.nodes[node].disk.open_blocks().count() as u64,
+        };
+        self.struck.get_or_insert(struck);
+        match doom.fate {
+            Fate::Kill => self.kill(node, Some(doom.span)),
+            Fate::CutPower(keep) => self.cut_power_exactly(node, keep, false, doom.span),
+            Fate::CutPowerInFlight(keep) => self.cut_power_exactly(node, keep, true, doom.span),
+            Fate::CutWire(peer) => {
+                self.cut(node, peer);
+                self.schedule(doom.span, Happening::Mend(Mend::Wire(node, peer)));
+            }
+        }
+        !survives
     }
 
     fn arm(&mut self, node: usize) {
