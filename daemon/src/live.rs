@@ -1,4 +1,5 @@
-//! What of the configuration changes while the node runs: NBD exports and certificates.
+//! What of the configuration changes while the node runs: NBD exports and certificates, those of
+//! links between nodes too.
 //!
 //! ```text
 //!  file ─► checked whole ─► exports and certificates ─► NbdServer, at once
@@ -11,8 +12,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use engine::control::{Done, NbdExportSpec, NodeSpec, VolumeSpec};
+use engine::control::{Done, NbdExportSpec, Node as EngineNode, NodeSpec, VolumeSpec};
 use engine::front_end::ExportLabel;
+use engine::tls::LinkTls;
 use nbd_proto::{ExportName, NbdUri, Transport, UriTls};
 use nbd_server::{Elsewhere, Limits, NbdConfig, NbdExport, NbdServer, NbdTls};
 use tokio::sync::Mutex;
@@ -27,6 +29,7 @@ pub struct Live {
     path: PathBuf,
     node: String,
     nbd: Arc<NbdServer>,
+    engine: Arc<dyn EngineNode>,
     /// Where clients find the NBD server.
     transports: Vec<Transport>,
     /// Locked by whoever changes something: one change at a time.
@@ -43,6 +46,8 @@ struct Started {
     insecure: Vec<Listener>,
     elsewhere: Vec<Elsewhere>,
     hooks: Vec<Hooks>,
+    /// Links between nodes are under TLS.
+    has_link_tls: bool,
 }
 
 /// What taking the file over came to.
@@ -60,18 +65,25 @@ pub struct Applied {
 struct Next {
     exports: Vec<NbdExport>,
     tls: Option<NbdTls>,
+    link_tls: Option<LinkTls>,
     restart: Vec<String>,
     verbs: Vec<String>,
 }
 
 impl Live {
     /// A node that was started from `loaded`, and its NBD server.
-    pub fn new(loaded: &Loaded, node: &Node, nbd: Arc<NbdServer>) -> Live {
+    pub fn new(
+        loaded: &Loaded,
+        node: &Node,
+        nbd: Arc<NbdServer>,
+        engine: Arc<dyn EngineNode>,
+    ) -> Live {
         let transports = node.nbd_transports().into_iter();
         Live {
             path: loaded.path.clone(),
             node: node.name.value.clone(),
             nbd,
+            engine,
             transports: transports.map(|(transport, _)| transport).collect(),
             started: Mutex::new(Started::with(loaded, node)),
         }
@@ -189,6 +201,7 @@ impl Live {
         if is_relaxed {
             restart.push(format!("[node.{}.nbd_tls]", self.node));
         }
+        let link_tls = link_tls_of(loaded, node)?.filter(|_| started.has_link_tls);
         let mut exports = NbdConfig::of(&loaded.config.node_spec(node)).exports;
         // Those of a volume that is new come with it, at the next start.
         exports.retain(|export| {
@@ -199,6 +212,7 @@ impl Live {
         Ok(Next {
             exports,
             tls,
+            link_tls,
             restart,
             verbs,
         })
@@ -209,6 +223,9 @@ impl Live {
             .set_exports(&next.exports, renamed)
             .map_err(|why| explain::nbd_did_not_start(&why))?;
         self.nbd.set_tls(next.tls);
+        if let Some(tls) = next.link_tls {
+            self.engine.renew_tls(tls);
+        }
         Ok(Applied {
             exports: next.exports.len(),
             restart: next.restart,
@@ -227,6 +244,12 @@ pub fn tls_of(loaded: &Loaded, node: &Node) -> Result<Option<NbdTls>, Failure> {
         tcp_required: node.nbd_tcp_needs_tls(),
         unix_required: node.nbd_socket_needs_tls(),
     }))
+}
+
+/// The certificates of the node's links. Errors: exit 9, with the finding.
+pub fn link_tls_of(loaded: &Loaded, node: &Node) -> Result<Option<LinkTls>, Failure> {
+    let identity = loaded.config.link_identity(node);
+    identity.map_err(|found| explain::certificates_unusable(loaded, &found))
 }
 
 /// The new certificates, asked for wherever they were or are to be: an open listener stays as it
@@ -288,6 +311,7 @@ impl Started {
             insecure: node.insecure.clone(),
             elsewhere: elsewhere(loaded, node),
             hooks: hooks.collect(),
+            has_link_tls: node.link_tls.is_some(),
         }
     }
 }
@@ -332,6 +356,7 @@ fn differences(old: &Started, new: &Started) -> (Vec<String>, Vec<String>) {
         old.spec.peers != new.spec.peers || old.elsewhere != new.elsewhere,
         "addresses of nodes".to_owned(),
     );
+    note(old.has_link_tls != new.has_link_tls, "[tls]".to_owned());
     note(old.hooks != new.hooks, "hooks of volumes".to_owned());
     let of = |at: &Started, name: &str| -> Option<VolumeSpec> {
         let mut volumes = at.spec.volumes.iter();

@@ -17,6 +17,7 @@ use engine_core::units::NodeIdx;
 
 use crate::front_end::ExportLabel;
 use crate::handover::{HandOverError, Legacy};
+use crate::tls::LinkTls;
 
 /// What to do to one volume. Every request is answered exactly once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -596,6 +597,8 @@ pub struct NodeSpec {
     pub address: Option<String>,
     /// Replication addresses of all nodes by name, this one included.
     pub peers: Vec<(String, String)>,
+    /// Certificates for links; `None`: they are in the clear.
+    pub tls: Option<LinkTls>,
     /// NBD TCP listener, `host:port`.
     pub nbd: Option<String>,
     /// NBD Unix socket.
@@ -622,6 +625,8 @@ pub trait Node: Send + Sync {
     fn io_backend(&self) -> String;
     /// Drains all volumes (law O4): stop admitting, finish, flush, mark clean; then calls `done`.
     fn drain(&self, done: Box<dyn FnOnce() + Send>);
+    /// Uses these certificates for links that are made from now on; the node began with others.
+    fn renew_tls(&self, tls: LinkTls);
     /// As [`Node::drain`], but clients stay open for another process: every reply is sent whole,
     /// and `done` gets what that process needs. Errors: nothing has changed.
     fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>);

@@ -38,5 +38,6 @@ mod sums;
 mod table;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 mod token;
 mod words;

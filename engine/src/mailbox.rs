@@ -18,6 +18,7 @@ use crate::control::{Outcome, Refusal, Request, VolumeSpec, VolumeStatus};
 use crate::entry::Entry;
 use crate::front_end::Attachment;
 use crate::layer::faulty::Faults;
+use crate::peers::LinkSocket;
 
 /// Messages that wait at most; the sender of one more is told "full".
 pub(crate) const MESSAGES_MAX: usize = 4096;
@@ -72,12 +73,11 @@ pub(crate) enum Message {
     Attach(Box<NewVolume>),
     /// A negotiated client.
     Client(String, Attachment),
-    /// A connection to a peer whose first frame, if any, is in `unread`.
+    /// A connection to a peer.
     Link {
         volume: String,
         peer: NodeIdx,
-        socket: OwnedFd,
-        unread: Vec<u8>,
+        socket: LinkSocket,
     },
     /// A node said this about the votes of a volume.
     Vote {

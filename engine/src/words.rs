@@ -13,6 +13,7 @@
 //! | W109, W110 | connection refused | | E211 | clients attached, or still primary |
 //! | W111 | read error | | E212 | another node may have gone on (law T9) |
 //! | W112 | verify found differences | | E213 | cannot found |
+//! | W123 | TLS of a link refused | | | |
 //! | W117 – W119 | superseded; no majority; no vote yet | | E231, E232 | no majority of the voters; a witness |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
@@ -434,6 +435,7 @@ pub(crate) fn why_refused(why: Why) -> &'static str {
         Why::OlderData => {
             "it returned with older data than this node remembers; it will be resynced whole"
         }
+        Why::Tls => "TLS of the two does not fit, or a certificate is not that of its node (W123)",
     }
 }
 

@@ -217,7 +217,11 @@ impl Place {
         let Ok(node) = self.node(loaded) else {
             return;
         };
-        if let Err(found) = node.nbd_identity() {
+        let found = [
+            node.nbd_identity().map(drop),
+            loaded.config.link_identity(node).map(drop),
+        ];
+        for found in found.into_iter().filter_map(Result::err) {
             loaded.add(*found);
         }
     }

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
+use engine::tls::Fingerprint;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
 use super::output;
@@ -23,28 +24,34 @@ const AUTHORITY_DAYS: u64 = 3650;
 /// Clocks of other machines may be behind by this much.
 const EARLIER: Duration = Duration::from_secs(86_400);
 
-/// Certificates for NBD over TLS
+/// Certificates for NBD and for links between nodes
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 EXAMPLES
   pollux tls init /etc/pollux/tls --server alpha.example --server 10.0.0.1
-  pollux tls init /etc/pollux/tls --client hyper2")]
+  pollux tls init /etc/pollux/tls --client hyper2
+  pollux tls init ./tls --node alpha --node beta")]
 pub(super) enum Tls {
     Init(Init),
 }
 
-/// Make an authority, a server certificate and client certificates
+/// Make an authority, and certificates of an NBD server, of its clients, or of nodes
 ///
 /// Files have the names that libnbd, qemu and nbdkit look for: ca-cert.pem, server-cert.pem,
 /// server-key.pem, client-cert.pem, client-key.pem, and ca-key.pem, which signs more of them. Keys
 /// are closed to others. What is there already is kept: run it again with other names for more
 /// clients, each in a folder of its own. A client takes ca-cert.pem, client-cert.pem and
 /// client-key.pem; ca-key.pem stays here.
+///
+/// With --node it makes a folder for each node, DIR/NODE, with ca-cert.pem, node-cert.pem and
+/// node-key.pem for [tls], and nothing for NBD unless that is asked for too. The certificate names
+/// its node and no address; what is printed as its fingerprint can be pinned.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXAMPLES
   pollux tls init /etc/pollux/tls --server alpha.example --server 10.0.0.1
-  pollux tls init /etc/pollux/tls --client hyper2      more: /etc/pollux/tls/hyper2/client-cert.pem")]
+  pollux tls init /etc/pollux/tls --client hyper2      more: /etc/pollux/tls/hyper2/client-cert.pem
+  pollux tls init ./tls --node alpha --node beta       ./tls/alpha and ./tls/beta, one for each machine")]
 pub(super) struct Init {
     /// Folder; made if it does not exist
     #[arg(value_name = "DIR")]
@@ -54,9 +61,12 @@ pub(super) struct Init {
     #[arg(long, value_name = "NAME")]
     server: Vec<String>,
     /// Common name of the client (CN=NAME in allow_subjects); once the folder has a client
-    /// certificate, in a folder below it
-    #[arg(long, value_name = "NAME", default_value = "client")]
-    client: String,
+    /// certificate, in a folder below it [default: client]
+    #[arg(long, value_name = "NAME")]
+    client: Option<String>,
+    /// Name of a node, as in [node.NAME], several times for several
+    #[arg(long, value_name = "NAME")]
+    node: Vec<String>,
 }
 
 impl Tls {
@@ -73,27 +83,55 @@ impl Tls {
 impl Init {
     /// Makes what is missing, and says what was made.
     fn make(&self) -> io::Result<String> {
-        let name = &self.client;
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_plain) {
-            let text = format!("\"{name}\" is no name for a client: A-Z a-z 0-9 . _ - make one");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        let names = self.client.iter().map(|name| ("client", name));
+        let names = names.chain(self.node.iter().map(|name| ("node", name)));
+        for (what, name) in names {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_plain) {
+                let text =
+                    format!("\"{name}\" is no name for a {what}: A-Z a-z 0-9 . _ - make one");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
         }
         make_dir(&self.dir)?;
         let mut said = String::new();
         let authority = self.authority(&mut said)?;
+        let is_for_nbd = self.node.is_empty() || self.client.is_some() || !self.server.is_empty();
+        if is_for_nbd {
+            self.for_nbd(&authority, &mut said)?;
+        }
+        for node in &self.node {
+            self.for_node(node, &authority, &mut said)?;
+        }
+        if said.is_empty() {
+            said = "nothing to do: all of them have their certificates\n".to_owned();
+        }
+        let dir = self.dir.display();
+        if is_for_nbd {
+            said.push_str(&format!(
+                "next, in [node.NAME.nbd_tls]:\n  cert = \"{dir}/server-cert.pem\"\n  \
+                 key = \"{dir}/server-key.pem\"\n  client_ca = \"{dir}/ca-cert.pem\"\n"
+            ));
+        }
+        if !self.node.is_empty() {
+            said.push_str(&format!(
+                "next, copy {dir}/NODE to /etc/pollux/tls of each node, and in [tls]:\n  \
+                 cert = \"/etc/pollux/tls/node-cert.pem\"\n  \
+                 key = \"/etc/pollux/tls/node-key.pem\"\n  \
+                 ca = \"/etc/pollux/tls/ca-cert.pem\"\n"
+            ));
+        }
+        Ok(said)
+    }
+
+    /// Certificates of the server and of a client.
+    fn for_nbd(&self, authority: &Issuer<'static, KeyPair>, said: &mut String) -> io::Result<()> {
+        let name = self.client.as_deref().unwrap_or("client");
         let file = |name: &str| self.dir.join(name);
         if !file("server-cert.pem").exists() {
-            let mut params = server_params(&self.server_names()).map_err(io::Error::other)?;
-            let usage = ExtendedKeyUsagePurpose::ServerAuth;
-            issue(
-                &authority,
-                &mut params,
-                usage,
-                &self.dir,
-                "server",
-                &mut said,
-            )?;
+            let mut params = named_params(&self.server_names()).map_err(io::Error::other)?;
+            let usage = [ExtendedKeyUsagePurpose::ServerAuth];
+            issue(authority, &mut params, &usage, &self.dir, "server", said)?;
         }
         let (dir, is_first) = match file("client-cert.pem").exists() {
             false => (self.dir.clone(), true),
@@ -101,28 +139,56 @@ impl Init {
         };
         if !dir.join("client-cert.pem").exists() && (is_first || name != "client") {
             if !is_first {
-                make_dir(&dir)?;
-                write_new(
-                    &dir.join("ca-cert.pem"),
-                    &fs::read_to_string(file("ca-cert.pem"))?,
-                    0o644,
-                )?;
+                self.folder(&dir)?;
             }
             let mut params = CertificateParams::default();
             params.distinguished_name = named(name);
-            let usage = ExtendedKeyUsagePurpose::ClientAuth;
-            issue(&authority, &mut params, usage, &dir, "client", &mut said)?;
+            let usage = [ExtendedKeyUsagePurpose::ClientAuth];
+            issue(authority, &mut params, &usage, &dir, "client", said)?;
         }
-        if said.is_empty() {
-            said =
-                "nothing to do: authority, server and client have their certificates\n".to_owned();
+        Ok(())
+    }
+
+    /// The certificate with which a node dials and accepts.
+    fn for_node(
+        &self,
+        name: &str,
+        authority: &Issuer<'static, KeyPair>,
+        said: &mut String,
+    ) -> io::Result<()> {
+        let dir = self.dir.join(name);
+        if dir.join("node-cert.pem").exists() {
+            return Ok(());
         }
-        let dir = self.dir.display();
+        self.folder(&dir)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(name);
+        let dns = name.try_into().map_err(io::Error::other)?;
+        params.subject_alt_names.push(SanType::DnsName(dns));
+        let usage = [
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let certificate = issue(authority, &mut params, &usage, &dir, "node", said)?;
         said.push_str(&format!(
-            "next, in [node.NAME.nbd_tls]:\n  cert = \"{dir}/server-cert.pem\"\n  \
-             key = \"{dir}/server-key.pem\"\n  client_ca = \"{dir}/ca-cert.pem\"\n"
+            "  fingerprint of {name}: {}\n",
+            Fingerprint::of(certificate.der())
         ));
-        Ok(said)
+        Ok(())
+    }
+
+    /// A folder below ours, with the authority's certificate.
+    fn folder(&self, dir: &Path) -> io::Result<()> {
+        make_dir(dir)?;
+        let ca = dir.join("ca-cert.pem");
+        match ca.exists() {
+            true => Ok(()),
+            false => write_new(
+                &ca,
+                &fs::read_to_string(self.dir.join("ca-cert.pem"))?,
+                0o644,
+            ),
+        }
     }
 
     /// The authority of the folder, or a new one.
@@ -144,7 +210,7 @@ impl Init {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name = named("Pollux NBD authority");
+        params.distinguished_name = named("Pollux authority");
         in_force(&mut params, AUTHORITY_DAYS);
         let pair = KeyPair::generate().map_err(io::Error::other)?;
         let pem = params.self_signed(&pair).map_err(io::Error::other)?.pem();
@@ -170,7 +236,7 @@ impl Init {
     }
 }
 
-fn server_params(names: &[String]) -> Result<CertificateParams, rcgen::Error> {
+fn named_params(names: &[String]) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = named(&names[0]);
     for name in names {
@@ -198,12 +264,12 @@ fn in_force(params: &mut CertificateParams, days: u64) {
 fn issue(
     authority: &Issuer<'static, KeyPair>,
     params: &mut CertificateParams,
-    usage: ExtendedKeyUsagePurpose,
+    usage: &[ExtendedKeyUsagePurpose],
     dir: &Path,
     what: &str,
     said: &mut String,
-) -> io::Result<()> {
-    params.extended_key_usages = vec![usage];
+) -> io::Result<Certificate> {
+    params.extended_key_usages = usage.to_vec();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     in_force(params, CERTIFICATE_DAYS);
@@ -219,7 +285,7 @@ fn issue(
     )?;
     write_new(&path, &certificate.pem(), 0o644)?;
     say(said, &path, what);
-    Ok(())
+    Ok(certificate)
 }
 
 fn say(said: &mut String, path: &Path, what: &str) {

@@ -60,7 +60,8 @@ fn listeners(node: &Node, out: &mut Findings) {
         }
         let word = listener.word();
         let has_tls = listener == Listener::Nbd && node.nbd_tls.is_some();
-        if has_tls && node.nbd_tcp_needs_tls() {
+        let links_are_sealed = listener == Listener::Replication && node.link_tls.is_some();
+        if links_are_sealed || (has_tls && node.nbd_tcp_needs_tls()) {
             continue;
         }
         if node.insecure.contains(&listener) {
@@ -86,7 +87,12 @@ fn listeners(node: &Node, out: &mut Findings) {
                      or, {trusted}",
                     *node.name
                 ),
-                _ => format!("this version has no TLS for it: {trusted}"),
+                Listener::Replication => format!(
+                    "give all nodes certificates in [tls], as `pollux tls init DIR --node {}` \
+                     makes them; or, {trusted}",
+                    *node.name
+                ),
+                Listener::Api => format!("this version has no TLS for it: {trusted}"),
             };
             let found = Diagnostic::error("E010", endpoint.span.clone(), says);
             out.push(found.label("not a loopback address").hint(hint));

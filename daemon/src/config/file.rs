@@ -79,10 +79,13 @@ fn cluster_file(mut root: Section<'_>, out: &mut Findings) -> Config {
         let found = Diagnostic::error("E004", 0..0, "the file names no node");
         out.push(found.label("at least one [node.NAME] must stand in it"));
     }
-    let nodes: Vec<Node> = nodes
+    let mut nodes: Vec<Node> = nodes
         .into_iter()
         .map(|(name, table)| node(name, table, out))
         .collect();
+    let links = root.section("tls", out);
+    let links = links.map(|table| tls::link_table(table, out));
+    tls::share_links(links.as_ref(), &mut nodes, out);
     let only = match &nodes[..] {
         [only] => Some(only.name.clone()),
         _ => None,
@@ -91,7 +94,7 @@ fn cluster_file(mut root: Section<'_>, out: &mut Findings) -> Config {
     let volumes = volumes
         .map(|(name, table)| volume(name, table, only.as_ref(), out))
         .collect();
-    root.finish(&["site", "tls", "include"], out);
+    root.finish(&["site", "include"], out);
     Config {
         cluster,
         nodes,
@@ -146,6 +149,10 @@ fn node(name: At<String>, mut section: Section<'_>, out: &mut Findings) -> Node 
     });
     let nbd_tls = section.section("nbd_tls", out);
     let nbd_tls = nbd_tls.map(|table| tls::nbd_tls(&name, &data_dir, table, out));
+    let link_tls = section.section("tls", out).map(|mut table| {
+        table.title = format!("[node.{}.tls]", name.value);
+        tls::link_table(table, out)
+    });
     let words = [Listener::Nbd, Listener::Replication, Listener::Api].map(|l| (l.word(), l));
     let insecure = section
         .texts("insecure", out)
@@ -159,6 +166,8 @@ fn node(name: At<String>, mut section: Section<'_>, out: &mut Findings) -> Node 
         nbd: endpoint(&mut section, "nbd", out),
         nbd_socket,
         nbd_tls,
+        link_tls,
+        fingerprint: tls::fingerprint(&mut section, out),
         api: endpoint(&mut section, "api", out),
         reactors: section
             .count("reactors", 1..=1024, out)

@@ -32,6 +32,8 @@ use engine::control::{
     Allocation, Attach, Backing, Cache, Completion, Polling, Reads, WritePolicy,
 };
 
+use engine::tls::Fingerprint;
+
 pub use diagnostic::{Diagnostic, DiagnosticReport, Severity, render};
 pub use endpoint::Endpoint;
 pub use nearest::nearest;
@@ -118,6 +120,10 @@ pub struct Node {
     pub nbd_socket: Option<At<PathBuf>>,
     /// `[node.X.nbd_tls]`.
     pub nbd_tls: Option<NbdTls>,
+    /// `[node.X.tls]`, and what it does not say of `[tls]`.
+    pub link_tls: Option<LinkTable>,
+    /// The certificate it shows to other nodes, if it is pinned.
+    pub fingerprint: Option<At<Fingerprint>>,
     /// Status and metrics over TCP, read-only.
     pub api: Option<At<Endpoint>>,
     /// Threads that run volumes; default: one per CPU of the inherited mask.
@@ -141,6 +147,22 @@ pub struct NbdTls {
     pub client_ca: Option<At<PathBuf>>,
     /// Nobody is served without TLS, not even on loopback and the Unix socket.
     pub is_required: bool,
+}
+
+/// `[tls]` or `[node.X.tls]`: certificates of links between nodes. Relative paths count from the
+/// `data_dir` of each node.
+#[derive(Clone, Debug)]
+pub struct LinkTable {
+    /// Its name in the file.
+    pub title: String,
+    /// The table.
+    pub span: Range<usize>,
+    /// Certificate of the node.
+    pub cert: Option<At<PathBuf>>,
+    /// Its key.
+    pub key: Option<At<PathBuf>>,
+    /// Authority of the other nodes' certificates; `None`: all of them are pinned.
+    pub ca: Option<At<PathBuf>>,
 }
 
 /// What a node listens with.

@@ -22,6 +22,8 @@ impl Config {
             data_dir: node.data_dir.value.clone(),
             address: node.address.as_ref().map(|address| address.to_string()),
             peers: peers.collect(),
+            // They are read where the node runs.
+            tls: None,
             nbd: node.nbd.as_ref().map(|nbd| nbd.to_string()),
             nbd_socket: node.nbd_socket.as_ref().map(|path| path.value.clone()),
             reactors: node.reactors.unwrap_or_else(available_cpus),
@@ -119,8 +121,11 @@ impl Node {
                 .as_ref()
                 .is_some_and(|address| !address.is_loopback())
         };
-        let is_bare =
-            |listener: &&Listener| **listener != Listener::Nbd || !self.nbd_tcp_needs_tls();
+        let is_bare = |listener: &&Listener| match listener {
+            Listener::Nbd => !self.nbd_tcp_needs_tls(),
+            Listener::Replication => self.link_tls.is_none(),
+            Listener::Api => true,
+        };
         self.insecure
             .iter()
             .filter(open)

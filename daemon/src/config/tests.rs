@@ -5,6 +5,8 @@ use engine::control::Backing;
 
 use super::*;
 
+mod links;
+
 const GOOD: &str = r#"
 [cluster]
 name = "lab"

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use engine::control::{Backing, Node, NodeSpec, Role as VolumeRole};
 use engine::handover::{HandOverError, Inherited, Legacy};
 use engine::log::Log;
+use engine::tls::LinkTls;
 use nbd_server::{NbdConfig, NbdServer, NbdTls};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -77,6 +78,7 @@ pub fn run(
     descriptors::raise_limit();
     // Before another process is asked to give anything.
     let tls = live::tls_of(loaded, node)?;
+    let link_tls = live::link_tls_of(loaded, node)?;
     let (given, predecessor, lock) = match takeover {
         Some(how) => take_over(loaded, node, how)?,
         None => (Given::default(), None, DataDirLock::take(&node.data_dir)?),
@@ -90,6 +92,7 @@ pub fn run(
         node,
         start,
         tls,
+        link_tls,
         lock,
         door: None,
     };
@@ -130,6 +133,7 @@ struct Daemon<'a> {
     node: &'a NodeConfig,
     start: StartNode,
     tls: Option<NbdTls>,
+    link_tls: Option<LinkTls>,
     lock: DataDirLock,
     door: Option<Door>,
 }
@@ -273,7 +277,11 @@ impl Daemon<'_> {
                 .and_then(|address| given.take(Role::Replication, address))
                 .map(Into::into),
         };
-        let starting = start_engine(self.start, spec.clone(), log.clone(), inherited, signals);
+        let sealed = NodeSpec {
+            tls: self.link_tls.clone(),
+            ..spec.clone()
+        };
+        let starting = start_engine(self.start, sealed, log.clone(), inherited, signals);
         let (started, stop) = starting.await?;
         let line = start_line(spec, self.node, &*started.node);
         info!(code = "I120", "{line}");
@@ -306,7 +314,7 @@ impl Daemon<'_> {
         let nbd = NbdServer::start_with(&nbd_config, volumes, log.clone(), nbd);
         let nbd = Arc::new(nbd.map_err(|why| explain::nbd_did_not_start(&why))?);
         let spec = facts.spec.clone();
-        let live = Live::new(self.loaded, self.node, nbd.clone());
+        let live = Live::new(self.loaded, self.node, nbd.clone(), engine.clone());
         let shared = Shared::with_live(engine.clone(), facts, live);
         let own_uid = rustix::process::geteuid().as_raw();
         let all = api::router(shared.clone(), Access::All);

@@ -78,6 +78,8 @@ impl Node for Fake {
         thread::spawn(done);
     }
 
+    fn renew_tls(&self, _: engine::tls::LinkTls) {}
+
     fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {
         thread::spawn(|| done(Err(HandOverError::Stopping)));
     }

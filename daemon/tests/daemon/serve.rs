@@ -54,6 +54,8 @@ impl Node for Stuck {
         });
     }
 
+    fn renew_tls(&self, _: engine::tls::LinkTls) {}
+
     fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {
         thread::spawn(move || {
             thread::sleep(Duration::from_secs(600));

@@ -169,6 +169,8 @@ pub enum Refusal {
     Leaving,
     /// The other side returned with older data than this one remembers (F21).
     OlderData,
+    /// TLS of the two does not fit: only one uses it, or a certificate is not that of its node.
+    Tls,
 }
 
 /// What a confirmation says.

@@ -6,6 +6,9 @@
 //!  socket ── Recv ─► rx buffer ─► frames ─► small payload copied ┤
 //!                         └─ large payload: Recv straight into its slot
 //! ```
+//! Under TLS the bytes pass through a session on their way: what is sent is sealed from where it
+//! lies, what arrives is opened to where it would have been received.
+//!
 //! Checksums of payload are computed once when it is first sent and kept beside the buffer; on
 //! arrival every granule is verified (law M6). What this does not do: dial, accept, agree on
 //! anything, or decide what a message means.
@@ -14,18 +17,21 @@
 //! A link whose socket does not move for the peer's timeout is dropped by the control connection.
 
 mod receive;
+mod secure;
 mod send;
 
 use engine_core::event::{Event, LinkId};
 use engine_core::message::Message;
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
-use engine_ring::{Arena, BufId, Class, Errno, FileId, Op, Ring, ShutdownHow};
+use engine_ring::{Arena, BufId, BufSlice, Class, Errno, FileId, Op, Ring, Seg, ShutdownHow};
 
 use crate::shell::Shell;
 use crate::table::Table;
+use crate::tls::{Opened, words_of};
 use crate::token::{Kind, Token};
 use receive::Receiver;
+use secure::{NoBuffer, Secure};
 use send::Sender;
 
 /// Links of one reactor at a time, old ones on their way out included.
@@ -85,6 +91,14 @@ struct Link {
     is_close_pushed: bool,
     receiver: Receiver,
     sender: Sender,
+    secure: Option<Secure>,
+}
+
+impl Link {
+    /// Everything queued was sent.
+    fn is_idle(&self) -> bool {
+        self.sender.is_idle() && self.secure.as_ref().is_none_or(Secure::is_idle)
+    }
 }
 
 /// All links of a reactor.
@@ -93,6 +107,8 @@ pub(crate) struct Links {
     serial: u64,
     /// Slots with something queued to send.
     dirty: Vec<u32>,
+    /// Those of them that had no buffer to seal it.
+    stuck: Vec<u32>,
     /// For the volumes: slot of the volume, event.
     pub(crate) events: Vec<(u32, Event)>,
     /// For the dialler.
@@ -108,7 +124,7 @@ pub(crate) struct Links {
 #[derive(Default)]
 struct Scratch {
     frame: Vec<u8>,
-    segments: Vec<engine_ring::Seg>,
+    segments: Vec<Seg>,
 }
 
 impl Links {
@@ -117,6 +133,7 @@ impl Links {
             table: Table::new(16, LINKS_MAX),
             serial: 1,
             dirty: Vec::with_capacity(64),
+            stuck: Vec::new(),
             events: Vec::with_capacity(1024),
             gone: Vec::with_capacity(16),
             scratch: Scratch::default(),
@@ -126,15 +143,15 @@ impl Links {
     }
 
     /// A new connection to `peer`, put into the ring's table by `register` if there is room;
-    /// `unread` was received on it already. A standing one of the same volume and peer ends
-    /// first. Closed again when there is no room.
+    /// under TLS `session` has done its handshake, and `unread` was received and opened already.
+    /// A standing one of the same volume and peer ends first. Closed again when there is no room.
     pub(crate) fn add(
         &mut self,
         shell: &mut Shell,
         volume: u32,
         (peer, name): (NodeIdx, &str),
         register: impl FnOnce(&mut dyn Ring) -> FileId,
-        unread: &[u8],
+        (session, unread): (Option<Box<rustls::Connection>>, &[u8]),
     ) -> Option<LinkId> {
         self.end_where(shell, End::Ours, |link| {
             link.volume == volume && link.peer == peer
@@ -144,6 +161,14 @@ impl Links {
         let Some(sender) = Sender::new(&mut shell.arena) else {
             receiver.free(&mut shell.arena);
             return None;
+        };
+        let secure = match session.map(|session| Secure::new(session, &mut shell.arena)) {
+            Some(None) => {
+                receiver.free(&mut shell.arena);
+                sender.free(&mut shell.arena);
+                return None;
+            }
+            secure => secure.flatten(),
         };
         let id = LinkId(self.serial << 16 | u64::from(slot));
         self.serial += 1;
@@ -161,6 +186,7 @@ impl Links {
             is_close_pushed: false,
             receiver,
             sender,
+            secure,
         };
         assert!(
             self.table.insert(link).is_ok(),
@@ -207,7 +233,7 @@ impl Links {
         if link.state == State::Up {
             link.state = State::Closing(shell.now.after(CLOSING_MAX));
             self.closing += 1;
-            if link.sender.is_idle() {
+            if link.is_idle() {
                 self.end(shell, id, End::Ours);
             }
         }
@@ -317,11 +343,20 @@ impl Links {
                 }
             }
             TAG_SEND => {
-                link.sender.sent(&mut shell.arena, result.unwrap_or(0));
+                let sent = result.unwrap_or(0);
+                let rest = match &mut link.secure {
+                    Some(secure) => secure.sent(sent, &mut shell.arena),
+                    None => {
+                        link.sender.sent(&mut shell.arena, sent);
+                        None
+                    }
+                };
                 if link.state != State::Dead && result.is_err() {
                     self.end(shell, id, End::Lost);
+                } else if let Some(rest) = rest.filter(|_| link.state != State::Dead) {
+                    push_send(shell, link, &[Seg::Arena(rest)]);
                 } else if link.state != State::Dead {
-                    match (link.sender.is_idle(), link.state) {
+                    match (link.is_idle(), link.state) {
                         (true, State::Closing(_)) => self.end(shell, id, End::Ours),
                         (true, _) => {}
                         (false, _) => self.dirty.push(slot),
@@ -354,17 +389,51 @@ impl Links {
         if let Some(link) = self.table.remove(slot) {
             link.receiver.free(&mut shell.arena);
             link.sender.free(&mut shell.arena);
+            if let Some(secure) = link.secure {
+                secure.free(&mut shell.arena);
+            }
         }
     }
 
     fn received(&mut self, shell: &mut Shell, slot: u32, received: u32) {
         let link = self.table.get_mut(slot).expect("the caller found it");
-        link.receiver.take(received);
+        match &mut link.secure {
+            Some(secure) => secure.received(received),
+            None => link.receiver.take(received),
+        }
         self.go_on_receiving(shell, slot);
     }
 
     /// Handles every whole frame that is here, then receives more.
     fn go_on_receiving(&mut self, shell: &mut Shell, slot: u32) {
+        loop {
+            if !self.parse(shell, slot) {
+                return;
+            }
+            let link = self.table.get_mut(slot).expect("the caller found it");
+            let id = link.id;
+            let (place, all) = link.receiver.next(&mut shell.arena);
+            let Some(secure) = &mut link.secure else {
+                return push_receive(shell, link, place, all);
+            };
+            match secure.open(place, &mut shell.arena) {
+                Opened::Bytes(count) => link.receiver.take(count),
+                Opened::Nothing => {
+                    let sealed = secure.place();
+                    return push_receive(shell, link, sealed, false);
+                }
+                Opened::End => return self.end(shell, id, End::Lost),
+                Opened::Broken(error) => {
+                    let text = format!("the link to {} broke: {}", link.name, words_of(&error));
+                    warn(shell, &text);
+                    return self.end(shell, id, End::Breach);
+                }
+            }
+        }
+    }
+
+    /// Gives out every whole frame that is here. False: the link ended, or waits for a buffer.
+    fn parse(&mut self, shell: &mut Shell, slot: u32) -> bool {
         let link = self.table.get_mut(slot).expect("the caller found it");
         let (id, volume) = (link.id, link.volume);
         let was_starved = link.receiver.is_starved();
@@ -379,28 +448,19 @@ impl Links {
                 },
             ));
         });
-        match (was_starved, link.receiver.is_starved()) {
+        let is_starved = link.receiver.is_starved();
+        match (was_starved, is_starved) {
             (false, true) => self.starved += 1,
             (true, false) => self.starved -= 1,
             _ => {}
         }
         if let Err(breach) = parsed {
             let text = format!("{} broke the link protocol: {breach}", link.name);
-            shell.log.line(crate::log::Line {
-                level: crate::log::Level::Warn,
-                code: "W108",
-                volume: None,
-                text: &text,
-            });
+            warn(shell, &text);
             self.end(shell, id, End::Breach);
-            return;
+            return false;
         }
-        if !link.receiver.is_starved() {
-            link.in_flight += 1;
-            link.receiver.is_receiving = true;
-            let op = link.receiver.next(link.socket, &mut shell.arena);
-            shell.ring.push(&mut shell.arena, token(slot, TAG_RECV), op);
-        }
+        !is_starved
     }
 
     /// End of a turn: one send per link that has something queued, and what waited for buffers.
@@ -414,20 +474,31 @@ impl Links {
                 .into_iter()
                 .for_each(|slot| self.go_on_receiving(shell, slot));
         }
+        self.dirty.append(&mut self.stuck);
         while let Some(slot) = self.dirty.pop() {
             let Some(link) = self.table.get_mut(slot) else {
                 continue;
             };
-            if link.state == State::Dead || link.sender.is_sending() || link.sender.is_idle() {
+            if link.state == State::Dead || link.sender.is_sending() || link.is_idle() {
                 continue;
             }
-            link.in_flight += 1;
-            link.sender.fill(&mut self.scratch.segments);
-            let op = Op::Send {
-                file: link.socket,
-                segments: &self.scratch.segments,
-            };
-            shell.ring.push(&mut shell.arena, token(slot, TAG_SEND), op);
+            let segments = &mut self.scratch.segments;
+            match &mut link.secure {
+                None => link.sender.fill(segments),
+                Some(secure) if secure.is_sending() => continue,
+                Some(secure) => match secure.seal(&mut link.sender, &mut shell.arena) {
+                    Ok(Some(slice)) => {
+                        segments.clear();
+                        segments.push(Seg::Arena(slice));
+                    }
+                    Ok(None) => continue,
+                    Err(NoBuffer) => {
+                        self.stuck.push(slot);
+                        continue;
+                    }
+                },
+            }
+            push_send(shell, link, segments);
         }
         if self.closing > 0 {
             let now = shell.now;
@@ -441,9 +512,38 @@ impl Links {
 
     /// When `flush` should run again even if nothing happens.
     pub(crate) fn next_moment(&self, now: Instant) -> Option<Instant> {
-        let poll = std::time::Duration::from_millis(if self.starved > 0 { 2 } else { 100 });
-        (self.starved + self.closing > 0).then(|| now.after(poll))
+        let without_buffer = self.starved + self.stuck.len();
+        let poll = std::time::Duration::from_millis(if without_buffer > 0 { 2 } else { 100 });
+        (without_buffer + self.closing > 0).then(|| now.after(poll))
     }
+}
+
+fn push_receive(shell: &mut Shell, link: &mut Link, buf: BufSlice, all: bool) {
+    link.in_flight += 1;
+    link.receiver.is_receiving = true;
+    let file = link.socket;
+    let op = Op::Recv { file, buf, all };
+    shell
+        .ring
+        .push(&mut shell.arena, token(link.slot, TAG_RECV), op);
+}
+
+fn push_send(shell: &mut Shell, link: &mut Link, segments: &[Seg]) {
+    link.in_flight += 1;
+    let file = link.socket;
+    let op = Op::Send { file, segments };
+    shell
+        .ring
+        .push(&mut shell.arena, token(link.slot, TAG_SEND), op);
+}
+
+fn warn(shell: &Shell, text: &str) {
+    shell.log.line(crate::log::Line {
+        level: crate::log::Level::Warn,
+        code: "W108",
+        volume: None,
+        text,
+    });
 }
 
 fn token(slot: u32, tag: u32) -> u64 {

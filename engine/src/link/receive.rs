@@ -4,7 +4,7 @@ use engine_core::event::Payload;
 use engine_core::message::Message;
 use engine_core::units::GRANULE;
 use engine_core::wire::{HEADER_LEN, Numbers, Parsed, WireError, parse_body, parse_header};
-use engine_ring::{Arena, BufId, Class, FileId, Op};
+use engine_ring::{Arena, BufId, BufSlice, Class};
 
 use super::net_buffer;
 use crate::driver::to_core;
@@ -82,17 +82,14 @@ impl Receiver {
         }
     }
 
-    /// The receive that goes on where the last ended.
-    pub(super) fn next(&mut self, file: FileId, arena: &mut Arena) -> Op<'static> {
+    /// Where the stream goes on after what was received last, and whether all of it is wanted at
+    /// once.
+    pub(super) fn next(&mut self, arena: &mut Arena) -> (BufSlice, bool) {
         if let Some(filling) = &self.filling {
             let missing = filling.len - filling.got;
             if missing >= STRAIGHT_MIN {
                 self.is_straight = true;
-                return Op::Recv {
-                    file,
-                    buf: filling.buf.slice(filling.got, missing),
-                    all: true,
-                };
+                return (filling.buf.slice(filling.got, missing), true);
             }
         }
         if self.start > 0 {
@@ -104,14 +101,10 @@ impl Receiver {
             (self.start, self.end) = (0, self.end - self.start);
         }
         let free = (RX_BYTES - self.end) as u32;
-        Op::Recv {
-            file,
-            buf: self.rx.slice(self.end as u32, free),
-            all: false,
-        }
+        (self.rx.slice(self.end as u32, free), false)
     }
 
-    /// The receive brought so many bytes.
+    /// So many bytes are there now.
     pub(super) fn take(&mut self, received: u32) {
         if std::mem::take(&mut self.is_straight) {
             let filling = self

@@ -133,6 +133,16 @@ impl Sender {
             self.queue.pop_front();
             arena.release(buf);
         }
+        self.were_taken(arena);
+    }
+
+    /// What waits, in order, to be taken from its front; [`Sender::were_taken`] follows.
+    pub(super) fn pieces(&mut self) -> &mut VecDeque<BufSlice> {
+        &mut self.queue
+    }
+
+    /// Pieces have gone: staging begins anew after the last.
+    pub(super) fn were_taken(&mut self, arena: &Arena) {
         if self.queue.is_empty() {
             self.staged = 0;
             // Nobody else looks into the staging buffer now: begin again at its start.

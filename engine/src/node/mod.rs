@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use engine_core::message::Refusal as Why;
+use engine_core::message::{PROTOCOL_MAX, PROTOCOL_MIN, Refusal as Why};
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
 use engine_core::vote::Ballot;
@@ -37,6 +37,7 @@ use crate::log::{Level, Line, Log};
 use crate::mailbox::{Leave, Mailbox, Message, PeerNews, Reply};
 use crate::peers::{self, Peers, Router};
 use crate::reactor::Turns;
+use crate::tls::LinkTls;
 use reactors::ReactorHandle;
 
 /// How often volumes that wait for a lock are tried again, and a file of faults is looked at.
@@ -220,10 +221,12 @@ fn start_peers(shared: &Arc<Shared>, listener: Option<std::net::TcpListener>) ->
         cluster: spec.cluster.clone(),
         node: spec.name.clone(),
         process: crate::meta_io::random_u128() as u64,
+        protocol: PROTOCOL_MIN..=PROTOCOL_MAX,
         keepalive: spec.keepalive,
         peer_timeout: spec.peer_timeout,
         router: Arc::clone(shared) as Arc<dyn Router>,
         log: Arc::clone(&shared.log),
+        tls: RwLock::new(spec.tls.clone()),
         is_stopping: AtomicBool::new(false),
     };
     Peers::start(common, listener, &peers)
@@ -315,6 +318,10 @@ impl Node for NodeHandle {
 
     fn drain(&self, done: Box<dyn FnOnce() + Send>) {
         Shared::drain(&self.shared, Leave::NodeStops, done);
+    }
+
+    fn renew_tls(&self, tls: LinkTls) {
+        self.peers().set_tls(tls);
     }
 
     fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {
@@ -431,13 +438,7 @@ impl Shared {
 }
 
 impl Router for Shared {
-    fn link(
-        &self,
-        volume: &str,
-        peer: &str,
-        socket: std::os::fd::OwnedFd,
-        unread: Vec<u8>,
-    ) -> bool {
+    fn link(&self, volume: &str, peer: &str, socket: peers::LinkSocket) -> bool {
         let spec = self.spec.volumes.iter().find(|spec| spec.name == volume);
         let Some(peer) = spec.and_then(|spec| self.peer_of(spec, peer)) else {
             return false;
@@ -446,7 +447,6 @@ impl Router for Shared {
             volume: volume.to_owned(),
             peer,
             socket,
-            unread,
         };
         self.send_to(volume, link)
     }

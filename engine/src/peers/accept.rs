@@ -13,9 +13,10 @@ use engine_core::wire::{
 };
 use engine_ring::sys::clock::boottime_ns;
 
+use super::control::common_version;
 use super::peer::{Bell, Order};
-use super::{Common, stream};
-use crate::log::Level;
+use super::wire::{Wire, is_tls};
+use super::{Common, LinkSocket, stream};
 
 /// Connections whose first frame is not here yet.
 const HALF_OPEN_MAX: usize = 64;
@@ -78,9 +79,11 @@ fn greet(common: &Common, stream: TcpStream, bells: &[(String, Bell)]) {
     let from = stream
         .peer_addr()
         .map_or_else(|_| "?".into(), |address| address.to_string());
-    let read = stream::tune(&stream).and_then(|()| stream::first_frame(&stream, deadline));
-    let (header, bytes) = match read {
-        Ok(frame) => frame,
+    let tls = common.tls();
+    let wire = stream::tune(&stream).and_then(|()| Wire::accepted(stream, tls.as_ref(), deadline));
+    let read = wire.and_then(|mut wire| Ok((wire.first_frame(deadline)?, wire)));
+    let ((header, bytes), wire) = match read {
+        Ok(read) => read,
         // A probe connects and leaves without a word.
         Err(e)
             if matches!(
@@ -90,24 +93,19 @@ fn greet(common: &Common, stream: TcpStream, bells: &[(String, Bell)]) {
         {
             return;
         }
-        Err(e) => {
-            common.say(
-                Level::Warn,
-                "W109",
-                &format!("{from} did not say who it is: {e}"),
-            );
-            return;
-        }
+        Err(e) if is_tls(&e) => return common.warn("W123", &format!("no TLS with {from}: {e}")),
+        Err(e) => return common.warn("W109", &format!("{from} did not say who it is: {e}")),
     };
     let body = &bytes[HEADER_LEN..];
+    let mute = || common.warn("W109", &format!("{from} did not begin with a greeting"));
     if Kind::from_number(header.kind).is_some_and(Kind::is_control) {
         match parse_control(&header, body) {
-            Ok(Some(Control::Hello(hello))) => greet_node(common, stream, &from, hello, bells),
-            _ => common.say(
-                Level::Warn,
-                "W109",
-                &format!("{from} did not begin with a greeting"),
-            ),
+            Ok(Some(Control::Hello(hello))) => {
+                if let Some(wire) = identified(common, wire, &from, &hello.from, bells) {
+                    greet_node(common, wire, &from, hello, bells);
+                }
+            }
+            _ => mute(),
         }
         return;
     }
@@ -116,24 +114,43 @@ fn greet(common: &Common, stream: TcpStream, bells: &[(String, Bell)]) {
             message: Message::Hello(hello),
             ..
         }) => {
-            greet_volume(common, stream, &from, &hello, &bytes);
+            if let Some(wire) = identified(common, wire, &from, &hello.from, bells) {
+                greet_volume(common, wire, &from, &hello, &bytes);
+            }
         }
-        Ok(_) => common.say(
-            Level::Warn,
-            "W109",
-            &format!("{from} did not begin with a greeting"),
-        ),
-        Err(e) => common.say(
-            Level::Warn,
-            "W109",
-            &format!("{from} does not speak our protocol: {e}"),
-        ),
+        Ok(_) => mute(),
+        Err(e) => common.warn("W109", &format!("{from} does not speak our protocol: {e}")),
     }
+}
+
+/// The connection, if this node asks for no TLS, or the certificate is that of the node that it
+/// says it is (law F20).
+fn identified(
+    common: &Common,
+    wire: Wire,
+    from: &str,
+    node: &str,
+    bells: &[(String, Bell)],
+) -> Option<Wire> {
+    let why = match (common.tls(), wire.session()) {
+        (None, _) => return Some(wire),
+        (Some(_), None) => "it comes without TLS, which this node asks for".to_owned(),
+        (Some(tls), Some(session)) => match tls.is_node(session, node) {
+            Ok(()) => return Some(wire),
+            Err(other) => other.to_string(),
+        },
+    };
+    common.warn("W123", &format!("node {node} at {from} is refused: {why}"));
+    wire.part(&stream::refusal(Refusal::Tls));
+    if bells.iter().any(|(name, _)| name == node) {
+        common.router.refused(node, Refusal::Tls);
+    }
+    None
 }
 
 fn greet_node(
     common: &Common,
-    stream: TcpStream,
+    wire: Wire,
     from: &str,
     hello: ControlHello,
     bells: &[(String, Bell)],
@@ -142,28 +159,32 @@ fn greet_node(
     // The side that refuses says who it is: the other then names the cause in its own log.
     let refusal = match bell {
         _ if hello.cluster != common.cluster => {
-            Some(format!("it belongs to cluster `{}`", hello.cluster))
+            let text = format!("it belongs to cluster `{}`", hello.cluster);
+            Some((text, Some(Refusal::Cluster)))
         }
-        _ if hello.to != common.node => Some(format!("it looks for node `{}`", hello.to)),
-        None => Some("it is not configured here".to_owned()),
-        Some(_) if hello.from >= common.node => Some("the smaller name dials".to_owned()),
-        Some(_) => None,
+        _ if hello.to != common.node => Some((format!("it looks for node `{}`", hello.to), None)),
+        None => Some(("it is not configured here".to_owned(), None)),
+        Some(_) if hello.from >= common.node => Some(("the smaller name dials".to_owned(), None)),
+        Some(_) => {
+            let version = common_version(common, &hello);
+            version.err().map(|text| (text, Some(Refusal::Protocol)))
+        }
     };
     match (bell, refusal) {
-        (Some((_, bell)), None) => bell.ring(Order::Accepted(stream, hello)),
+        (Some((_, bell)), None) => bell.ring(Order::Accepted(wire, hello)),
         (_, refusal) => {
-            let why = refusal.unwrap_or_default();
-            let text = format!("node {} at {from} is refused: {why}", hello.from);
-            common.say(Level::Warn, "W110", &text);
-            super::control::say_hello(common, &stream, &hello.from);
-            if bell.is_some() && hello.cluster != common.cluster {
-                common.router.refused(&hello.from, Refusal::Cluster);
+            let (text, why) = refusal.unwrap_or_default();
+            let text = format!("node {} at {from} is refused: {text}", hello.from);
+            common.warn("W110", &text);
+            super::control::say_hello(common, wire, &hello.from);
+            if let (Some(_), Some(why)) = (bell, why) {
+                common.router.refused(&hello.from, why);
             }
         }
     }
 }
 
-fn greet_volume(common: &Common, stream: TcpStream, from: &str, hello: &Hello, bytes: &[u8]) {
+fn greet_volume(common: &Common, wire: Wire, from: &str, hello: &Hello, bytes: &[u8]) {
     let refusal = if hello.cluster != common.cluster {
         Some(Refusal::Cluster)
     } else if hello.to != common.node || !common.router.is_shared(&hello.volume, &hello.from) {
@@ -182,11 +203,16 @@ fn greet_volume(common: &Common, stream: TcpStream, from: &str, hello: &Hello, b
             "a link of volume {volume} from node {node} of cluster {cluster} at {from} is refused: \
              {why:?}"
         );
-        common.say(Level::Warn, "W110", &text);
-        return stream::refuse(&stream, why);
+        common.warn("W110", &text);
+        return wire.part(&stream::refusal(why));
     }
     // A volume that is not attached here just does not answer: the peer tries again.
-    common
-        .router
-        .link(&hello.volume, &hello.from, stream.into(), bytes.to_vec());
+    let (socket, session) = wire.into_parts();
+    let unread = bytes.to_vec();
+    let socket = LinkSocket {
+        socket,
+        session,
+        unread,
+    };
+    common.router.link(&hello.volume, &hello.from, socket);
 }

@@ -1,18 +1,19 @@
 //! The control connection of a node pair: greetings and keepalives.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::io;
 
-use engine_core::message::{PROTOCOL_MAX, PROTOCOL_MIN, Refusal};
+use engine_core::message::{Message, Refusal};
 use engine_core::vote::Ballot;
 use engine_core::wire::{
-    Control, ControlHello, HEADER_LEN, Numbers, encode_control, parse_control, parse_header,
+    Control, ControlHello, HEADER_LEN, Header, Kind, Numbers, Parsed, encode_control, parse_body,
+    parse_control, parse_header,
 };
 use engine_ring::sys::clock::boottime_ns;
 
+use super::wire::{Wire, is_tls};
 use super::{Common, stream};
+use crate::words::why_refused;
 
 /// Bytes that may wait for the rest of their frame: control frames are short.
 const BUFFER_MAX: usize = 4096;
@@ -20,8 +21,8 @@ const BUFFER_MAX: usize = 4096;
 /// What this node says of itself.
 fn own_hello(common: &Common, to: &str) -> Control {
     Control::Hello(ControlHello {
-        protocol_min: PROTOCOL_MIN,
-        protocol_max: PROTOCOL_MAX,
+        protocol_min: *common.protocol.start(),
+        protocol_max: *common.protocol.end(),
         cluster: common.cluster.clone(),
         from: common.node.clone(),
         to: to.to_owned(),
@@ -31,12 +32,23 @@ fn own_hello(common: &Common, to: &str) -> Control {
 }
 
 /// Says who this node is on a connection that is not taken further.
-pub(super) fn say_hello(common: &Common, mut stream: &TcpStream, to: &str) {
+pub(super) fn say_hello(common: &Common, wire: Wire, to: &str) {
     let mut frame = Vec::new();
     encode_control(&own_hello(common, to), 1, &mut frame);
-    // It is being closed either way.
-    let _ = stream.set_write_timeout(Some(Duration::from_secs(1)));
-    let _ = stream.write_all(&frame);
+    wire.part(&frame);
+}
+
+/// A version of the protocol that both sides speak. Errors: in words, what they speak instead.
+pub(super) fn common_version(common: &Common, hello: &ControlHello) -> Result<u16, String> {
+    let (min, max) = (*common.protocol.start(), *common.protocol.end());
+    let version = max.min(hello.protocol_max);
+    if version >= min.max(hello.protocol_min) {
+        return Ok(version);
+    }
+    Err(format!(
+        "no common protocol version: it speaks {} to {}, this node {min} to {max}",
+        hello.protocol_min, hello.protocol_max
+    ))
 }
 
 /// The other side is not what it should be, with the words for the log.
@@ -51,15 +63,32 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// The cause, if an attempt failed because this node refused the other.
+/// The cause, if an attempt failed because one of the nodes refused the other.
 pub(super) fn refusal_of(error: &io::Error) -> Option<Refusal> {
+    if is_tls(error) {
+        return Some(Refusal::Tls);
+    }
     let refused = error.get_ref()?.downcast_ref::<Refused>()?;
     Some(refused.0)
 }
 
+/// The cause, if the other side refuses this one instead of greeting.
+fn refused_by(header: &Header, body: &[u8]) -> Option<Refusal> {
+    if Kind::from_number(header.kind) != Some(Kind::Refuse) {
+        return None;
+    }
+    match parse_body(header, body) {
+        Ok(Parsed::Message {
+            message: Message::Refuse(why),
+            ..
+        }) => Some(why),
+        _ => None,
+    }
+}
+
 /// A control connection both sides have greeted on.
 pub(super) struct Session {
-    pub(super) stream: TcpStream,
+    pub(super) wire: Wire,
     numbers_out: Numbers,
     numbers_in: Numbers,
     buffer: Vec<u8>,
@@ -72,11 +101,15 @@ pub(super) struct Session {
 
 impl Session {
     /// Greets on a connection that was dialled. Errors name what the other side is.
-    pub(super) fn dialled(common: &Common, stream: TcpStream, peer: &str) -> io::Result<Session> {
-        let mut session = Session::new(stream, common)?;
+    pub(super) fn dialled(common: &Common, wire: Wire, peer: &str) -> io::Result<Session> {
+        let mut session = Session::new(wire, common)?;
         session.say(&own_hello(common, peer))?;
         let deadline = boottime_ns() + common.peer_timeout.as_nanos() as u64;
-        let (header, bytes) = stream::first_frame(&session.stream, deadline)?;
+        let (header, bytes) = session.wire.first_frame(deadline)?;
+        if let Some(why) = refused_by(&header, &bytes[HEADER_LEN..]) {
+            let text = format!("it refuses this node: {}", why_refused(why));
+            return Err(io::Error::other(Refused(why, text)));
+        }
         session
             .numbers_in
             .expect(&header)
@@ -95,29 +128,27 @@ impl Session {
                 hello.from, hello.to
             )));
         }
-        if hello.protocol_min > PROTOCOL_MAX || hello.protocol_max < PROTOCOL_MIN {
-            let text = "no common protocol version".to_owned();
-            return Err(io::Error::other(Refused(Refusal::Protocol, text)));
-        }
+        common_version(common, &hello)
+            .map_err(|text| io::Error::other(Refused(Refusal::Protocol, text)))?;
         Ok(session)
     }
 
     /// Greets on a connection that was accepted with `hello`.
     pub(super) fn accepted(
         common: &Common,
-        stream: TcpStream,
+        wire: Wire,
         hello: &ControlHello,
     ) -> io::Result<Session> {
-        let mut session = Session::new(stream, common)?;
+        let mut session = Session::new(wire, common)?;
         session.numbers_in.take();
         session.say(&own_hello(common, &hello.from))?;
         Ok(session)
     }
 
-    fn new(stream: TcpStream, common: &Common) -> io::Result<Session> {
-        stream.set_write_timeout(Some(common.peer_timeout))?;
+    fn new(wire: Wire, common: &Common) -> io::Result<Session> {
+        wire.set_write_timeout(common.peer_timeout)?;
         Ok(Session {
-            stream,
+            wire,
             numbers_out: Numbers::default(),
             numbers_in: Numbers::default(),
             buffer: Vec::with_capacity(BUFFER_MAX),
@@ -130,7 +161,7 @@ impl Session {
     fn say(&mut self, control: &Control) -> io::Result<()> {
         let mut frame = Vec::with_capacity(64);
         encode_control(control, self.numbers_out.take(), &mut frame);
-        self.stream.write_all(&frame)
+        self.wire.write_all(&frame)
     }
 
     /// Asks whether the peer is there.
@@ -149,22 +180,29 @@ impl Session {
             let vote = Control::Vote { volume, ballot };
             encode_control(&vote, self.numbers_out.take(), &mut frames);
         }
-        self.stream.write_all(&frames)
+        self.wire.write_all(&frames)
     }
 
     /// Takes what is readable without waiting, and answers; votes are put into `heard`. Errors end
     /// the session.
     pub(super) fn read(&mut self) -> io::Result<()> {
         let mut bytes = [0; BUFFER_MAX];
-        self.stream.set_nonblocking(true)?;
-        let read = self.stream.read(&mut bytes);
-        self.stream.set_nonblocking(false)?;
-        match read {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => self.buffer.extend_from_slice(&bytes[..read]),
-            Err(e) if stream::is_no_news(&e) => return Ok(()),
-            Err(e) => return Err(e),
+        loop {
+            match self.wire.read_ready(&mut bytes)? {
+                None => return Ok(()),
+                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(count) => self.take(&bytes[..count])?,
+            }
+            if self.wire.session().is_none() {
+                // What is left wakes the next wait; what a session holds does not.
+                return Ok(());
+            }
         }
+    }
+
+    /// Handles what was read.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(bytes);
         self.heard_at = boottime_ns();
         while let Some(head) = self.buffer.first_chunk::<HEADER_LEN>() {
             let header = parse_header(head).map_err(stream::invalid)?;

@@ -17,12 +17,14 @@ mod control;
 mod dial;
 mod peer;
 mod stream;
+mod wire;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,12 +32,13 @@ use engine_core::message::Refusal;
 use engine_core::vote::Ballot;
 
 use crate::log::{Level, Line, Log};
+use crate::tls::LinkTls;
 use peer::{Bell, Order, PeerThread};
 
 /// Where sockets and news go; made by the node.
 pub(crate) trait Router: Send + Sync {
-    /// A data connection; `unread` is what was received on it. `false`: the volume is not here.
-    fn link(&self, volume: &str, peer: &str, socket: OwnedFd, unread: Vec<u8>) -> bool;
+    /// A data connection. `false`: the volume is not here.
+    fn link(&self, volume: &str, peer: &str, socket: LinkSocket) -> bool;
     /// A dial or probe that began at this moment of CLOCK_BOOTTIME failed.
     fn unreachable(&self, peer: &str, began: u64);
     /// One of the two nodes refused the other; told anew with every attempt.
@@ -54,19 +57,42 @@ pub(crate) trait Router: Send + Sync {
     fn is_shared(&self, volume: &str, peer: &str) -> bool;
 }
 
+/// A data connection on its way to a reactor.
+pub(crate) struct LinkSocket {
+    pub(crate) socket: OwnedFd,
+    /// State of its TLS after the handshake.
+    pub(crate) session: Option<Box<rustls::Connection>>,
+    /// What was received on it, opened.
+    pub(crate) unread: Vec<u8>,
+}
+
 /// What all threads know.
 pub(crate) struct Common {
     pub(crate) cluster: String,
     pub(crate) node: String,
     pub(crate) process: u64,
+    /// Versions of the protocol that this node speaks.
+    pub(crate) protocol: RangeInclusive<u16>,
     pub(crate) keepalive: Duration,
     pub(crate) peer_timeout: Duration,
     pub(crate) router: Arc<dyn Router>,
     pub(crate) log: Arc<dyn Log>,
+    /// Certificates of this node: links are under TLS with them, and in the clear without.
+    pub(crate) tls: RwLock<Option<LinkTls>>,
     pub(crate) is_stopping: AtomicBool,
 }
 
 impl Common {
+    /// The certificates in force now.
+    fn tls(&self) -> Option<LinkTls> {
+        let tls = self.tls.read();
+        tls.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn warn(&self, code: &'static str, text: &str) {
+        self.say(Level::Warn, code, text);
+    }
+
     fn say(&self, level: Level, code: &'static str, text: &str) {
         self.log.line(Line {
             level,
@@ -146,6 +172,18 @@ impl Peers {
         if let Some((_, bell)) = bells.iter().find(|(name, _)| name == peer) {
             bell.say(volume, ballot);
         }
+    }
+
+    /// Uses these certificates for connections from now on. One that stands keeps its own.
+    pub(crate) fn set_tls(&self, tls: LinkTls) {
+        let now = self.common.tls.write();
+        let mut now = now.unwrap_or_else(PoisonError::into_inner);
+        let is_other = |now: &LinkTls| now.fingerprint() != tls.fingerprint();
+        if now.as_ref().is_none_or(is_other) {
+            let text = format!("new links use the certificate {}", tls.fingerprint());
+            self.common.say(Level::Info, "I164", &text);
+        }
+        *now = Some(tls);
     }
 
     /// How to reach the peers' threads.

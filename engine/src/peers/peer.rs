@@ -1,7 +1,6 @@
 //! The thread of one peer: keeps the control connection, dials, probes.
 
 use std::io;
-use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +15,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::control::{self, Session};
 use super::dial::Backoff;
-use super::{Common, stream};
+use super::wire::{Wire, is_tls};
+use super::{Common, LinkSocket, stream};
 use crate::log::Level;
 
 /// How often the accepting side probes a peer it has no connection to, and a standing session
@@ -29,7 +29,7 @@ const BALLOTS_MAX: usize = 1024;
 /// What a peer's thread is told.
 pub(crate) enum Order {
     /// A control connection was accepted from it.
-    Accepted(TcpStream, ControlHello),
+    Accepted(Wire, ControlHello),
     /// This volume wants a link to it.
     Dial { volume: String, when: When },
     /// Say this about the votes of a volume.
@@ -95,7 +95,7 @@ pub(super) struct PeerThread {
     /// This side dials.
     dials: bool,
     wishes: Vec<Wish>,
-    accepted: Option<(TcpStream, ControlHello)>,
+    accepted: Option<(Wire, ControlHello)>,
     /// Ballots to be sent, and how many the bell has counted.
     ballots: Vec<(String, Ballot)>,
     waiting: Arc<AtomicUsize>,
@@ -162,7 +162,9 @@ impl PeerThread {
                 }
                 Ok(None) => {}
                 Err(e) => {
-                    self.say_once(&format!("node {} at {}: {e}", self.name, self.address));
+                    let code = if is_tls(&e) { "W123" } else { "W101" };
+                    let text = format!("node {} at {}: {e}", self.name, self.address);
+                    self.say_once(code, &text);
                     self.common.router.unreachable(&self.name, self.began);
                     if let Some(why) = control::refusal_of(&e) {
                         self.common.router.refused(&self.name, why);
@@ -173,24 +175,32 @@ impl PeerThread {
         }
     }
 
-    fn say_once(&mut self, text: &str) {
+    fn say_once(&mut self, code: &'static str, text: &str) {
         if self.said != text {
-            self.common.say(Level::Warn, "W101", text);
+            self.common.warn(code, text);
             self.said = text.to_owned();
         }
     }
 
     fn dial(&mut self) -> io::Result<Option<Session>> {
         self.began = boottime_ns();
-        let stream = stream::connect(&self.address, self.common.peer_timeout.min(PROBE_EVERY))?;
-        Session::dialled(&self.common, stream, &self.name).map(Some)
+        let wire = self.connect()?;
+        Session::dialled(&self.common, wire, &self.name).map(Some)
+    }
+
+    /// A new connection to the peer, its TLS up.
+    fn connect(&self) -> io::Result<Wire> {
+        let timeout = self.common.peer_timeout.min(PROBE_EVERY);
+        let stream = stream::connect(&self.address, timeout)?;
+        let deadline = boottime_ns() + timeout.as_nanos() as u64;
+        Wire::dialled(stream, self.common.tls().as_ref(), &self.name, deadline)
     }
 
     /// The accepting side: waits for the peer and probes meanwhile.
     fn await_session(&mut self) -> io::Result<Option<Session>> {
         self.pause(PROBE_EVERY);
         match self.accepted.take() {
-            Some((stream, hello)) => Session::accepted(&self.common, stream, &hello).map(Some),
+            Some((wire, hello)) => Session::accepted(&self.common, wire, &hello).map(Some),
             None if self.is_over => Ok(None),
             None => {
                 self.began = boottime_ns();
@@ -215,13 +225,13 @@ impl PeerThread {
     }
 
     /// Until an order, readable bytes, or `until`.
-    fn wait(&self, stream: Option<&TcpStream>, until: u64) -> bool {
+    fn wait(&self, wire: Option<&Wire>, until: u64) -> bool {
         let left = Duration::from_nanos(until.saturating_sub(boottime_ns()));
         let Ok(timeout) = rustix::time::Timespec::try_from(left) else {
             return false;
         };
         let mut fds = vec![PollFd::from_borrowed_fd(self.event.as_fd(), PollFlags::IN)];
-        fds.extend(stream.map(|s| PollFd::from_borrowed_fd(s.as_fd(), PollFlags::IN)));
+        fds.extend(wire.map(|s| PollFd::from_borrowed_fd(s.as_fd(), PollFlags::IN)));
         // An interrupted wait is a short one.
         let _ = poll(&mut fds, Some(&timeout));
         let mut count = [0; 8];
@@ -234,7 +244,7 @@ impl PeerThread {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Stop => self.is_over = true,
-                Order::Accepted(stream, hello) => self.accepted = Some((stream, hello)),
+                Order::Accepted(wire, hello) => self.accepted = Some((wire, hello)),
                 Order::Dial { volume, when } => {
                     self.is_urgent |= when == When::Now;
                     self.wish(&volume, when);
@@ -295,7 +305,7 @@ impl PeerThread {
             return;
         }
         let why = ended.map_or_else(|e| e.to_string(), |()| "it connected anew".to_owned());
-        self.say_once(&format!("node {} is lost: {why}", self.name));
+        self.say_once("W101", &format!("node {} is lost: {why}", self.name));
     }
 
     fn live(&mut self, session: &mut Session) -> io::Result<()> {
@@ -303,6 +313,8 @@ impl PeerThread {
         let (keepalive, silence) = (ns(self.common.keepalive), ns(self.common.peer_timeout));
         let mut ping_at = boottime_ns();
         let mut tell_at = ping_at + ns(PROBE_EVERY);
+        // What came with the greeting lies in the session, and wakes no wait.
+        self.hear(session)?;
         loop {
             let now = boottime_ns();
             if now >= session.heard_at + silence {
@@ -330,17 +342,23 @@ impl PeerThread {
                 .map(|w| w.at)
                 .min();
             let until = ping_at.min(tell_at).min(session.heard_at + silence);
-            if self.wait(Some(&session.stream), until.min(due.unwrap_or(u64::MAX))) {
-                session.read()?;
-                for (volume, ballot) in session.heard.drain(..) {
-                    self.common.router.vote(&volume, &self.name, ballot);
-                }
+            if self.wait(Some(&session.wire), until.min(due.unwrap_or(u64::MAX))) {
+                self.hear(session)?;
             }
             self.take_orders();
             if self.is_over || self.accepted.is_some() {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes what the peer said.
+    fn hear(&self, session: &mut Session) -> io::Result<()> {
+        session.read()?;
+        for (volume, ballot) in session.heard.drain(..) {
+            self.common.router.vote(&volume, &self.name, ballot);
+        }
+        Ok(())
     }
 
     /// Opens the data connections that are due.
@@ -354,13 +372,16 @@ impl PeerThread {
                 continue;
             }
             wish.is_due = false;
-            let timeout = self.common.peer_timeout.min(PROBE_EVERY);
-            match stream::connect(&self.address, timeout) {
-                Ok(stream) => {
+            match self.connect() {
+                Ok(wire) => {
                     let volume = &self.wishes[index].volume;
-                    self.common
-                        .router
-                        .link(volume, &self.name, stream.into(), Vec::new());
+                    let (socket, session) = wire.into_parts();
+                    let socket = LinkSocket {
+                        socket,
+                        session,
+                        unread: Vec::new(),
+                    };
+                    self.common.router.link(volume, &self.name, socket);
                 }
                 Err(_) => {
                     let volume = self.wishes[index].volume.clone();

@@ -1,15 +1,11 @@
-//! A blocking stream of frames, with deadlines.
+//! Sockets of replication, and what is said on them before anything else.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use engine_core::message::{Message, Refusal};
-use engine_core::wire::{HEADER_LEN, Header, encode, parse_header};
-use engine_ring::sys::clock::boottime_ns;
-
-/// Longest body of a first frame: half-open connections cost little (law F27).
-const FIRST_BODY_MAX: u32 = 16 << 10;
+use engine_core::wire::encode;
 
 /// Options of every replication socket: no Nagle, and a congestion control made for LANs.
 pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -45,52 +41,17 @@ fn is_self_connect(stream: &TcpStream, address: SocketAddr) -> bool {
     stream.local_addr().is_ok_and(|own| own == address)
 }
 
-/// Reads the first frame of a connection until `deadline`: its head, and all its bytes.
-pub(super) fn first_frame(stream: &TcpStream, deadline: u64) -> io::Result<(Header, Vec<u8>)> {
-    let mut bytes = vec![0; HEADER_LEN];
-    read_until(stream, &mut bytes, deadline)?;
-    let head = bytes
-        .first_chunk()
-        .expect("it was made as long as a header");
-    let header = parse_header(head).map_err(invalid)?;
-    if header.body_len > FIRST_BODY_MAX || header.payload_len > 0 {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    bytes.resize(HEADER_LEN + header.body_len as usize, 0);
-    read_until(stream, &mut bytes[HEADER_LEN..], deadline)?;
-    Ok((header, bytes))
-}
-
-fn read_until(mut stream: &TcpStream, mut into: &mut [u8], deadline: u64) -> io::Result<()> {
-    while !into.is_empty() {
-        let left = deadline.saturating_sub(boottime_ns());
-        if left == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(Duration::from_nanos(left.max(1_000_000))))?;
-        match stream.read(into) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => into = &mut into[read..],
-            Err(e) if is_no_news(&e) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
 /// The read ended without anything being wrong with the stream.
 pub(super) fn is_no_news(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }
 
-/// Says why a data connection is refused, as far as the other side still listens.
-pub(super) fn refuse(mut stream: &TcpStream, why: Refusal) {
+/// The frame that says why a connection is refused.
+pub(super) fn refusal(why: Refusal) -> Vec<u8> {
     let mut frame = Vec::new();
     encode(&Message::Refuse(why), 1, &[], 0, &mut frame);
-    // It is being closed either way.
-    let _ = stream.set_write_timeout(Some(Duration::from_secs(1)));
-    let _ = stream.write_all(&frame);
+    frame
 }
 
 pub(super) fn invalid(error: engine_core::wire::WireError) -> io::Error {

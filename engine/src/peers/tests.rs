@@ -15,6 +15,9 @@ use engine_core::wire::{
 use super::*;
 use crate::log::Silent;
 
+mod sealed;
+mod versions;
+
 /// What the threads told the node.
 #[derive(Default)]
 struct Heard {
@@ -25,7 +28,7 @@ struct Heard {
     refused: Vec<(String, Refusal)>,
     connected: usize,
     votes: Vec<(String, String, Ballot)>,
-    sockets: Vec<OwnedFd>,
+    sockets: Vec<LinkSocket>,
 }
 
 #[derive(Default)]
@@ -33,16 +36,15 @@ struct Ear(Mutex<Heard>);
 
 impl Ear {
     fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Router for Ear {
-    fn link(&self, volume: &str, peer: &str, socket: OwnedFd, unread: Vec<u8>) -> bool {
+    fn link(&self, volume: &str, peer: &str, socket: LinkSocket) -> bool {
         let mut heard = self.heard();
-        heard.links.push((volume.into(), peer.into(), unread.len()));
+        let unread = socket.unread.len();
+        heard.links.push((volume.into(), peer.into(), unread));
         heard.sockets.push(socket);
         true
     }
@@ -78,12 +80,79 @@ fn common(node: &str, ear: &Arc<Ear>) -> Common {
         cluster: "test".into(),
         node: node.into(),
         process: 1,
+        protocol: PROTOCOL_MIN..=PROTOCOL_MAX,
         keepalive: Duration::from_millis(50),
         peer_timeout: Duration::from_millis(400),
         router: Arc::clone(ear) as Arc<dyn Router>,
         log: Arc::new(Silent),
+        tls: RwLock::default(),
         is_stopping: AtomicBool::new(false),
     }
+}
+
+/// Keeps what was said.
+#[derive(Default)]
+struct Lines(Mutex<Vec<String>>);
+
+impl Log for Lines {
+    fn line(&self, line: Line<'_>) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.push(format!("{} {}", line.code, line.text));
+    }
+}
+
+impl Lines {
+    fn has(&self, code: &str, text: &str) -> bool {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = lines.iter();
+        lines.any(|line| line.starts_with(code) && line.ends_with(text))
+    }
+}
+
+/// A node and all that is heard from it.
+struct Stand {
+    ear: Arc<Ear>,
+    log: Arc<Lines>,
+    peers: Peers,
+}
+
+impl Stand {
+    /// A node as usual but for what `change` does to it.
+    fn start(
+        node: &str,
+        change: impl FnOnce(&mut Common),
+        listener: Option<TcpListener>,
+        peers: &[(String, String)],
+    ) -> Stand {
+        let (ear, log) = (Arc::<Ear>::default(), Arc::<Lines>::default());
+        let mut common = common(node, &ear);
+        common.log = log.clone();
+        change(&mut common);
+        let peers = Peers::start(common, listener, peers).unwrap();
+        Stand { ear, log, peers }
+    }
+
+    fn until_said(&self, code: &str, text: &str) {
+        let what = format!("{code} {text}");
+        until(&what, || self.log.has(code, text));
+    }
+}
+
+/// Alpha and beta, of which alpha dials.
+fn pair_of(alpha: impl FnOnce(&mut Common), beta: impl FnOnce(&mut Common)) -> [Stand; 2] {
+    let (beta, address) = accepting(beta);
+    let peers = [("beta".to_owned(), address.to_string())];
+    [Stand::start("alpha", alpha, None, &peers), beta]
+}
+
+fn accepting(change: impl FnOnce(&mut Common)) -> (Stand, SocketAddr) {
+    let listener = listen("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let peers = [("alpha".to_owned(), "127.0.0.1:1".to_owned())];
+    (
+        Stand::start("beta", change, Some(listener), &peers),
+        address,
+    )
 }
 
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -374,9 +374,13 @@ impl Bench {
                 continue;
             };
             let reactor = &mut node.reactor;
-            reactor
-                .links
-                .add(&mut reactor.shell, slot, (peer, "peer"), |_| socket, &[]);
+            reactor.links.add(
+                &mut reactor.shell,
+                slot,
+                (peer, "peer"),
+                |_| socket,
+                (None, &[]),
+            );
         }
     }
 

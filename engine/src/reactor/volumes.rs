@@ -28,7 +28,7 @@ use crate::front_end::{ExtentKind, Intake, Service, VolumeView};
 use crate::layer::faulty::Faults;
 use crate::log::Level;
 use crate::mailbox::{Message, NewVolume, PeerNews, Reply};
-use crate::peers::When;
+use crate::peers::{LinkSocket, When};
 use crate::reactor::Reactor;
 use crate::reactor::commands::refuse;
 use crate::status::{self, Rates};
@@ -233,17 +233,21 @@ impl Reactor {
                 volume,
                 peer,
                 socket,
-                unread,
             } => {
                 let Some(slot) = self.find(&volume) else {
                     return;
                 };
+                let LinkSocket {
+                    socket,
+                    session,
+                    unread,
+                } = socket;
                 let register = |ring: &mut dyn Ring| ring.register(socket);
                 let names = self.volumes.get(slot).expect("it was just found").names();
                 let peer = (peer, names.of(peer));
                 if self
                     .links
-                    .add(&mut self.shell, slot, peer, register, &unread)
+                    .add(&mut self.shell, slot, peer, register, (session, &unread))
                     .is_none()
                 {
                     let text = "no buffers or no room for another link";

@@ -55,6 +55,7 @@ pub fn node(name: &'static str, dir: &Path, volumes: Vec<VolumeSpec>) -> NodeSpe
         data_dir: dir.to_owned(),
         address: None,
         peers: Vec::new(),
+        tls: None,
         nbd: None,
         nbd_socket: None,
         reactors: 1,

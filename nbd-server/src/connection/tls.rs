@@ -6,23 +6,19 @@
 //! ```
 //!
 //! [`NbdConnection`] runs inside and knows nothing of it: its receive and its send end when their
-//! bytes have passed through here. What waits is bounded: one receive of [`RECEIVE_MAX`], and two
-//! buffers of [`SEND_MAX`], one on its way and one being filled; nothing is opened that the
-//! connection does not ask for, nothing is sealed that has no place. That also bounds the work of a
-//! turn, because each of its completions frees or brings at most one such buffer.
+//! bytes have passed through here. What waits is bounded: one receive of [`RECEIVE_MAX`], and the two
+//! buffers of a [`Sealer`]; nothing is opened that the connection does not ask for. That also bounds
+//! the work of a turn, because each of its completions frees or brings at most one such buffer.
 //!
 //! While nothing comes there is one receive buffer, not two: an idle connection receives into the
 //! one that its plaintext waits for, and what came is moved out of there before it is opened.
-//!
-//! The session is rustls' buffered one: its vectored write seals a header and its data into one
-//! record without copying them together first, which the unbuffered one would need. Key updates
-//! and alerts are its matter; what it refuses ends the connection.
+//! What the session refuses ends the connection.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read, Write};
 use std::time::Duration;
 
 use engine::front_end::{BlockExtent, Connection, Ctx, DrainReason, ExtentKind};
+use engine::tls::{Opened, Opener, Sealer};
 use engine_core::action::Outcome;
 use engine_core::event::{Op, ReqId};
 use engine_core::time::Instant;
@@ -40,13 +36,6 @@ use crate::config::Limits;
 const RECEIVE_MIN: u32 = 4 << 10;
 /// The same by one that filled the smaller buffer.
 const RECEIVE_MAX: u32 = 128 << 10;
-/// Sealed bytes of one send: short replies, and long ones.
-const SEND_MIN: usize = 16 << 10;
-const SEND_MAX: usize = 128 << 10;
-/// What a record adds to its plaintext, at most: header, nonce or content type, tag.
-const RECORD_EXTRA: usize = 64;
-/// Pieces sealed by one call.
-const PIECES: usize = 64;
 /// Silence after which the larger receive buffer is given back.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long the last bytes may take once the connection has finished; less than the engine allows.
@@ -60,16 +49,15 @@ pub(crate) struct TlsConnection {
 
 /// What lies between the inner connection and the socket.
 pub(super) struct Side {
-    session: Box<ServerConnection>,
+    session: Box<rustls::Connection>,
     /// The receive the inner connection waits for.
     wish: Option<Wish>,
     /// Where the receive of an idle connection goes, which holds a reference: into the buffer of the
     /// wish, for lack of a buffer of its own.
     lent: Option<BufSlice>,
-    /// Sealed bytes that came; those in `at..filled` have not been taken in.
+    /// Sealed bytes that came, of which the opener knows how far they have been taken in.
     sealed: Option<BufId>,
-    at: u32,
-    filled: u32,
+    opener: Opener,
     is_receiving: bool,
     /// Bytes of the receive in flight or of the last one.
     asked: u32,
@@ -85,10 +73,7 @@ pub(super) struct Side {
     is_sending: bool,
     /// Bytes of that send that were sealed and not told yet.
     told_next: u32,
-    /// On its way.
-    flying: Option<Outgoing>,
-    /// Being filled.
-    next: Option<Outgoing>,
+    sealer: Sealer,
     /// What is sent no longer matters.
     is_dead: bool,
     /// The inner connection has finished, at this moment.
@@ -109,15 +94,6 @@ struct Wish {
     all: bool,
     filled: u32,
     is_cancelled: bool,
-}
-
-/// A buffer of sealed bytes; those in `at..filled` are still to be sent.
-#[derive(Clone, Copy, Debug)]
-struct Outgoing {
-    buf: BufId,
-    size: usize,
-    at: usize,
-    filled: usize,
 }
 
 /// What came of a wish.
@@ -233,7 +209,7 @@ impl TlsConnection {
         limits: Limits,
         host: &mut impl Host,
     ) -> TlsConnection {
-        let mut side = Side::new(session, host.now());
+        let mut side = Side::new(*session, host.now());
         let mut inside = Inside {
             host,
             side: &mut side,
@@ -269,7 +245,7 @@ impl TlsConnection {
             Ok(count) if count > 0 => {
                 side.moved = host.now();
                 side.wants_more = count == side.asked;
-                (side.at, side.filled) = (0, count);
+                side.opener.received(count);
             }
             Err(Errno::CANCELED) if was_shrinking => {
                 side.wants_more = false;
@@ -293,24 +269,21 @@ impl TlsConnection {
 
     pub(super) fn sent(&mut self, host: &mut impl Host, result: Result<u32, Errno>) {
         let side = &mut self.side;
-        let Some(mut out) = side.flying.take() else {
+        if !side.sealer.is_flying() {
             return;
-        };
+        }
         match result {
             Ok(count) if count > 0 => {
                 side.moved = host.now();
-                out.at += count as usize;
-                if out.at < out.filled {
-                    side.fly(host, out);
-                } else {
-                    host.arena().release(out.buf);
+                if let Some(rest) = side.sealer.landed(count, host.arena()) {
+                    host.send(&[rest.into()]);
                 }
                 // Also a part of a long reply is progress.
                 self.seal(host);
                 self.tell(host);
             }
             Ok(_) | Err(_) => {
-                host.arena().release(out.buf);
+                side.sealer.free(host.arena());
                 self.die(host);
             }
         }
@@ -332,18 +305,17 @@ impl TlsConnection {
         }
         let mut has_moved = false;
         loop {
-            let sealed = side.fill(host);
-            has_moved |= sealed;
-            match side.next.take() {
-                Some(next) if side.flying.is_none() && next.filled > 0 => {
-                    side.moved = host.now();
-                    side.fly(host, next);
-                }
-                next => {
-                    side.next = next;
-                    return has_moved;
-                }
-            }
+            let sealed = side
+                .sealer
+                .seal(&mut side.session, &mut side.plain, host.arena());
+            side.told_next += sealed.taken;
+            side.is_starved |= sealed.is_starved;
+            has_moved |= sealed.has_moved;
+            let Some(slice) = side.sealer.fly() else {
+                return has_moved;
+            };
+            side.moved = host.now();
+            host.send(&[slice.into()]);
         }
     }
 
@@ -422,7 +394,7 @@ impl TlsConnection {
             side.is_deaf |= is_done;
             return;
         }
-        if is_done || side.is_deaf || side.wish.is_none() || side.at < side.filled {
+        if is_done || side.is_deaf || side.wish.is_none() || !side.opener.is_empty() {
             return;
         }
         let wanted = if side.wants_more {
@@ -472,7 +444,7 @@ impl TlsConnection {
         }
         let side = &mut self.side;
         let is_late = host.now().since(since) >= LAST_WORDS;
-        let has_words = !side.is_dead && (side.flying.is_some() || side.session.wants_write());
+        let has_words = !side.is_dead && (side.sealer.is_flying() || side.session.wants_write());
         if has_words && !is_late {
             return;
         }
@@ -482,9 +454,7 @@ impl TlsConnection {
         }
         side.release_sealed(host.arena());
         side.drop_outgoing(host.arena());
-        if let Some(out) = side.flying.take() {
-            host.arena().release(out.buf);
-        }
+        side.sealer.free(host.arena());
         host.finish();
     }
 
@@ -499,8 +469,9 @@ impl TlsConnection {
             side.inner_timer,
             side.is_starved.then(|| host.now().after(RETRY)),
             side.finished.map(|since| since.after(LAST_WORDS)),
-            side.flying
-                .map(|_| side.moved.after(self.inner.limits.stalled_max)),
+            side.sealer
+                .is_flying()
+                .then(|| side.moved.after(self.inner.limits.stalled_max)),
             is_large.then(|| side.moved.after(IDLE)),
         ];
         let at = at.into_iter().flatten().min();
@@ -516,7 +487,7 @@ impl TlsConnection {
         side.timer = None;
         side.is_starved = false;
         let silence = now.since(side.moved);
-        if side.flying.is_some() && silence >= self.inner.limits.stalled_max {
+        if side.sealer.is_flying() && silence >= self.inner.limits.stalled_max {
             let seconds = silence.as_secs();
             self.inner.log(format_args!("no progress for {seconds} s"));
             return self.die(host);
@@ -534,14 +505,13 @@ impl TlsConnection {
 }
 
 impl Side {
-    fn new(session: Box<ServerConnection>, now: Instant) -> Side {
+    fn new(session: ServerConnection, now: Instant) -> Side {
         Side {
-            session,
+            session: Box::new(session.into()),
             wish: None,
             lent: None,
             sealed: None,
-            at: 0,
-            filled: 0,
+            opener: Opener::default(),
             is_receiving: false,
             asked: 0,
             is_shrinking: false,
@@ -550,8 +520,7 @@ impl Side {
             plain: VecDeque::new(),
             is_sending: false,
             told_next: 0,
-            flying: None,
-            next: None,
+            sealer: Sealer::default(),
             is_dead: false,
             finished: None,
             is_over: false,
@@ -578,7 +547,7 @@ impl Side {
             self.is_starved = true;
             return false;
         };
-        let len = self.filled;
+        let len = self.opener.filled();
         arena.copy(BufSlice { len, ..lent }, buf.slice(0, len));
         arena.release(lent.buf);
         (self.lent, self.sealed) = (None, Some(buf));
@@ -593,136 +562,25 @@ impl Side {
         let Some(wish) = &mut self.wish else {
             return Fetched::Nothing;
         };
-        loop {
-            let BufSlice { buf, offset, len } = wish.into;
-            let rest = buf.slice(offset + wish.filled, len - wish.filled);
-            match self.session.reader().read(arena.slice_mut(rest)) {
-                // The client said that nothing follows; or it did not, and is gone.
-                Ok(0) => return Fetched::Bytes(0),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                    return Fetched::Bytes(0);
-                }
-                Ok(count) => wish.filled += count as u32,
-                Err(_) => {}
-            }
-            if wish.filled == len {
-                return Fetched::Bytes(len);
-            }
-            if self.at == self.filled {
-                return match wish.filled {
-                    count if count > 0 && !wish.all => Fetched::Bytes(count),
-                    _ => Fetched::Nothing,
-                };
-            }
-            let sealed = self
-                .sealed
-                .expect("bytes that were not taken in lie in the buffer");
-            let mut bytes = arena.slice(sealed.slice(self.at, self.filled - self.at));
-            match self.session.read_tls(&mut bytes) {
-                Ok(count) => self.at += count as u32,
-                Err(error) => return Fetched::Broken(error.to_string()),
-            }
-            if let Err(error) = self.session.process_new_packets() {
-                return Fetched::Broken(error.to_string());
-            }
+        let BufSlice { buf, offset, len } = wish.into;
+        let rest = buf.slice(offset + wish.filled, len - wish.filled);
+        match self
+            .opener
+            .open(&mut self.session, self.sealed, rest, arena)
+        {
+            Opened::Bytes(count) => wish.filled += count,
+            Opened::Nothing => return Fetched::Nothing,
+            Opened::End => return Fetched::Bytes(0),
+            Opened::Broken(error) => return Fetched::Broken(error.to_string()),
         }
-    }
-
-    /// Seals into the next buffer as long as it has room. Whether anything was sealed.
-    fn fill(&mut self, host: &mut impl Host) -> bool {
-        let mut has_sealed = false;
-        loop {
-            if !self.session.wants_write() {
-                let count = self.write_plain(host.arena());
-                if count == 0 {
-                    return has_sealed;
-                }
-                self.told_next += count;
-            }
-            let Some(next) = self.place(host.arena()) else {
-                self.is_starved = true;
-                return has_sealed;
-            };
-            if next.filled == next.size {
-                return has_sealed;
-            }
-            let out = &mut host.arena().bytes_mut(next.buf)[next.filled..next.size];
-            let mut cursor = io::Cursor::new(out);
-            // Writing to memory does not fail.
-            let count = self.session.write_tls(&mut cursor).unwrap_or(0);
-            if count == 0 {
-                return has_sealed;
-            }
-            has_sealed = true;
-            self.next = Some(Outgoing {
-                filled: next.filled + count,
-                ..next
-            });
+        match wish.filled == len || !wish.all {
+            true => Fetched::Bytes(wish.filled),
+            false => Fetched::Nothing,
         }
-    }
-
-    /// The buffer to fill: one is made if there is none.
-    fn place(&mut self, arena: &mut Arena) -> Option<Outgoing> {
-        if self.next.is_some() {
-            return self.next;
-        }
-        let plain: usize = self.plain.iter().map(|piece| piece.len as usize).sum();
-        let is_short = plain == 0 && self.told_next as usize + RECORD_EXTRA * 4 <= SEND_MIN;
-        let size = if is_short { SEND_MIN } else { SEND_MAX };
-        let buf = arena.alloc(Class::Net, size);
-        // A short one makes some progress when memory is scarce.
-        let (buf, size) = match buf {
-            Some(buf) => (buf, size),
-            None => (arena.alloc(Class::Net, SEND_MIN)?, SEND_MIN),
-        };
-        self.next = Some(Outgoing {
-            buf,
-            size,
-            at: 0,
-            filled: 0,
-        });
-        self.next
-    }
-
-    /// Hands plaintext to the session, as much as it takes at once.
-    fn write_plain(&mut self, arena: &mut Arena) -> u32 {
-        let mut pieces = [IoSlice::new(&[]); PIECES];
-        let count = self.plain.len().min(PIECES);
-        for (piece, slice) in pieces.iter_mut().zip(&self.plain) {
-            *piece = IoSlice::new(arena.slice(*slice));
-        }
-        // It fails after the session did, which ends the connection elsewhere.
-        let written = self
-            .session
-            .writer()
-            .write_vectored(&pieces[..count])
-            .unwrap_or(0);
-        let mut left = written as u32;
-        while left > 0 {
-            let Some(first) = self.plain.front_mut() else {
-                break;
-            };
-            let take = left.min(first.len);
-            left -= take;
-            first.offset += take;
-            first.len -= take;
-            if first.len == 0 {
-                let buf = first.buf;
-                self.plain.pop_front();
-                arena.release(buf);
-            }
-        }
-        written as u32
-    }
-
-    fn fly(&mut self, host: &mut impl Host, out: Outgoing) {
-        let slice = out.buf.slice(out.at as u32, (out.filled - out.at) as u32);
-        host.send(&[slice.into()]);
-        self.flying = Some(out);
     }
 
     fn release_sealed(&mut self, arena: &mut Arena) {
-        (self.at, self.filled) = (0, 0);
+        self.opener = Opener::default();
         if let Some(buf) = self.sealed.take() {
             arena.release(buf);
         }
@@ -740,9 +598,7 @@ impl Side {
     /// What is not on its way yet.
     fn drop_outgoing(&mut self, arena: &mut Arena) {
         self.drop_plain(arena);
-        if let Some(next) = self.next.take() {
-            arena.release(next.buf);
-        }
+        self.sealer.drop_waiting(arena);
     }
 }
 

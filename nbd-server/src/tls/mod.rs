@@ -12,7 +12,8 @@
 mod identity;
 mod subject;
 
-pub use identity::{TlsError, TlsFiles, TlsIdentity};
+pub use engine::tls::TlsError;
+pub use identity::{TlsFiles, TlsIdentity};
 pub use subject::{Subject, SubjectRule, WrongSubject};
 
 /// What the listeners of a server do with TLS.

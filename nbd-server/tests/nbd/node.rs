@@ -148,6 +148,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
         data_dir: dir.to_owned(),
         address: None,
         peers: Vec::new(),
+        tls: None,
         nbd: Some("127.0.0.1:0".to_owned()),
         nbd_socket: Some(socket),
         reactors: 1,

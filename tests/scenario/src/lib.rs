@@ -32,7 +32,7 @@ mod wire;
 pub use clients::{Clients, Recorder};
 pub use followers::Followers;
 pub use mesh::Mesh;
-pub use pair::{HEALTHY_MAX, NODES, Pair, replica};
+pub use pair::{HEALTHY_MAX, NODES, Pair, certify, replica};
 pub use random::Random;
 pub use trio::{Shape, TRIO, Trio};
 pub use wire::Wire;

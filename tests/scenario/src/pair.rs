@@ -30,9 +30,31 @@ impl Pair {
         )
     }
 
+    /// As [`Pair::volume_text`], with certificates for links in each node's folder `tls`.
+    pub fn sealed_text(mebibytes: u64) -> String {
+        let volume = Pair::volume_text(mebibytes);
+        format!(
+            "[tls]\ncert = \"tls/node-cert.pem\"\nkey = \"tls/node-key.pem\"\n\
+             ca = \"tls/ca-cert.pem\"\n{volume}"
+        )
+    }
+
+    /// A lab whose nodes have the certificates of one authority, in `authority`.
+    pub fn sealed_lab(mebibytes: u64) -> Lab {
+        let lab = Lab::new(&NODES, &Pair::sealed_text(mebibytes));
+        for node in NODES {
+            certify(&lab, "authority", node);
+        }
+        lab
+    }
+
     /// Both daemons run; nothing is created.
     pub fn running(mebibytes: u64) -> Pair {
-        let lab = Lab::new(&NODES, &Pair::volume_text(mebibytes));
+        Pair::running_in(Lab::new(&NODES, &Pair::volume_text(mebibytes)))
+    }
+
+    /// As [`Pair::running`], in a lab of the test's own.
+    pub fn running_in(lab: Lab) -> Pair {
         let daemons = NODES.map(|node| Some(serve(&lab, node)));
         Pair { daemons, lab }
     }
@@ -151,6 +173,17 @@ impl Pair {
             "the copies differ in blocks {different:?}"
         );
     }
+}
+
+/// Puts the certificate of a node, of the authority in this folder, into its folder `tls`.
+pub fn certify(lab: &Lab, authority: &str, node: &str) {
+    let folder = lab.path(authority);
+    let name = folder.display().to_string();
+    lab.done(node, &["tls", "init", &name, "--node", node]);
+    let own = lab.node(node).file("tls");
+    // Another one's make room for it.
+    let _ = std::fs::remove_dir_all(&own);
+    std::fs::rename(folder.join(node), own).expect("it was just made");
 }
 
 /// A daemon that takes its faults from a file.

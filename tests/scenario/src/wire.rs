@@ -30,7 +30,23 @@ struct State {
     /// How many chunks of data are still to be damaged.
     damage: AtomicU64,
     damaged: AtomicU64,
+    carried: AtomicU64,
+    /// What is looked for in chunks of data, and in how many it was found.
+    watched: Mutex<Vec<u8>>,
+    seen: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
+}
+
+impl State {
+    fn look_at(&self, bytes: &[u8]) {
+        self.carried
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |part: &[u8]| part == &watched[..];
+        if !watched.is_empty() && bytes.windows(watched.len()).any(is_it) {
+            self.seen.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The wires of a pair, in both directions.
@@ -44,7 +60,11 @@ impl Wire {
     /// A healthy pair whose nodes reach each other over wires.
     pub fn healthy_pair(mebibytes: u64) -> (Wire, Pair) {
         let volume = Pair::volume_text(mebibytes);
-        let lab = Lab::new(&NODES, &volume);
+        Wire::healthy_pair_of(Lab::new(&NODES, &volume), &volume)
+    }
+
+    /// As [`Wire::healthy_pair`], in a lab whose configuration ends with this text.
+    pub fn healthy_pair_of(lab: Lab, volume: &str) -> (Wire, Pair) {
         let state = Arc::new(State::default());
         // The port by which the other node reaches this one.
         let ports = [0, 1].map(|index| {
@@ -60,7 +80,7 @@ impl Wire {
                 lab.node(NODES[other]).replication.address()
             );
             let wire = format!("address = \"{}\"", ports[other].address());
-            let text = lab.config_text("lab", &volume).replace(&theirs, &wire);
+            let text = lab.config_text("lab", volume).replace(&theirs, &wire);
             let config = lab.path(&format!("{}-wired.toml", NODES[index]));
             fs::write(&config, text).expect("the lab's folder is writable");
             let command = lab.command_with(&config, NODES[index], &["serve"]);
@@ -102,6 +122,22 @@ impl Wire {
     /// Flips one bit in each of the next `count` chunks of data.
     pub fn damage(&self, count: u64) {
         self.state.damage.store(count, Ordering::Relaxed);
+    }
+
+    /// Looks for these bytes in all that passes from now on.
+    pub fn watch_for(&self, bytes: &[u8]) {
+        let watched = self.state.watched.lock();
+        *watched.unwrap_or_else(PoisonError::into_inner) = bytes.to_vec();
+    }
+
+    /// Chunks in which they were found.
+    pub fn seen(&self) -> u64 {
+        self.state.seen.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that passed, both ways.
+    pub fn carried(&self) -> u64 {
+        self.state.carried.load(Ordering::Relaxed)
     }
 
     /// Chunks that were damaged.
@@ -155,6 +191,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, sender: usize, se
             bytes[random.below(count as u64) as usize] ^= 1 << random.below(8);
             state.damaged.fetch_add(1, Ordering::Relaxed);
         }
+        state.look_at(&bytes[..count]);
         if count == 0 || to.write_all(&bytes[..count]).is_err() {
             break;
         }

@@ -42,6 +42,7 @@ impl Node for Fake {
         String::new()
     }
     fn drain(&self, _: Box<dyn FnOnce() + Send>) {}
+    fn renew_tls(&self, _: engine::tls::LinkTls) {}
     fn hand_over(&self, _: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {}
 }
 

@@ -86,6 +86,15 @@ fn each_refusal_of_identity_names_its_cause_on_both_sides() {
 }
 
 #[test]
+fn a_version_that_both_speak_is_enough() {
+    for (min, max) in [(1, 2), (0, 1), (1, 9)] {
+        let (a, mut b) = pair();
+        (b.protocol_min, b.protocol_max) = (min, max);
+        assert_eq!(both(&a, &b), both(&a, &pair().1), "{min} to {max}");
+    }
+}
+
+#[test]
 fn a_blank_replica_takes_the_identity_of_a_founded_one() {
     let (a, mut b) = pair();
     let a = with(a, &[256], A, 1, 0);

@@ -60,5 +60,6 @@ impl Code for Refusal {
         Refusal::Breach,
         Refusal::Leaving,
         Refusal::OlderData,
+        Refusal::Tls,
     ];
 }

@@ -68,7 +68,18 @@ fn a_silent_link_is_given_up_and_clients_go_on() {
 
 #[test]
 fn no_client_notices_a_link_that_flaps_falls_silent_and_damages_bytes() {
-    let (wire, mut pair) = Wire::healthy_pair(MEBIBYTES);
+    let (wire, pair) = Wire::healthy_pair(MEBIBYTES);
+    trouble_goes_unnoticed(&wire, pair);
+}
+
+#[test]
+fn no_client_notices_that_of_a_link_under_tls() {
+    let lab = Pair::sealed_lab(MEBIBYTES);
+    let (wire, pair) = Wire::healthy_pair_of(lab, &Pair::sealed_text(MEBIBYTES));
+    trouble_goes_unnoticed(&wire, pair);
+}
+
+fn trouble_goes_unnoticed(wire: &Wire, mut pair: Pair) {
     let clients = Clients::start(2, MEBIBYTES << 20, 77);
     clients.point_at(&pair.uri(0));
     let mut random = Random::new(77);

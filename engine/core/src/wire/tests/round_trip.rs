@@ -256,7 +256,7 @@ fn impossible_values_are_refused_by_field() {
         (Kind::Zero, 50, &[1], BadField::Extent),
         (Kind::Ack, 8, &[4], BadField::Code),
         (Kind::State, 1, &[5], BadField::Code),
-        (Kind::Refuse, 0, &[14], BadField::Code),
+        (Kind::Refuse, 0, &[15], BadField::Code),
         (Kind::Record, 12, &[8], BadField::Node),
         (Kind::Record, 13, &[0], BadField::Node),
         (Kind::Record, 8, ff, BadField::Counter),
