@@ -30,7 +30,7 @@ const EARLIER: Duration = Duration::from_secs(86_400);
 EXAMPLES
   pollux tls init /etc/pollux/tls --server alpha.example --server 10.0.0.1
   pollux tls init /etc/pollux/tls --client hyper2
-  pollux tls init ./tls --node alpha --node beta")]
+  pollux tls init ./tls --for-node alpha --for-node beta")]
 pub(super) enum Tls {
     Init(Init),
 }
@@ -43,7 +43,7 @@ pub(super) enum Tls {
 /// clients, each in a folder of its own. A client takes ca-cert.pem, client-cert.pem and
 /// client-key.pem; ca-key.pem stays here.
 ///
-/// With --node it makes a folder for each node, DIR/NODE, with ca-cert.pem, node-cert.pem and
+/// With --for-node it makes a folder for each node, DIR/NODE, with ca-cert.pem, node-cert.pem and
 /// node-key.pem for [tls], and nothing for NBD unless that is asked for too. The certificate names
 /// its node and no address; what is printed as its fingerprint can be pinned.
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ pub(super) enum Tls {
 EXAMPLES
   pollux tls init /etc/pollux/tls --server alpha.example --server 10.0.0.1
   pollux tls init /etc/pollux/tls --client hyper2      more: /etc/pollux/tls/hyper2/client-cert.pem
-  pollux tls init ./tls --node alpha --node beta       ./tls/alpha and ./tls/beta, one for each machine")]
+  pollux tls init ./tls --for-node alpha --for-node beta       ./tls/alpha and ./tls/beta, one for each machine")]
 pub(super) struct Init {
     /// Folder; made if it does not exist
     #[arg(value_name = "DIR")]
@@ -66,7 +66,7 @@ pub(super) struct Init {
     client: Option<String>,
     /// Name of a node, as in [node.NAME], several times for several
     #[arg(long, value_name = "NAME")]
-    node: Vec<String>,
+    for_node: Vec<String>,
 }
 
 impl Tls {
@@ -84,7 +84,7 @@ impl Init {
     /// Makes what is missing, and says what was made.
     fn make(&self) -> io::Result<String> {
         let names = self.client.iter().map(|name| ("client", name));
-        let names = names.chain(self.node.iter().map(|name| ("node", name)));
+        let names = names.chain(self.for_node.iter().map(|name| ("node", name)));
         for (what, name) in names {
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
             if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_plain) {
@@ -96,11 +96,12 @@ impl Init {
         make_dir(&self.dir)?;
         let mut said = String::new();
         let authority = self.authority(&mut said)?;
-        let is_for_nbd = self.node.is_empty() || self.client.is_some() || !self.server.is_empty();
+        let is_for_nbd =
+            self.for_node.is_empty() || self.client.is_some() || !self.server.is_empty();
         if is_for_nbd {
             self.for_nbd(&authority, &mut said)?;
         }
-        for node in &self.node {
+        for node in &self.for_node {
             self.for_node(node, &authority, &mut said)?;
         }
         if said.is_empty() {
@@ -113,7 +114,7 @@ impl Init {
                  key = \"{dir}/server-key.pem\"\n  client_ca = \"{dir}/ca-cert.pem\"\n"
             ));
         }
-        if !self.node.is_empty() {
+        if !self.for_node.is_empty() {
             said.push_str(&format!(
                 "next, copy {dir}/NODE to /etc/pollux/tls of each node, and in [tls]:\n  \
                  cert = \"/etc/pollux/tls/node-cert.pem\"\n  \

@@ -88,7 +88,7 @@ fn listeners(node: &Node, out: &mut Findings) {
                     *node.name
                 ),
                 Listener::Replication => format!(
-                    "give all nodes certificates in [tls], as `pollux tls init DIR --node {}` \
+                    "give all nodes certificates in [tls], as `pollux tls init DIR --for-node {}` \
                      makes them; or, {trusted}",
                     *node.name
                 ),

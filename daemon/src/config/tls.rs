@@ -64,7 +64,7 @@ pub(super) fn share_links(shared: Option<&LinkTable>, nodes: &mut [Node], out: &
             (
                 "cert",
                 table.cert.is_none(),
-                "of each node, as `pollux tls init DIR --node` makes it",
+                "of each node, as `pollux tls init DIR --for-node` makes it",
             ),
             ("key", table.key.is_none(), "of that certificate"),
             (

@@ -97,6 +97,8 @@ struct Lines(Mutex<Vec<String>>);
 impl Log for Lines {
     fn line(&self, line: Line<'_>) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The harness shows it where a test fails.
+        println!("{} {}", line.code, line.text);
         lines.push(format!("{} {}", line.code, line.text));
     }
 }

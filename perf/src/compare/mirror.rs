@@ -23,7 +23,8 @@ use crate::servers::{Backing, Transport};
 #[command(after_help = "\
 EXAMPLES
   perf mirror --backing file --directory /srv
-  perf mirror --backing memory --rounds 3 --points randwrite:4k:16")]
+  perf mirror --backing memory --rounds 3 --points randwrite:4k:16
+  perf mirror --backing memory --tls")]
 pub struct Mirror {
     /// Where the primary keeps its replica
     #[arg(long, value_enum, default_value_t = Backing::File)]
@@ -31,6 +32,9 @@ pub struct Mirror {
     /// How the client reaches the primary
     #[arg(long, value_enum, default_value_t = Transport::Unix)]
     transport: Transport,
+    /// Also with TLS between the nodes, in turn with the mirror without
+    #[arg(long)]
+    tls: bool,
     /// What to measure
     #[arg(
         long,
@@ -51,11 +55,14 @@ pub fn run(mirror: &Mirror) -> anyhow::Result<()> {
     let bench = mirror
         .common
         .bench(mirror.backing, mirror.transport, false)?;
-    let kinds: &[Kind] = match mirror.backing {
-        Backing::Memory => &[Kind::Pollux, Kind::PolluxMirror],
-        Backing::File => &[Kind::Pollux, Kind::PolluxMirror, Kind::PolluxLeg],
-    };
-    let mut run = measure(&mirror.common, &bench, &points, kinds)?;
+    let mut kinds = vec![Kind::Pollux, Kind::PolluxMirror];
+    if mirror.backing == Backing::File {
+        kinds.push(Kind::PolluxLeg);
+    }
+    if mirror.tls {
+        kinds.push(Kind::PolluxMirrorTls);
+    }
+    let mut run = measure(&mirror.common, &bench, &points, &kinds)?;
     run.title = format!("mirrored writes, {}", run.title);
     run.setting = run.setting.replace("perf compare", "perf mirror");
     let text = Chapter(&run).to_string();
@@ -102,6 +109,48 @@ fn added(point: &PointRun) -> Option<Added> {
     })
 }
 
+impl Chapter<'_> {
+    /// The mirror with TLS between its nodes beside the one without.
+    fn tls(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let find = |point: &PointRun, kind: Kind| {
+            let mut rows = point.rows.iter();
+            rows.find(|row| row.server == kind.name()).cloned()
+        };
+        let pairs = self.0.points.iter().filter_map(|point| {
+            let plain = find(point, Kind::PolluxMirror)?;
+            Some((point, plain, find(point, Kind::PolluxMirrorTls)?))
+        });
+        let pairs: Vec<_> = pairs.collect();
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "## What TLS between the nodes costs\n\n\
+             | load | requests/s, plain | TLS | p50 µs, plain | TLS | CPU of the primary, \
+             µs per request, plain | TLS |\n|---|---|---|---|---|---|---|"
+        )?;
+        for (point, plain, tls) in pairs {
+            let cpu = |row: &Row| {
+                let cpu = row.server_cpu_us_per_request.as_ref();
+                cpu.map_or_else(|| "–".to_owned(), |cpu| show(cpu.median))
+            };
+            writeln!(
+                f,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                point.load,
+                show(plain.iops.median),
+                show(tls.iops.median),
+                show(plain.p50_us.median),
+                show(tls.p50_us.median),
+                cpu(&plain),
+                cpu(&tls),
+            )?;
+        }
+        writeln!(f)
+    }
+}
+
 impl fmt::Display for Chapter<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Chapter(run) = self;
@@ -142,6 +191,7 @@ impl fmt::Display for Chapter<'_> {
             )?;
         }
         writeln!(f)?;
+        self.tls(f)?;
         run.points.iter().try_for_each(|point| write_rows(point, f))
     }
 }

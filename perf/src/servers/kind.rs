@@ -17,6 +17,8 @@ pub enum Kind {
     PolluxPlain,
     /// Ours with a second replica, in the memory of another node.
     PolluxMirror,
+    /// The same, with TLS between the nodes.
+    PolluxMirrorTls,
     /// The same with the first replica in memory, too: what the way to the other node takes.
     PolluxLeg,
     /// This program's server on a stock io_uring runtime.
@@ -39,11 +41,12 @@ pub enum Kind {
 
 impl Kind {
     /// All, ours first.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Pollux,
         Kind::PolluxLatency,
         Kind::PolluxPlain,
         Kind::PolluxMirror,
+        Kind::PolluxMirrorTls,
         Kind::PolluxLeg,
         Kind::TokioUring,
         Kind::QemuIoUring,
@@ -62,6 +65,7 @@ impl Kind {
             Kind::PolluxLatency => "pollux-latency",
             Kind::PolluxPlain => "pollux-plain",
             Kind::PolluxMirror => "pollux-mirror",
+            Kind::PolluxMirrorTls => "pollux-mirror-tls",
             Kind::PolluxLeg => "pollux-leg",
             Kind::TokioUring => "tokio-uring",
             Kind::QemuIoUring => "qemu-nbd-io_uring",
@@ -93,6 +97,12 @@ impl Kind {
             (Kind::PolluxMirror, Backing::File) => {
                 "one replica in the file, O_DIRECT, one in memory on another node over TCP"
             }
+            (Kind::PolluxMirrorTls, Backing::Memory) => {
+                "two replicas in memory, the second on another node over TLS"
+            }
+            (Kind::PolluxMirrorTls, Backing::File) => {
+                "one replica in the file, O_DIRECT, one in memory on another node over TLS"
+            }
             (Kind::PolluxLeg, _) => "two replicas in memory, the second on another node over TCP",
             (Kind::TokioUring, Backing::Memory) => "its own memory",
             (Kind::TokioUring, Backing::File) => "the file, O_DIRECT",
@@ -115,6 +125,7 @@ impl Kind {
             | Kind::PolluxLatency
             | Kind::PolluxPlain
             | Kind::PolluxMirror
+            | Kind::PolluxMirrorTls
             | Kind::PolluxLeg => bench.pollux.clone(),
             Kind::TokioUring => std::env::current_exe().unwrap_or_default(),
             Kind::QemuIoUring | Kind::QemuNative | Kind::QemuThreads => "qemu-nbd".into(),
@@ -128,9 +139,14 @@ impl Kind {
     pub fn role(self, backing: Backing) -> Role {
         match (self, backing) {
             (Kind::Pollux, _) => Role::Ours,
-            (Kind::PolluxLatency | Kind::PolluxPlain | Kind::PolluxMirror | Kind::PolluxLeg, _) => {
-                Role::OursToo
-            }
+            (
+                Kind::PolluxLatency
+                | Kind::PolluxPlain
+                | Kind::PolluxMirror
+                | Kind::PolluxMirrorTls
+                | Kind::PolluxLeg,
+                _,
+            ) => Role::OursToo,
             (Kind::TokioUring, _) => Role::Baseline,
             (Kind::Fio, _) => Role::Ceiling,
             (Kind::NbdkitFile | Kind::NbdServer, Backing::File) => Role::Buffered,
@@ -146,6 +162,7 @@ impl Kind {
                 | Kind::PolluxLatency
                 | Kind::PolluxPlain
                 | Kind::PolluxMirror
+                | Kind::PolluxMirrorTls
                 | Kind::PolluxLeg
         )
     }
@@ -164,6 +181,7 @@ impl Kind {
             | Kind::PolluxLatency
             | Kind::PolluxPlain
             | Kind::PolluxMirror
+            | Kind::PolluxMirrorTls
             | Kind::TokioUring => backing == Backing::File,
             _ => true,
         }
@@ -172,7 +190,7 @@ impl Kind {
     /// It takes part if nobody is named.
     pub fn is_usual(self, backing: Backing, tls: bool) -> bool {
         let is_special = match self {
-            Kind::PolluxMirror | Kind::PolluxLeg => true,
+            Kind::PolluxMirror | Kind::PolluxMirrorTls | Kind::PolluxLeg => true,
             Kind::PolluxPlain => !tls,
             _ => false,
         };
@@ -188,6 +206,7 @@ impl Kind {
             Kind::Pollux
             | Kind::PolluxLatency
             | Kind::PolluxMirror
+            | Kind::PolluxMirrorTls
             | Kind::PolluxLeg
             | Kind::QemuIoUring
             | Kind::QemuNative

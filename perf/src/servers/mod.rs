@@ -227,7 +227,7 @@ impl Server {
     /// Everything it promises still holds: a mirror has both its replicas. Errors: what it lacks.
     pub fn check(&self, kind: Kind, bench: &Bench) -> anyhow::Result<()> {
         match kind {
-            Kind::PolluxMirror | Kind::PolluxLeg => pollux::check(bench),
+            Kind::PolluxMirror | Kind::PolluxMirrorTls | Kind::PolluxLeg => pollux::check(bench),
             _ => Ok(()),
         }
     }

@@ -32,12 +32,18 @@ pub fn start(kind: Kind, bench: &Bench, address: &Address) -> anyhow::Result<Vec
         cpu: bench.server_cpu,
         backing: own,
     }];
-    if matches!(kind, Kind::PolluxMirror | Kind::PolluxLeg) {
+    let mirrors = [Kind::PolluxMirror, Kind::PolluxMirrorTls, Kind::PolluxLeg];
+    if mirrors.contains(&kind) {
         nodes.push(Node {
             name: "beta",
             cpu: bench.client_cpu,
             backing: "memory",
         });
+    }
+    if kind == Kind::PolluxMirrorTls {
+        let mut command = Command::new(&bench.pollux);
+        command.args(["tls", "init"]).arg(links(bench));
+        run(command.args(["--for-node", "alpha", "--for-node", "beta"]))?;
     }
     let ports = nodes.iter().map(|_| free_port());
     let ports: Vec<u16> = ports.collect::<Result<_, _>>()?;
@@ -80,6 +86,11 @@ pub fn start(kind: Kind, bench: &Bench, address: &Address) -> anyhow::Result<Vec
 pub fn make_certificates(pollux: &Path, folder: &Path) -> anyhow::Result<()> {
     let mut command = Command::new(pollux);
     run(command.args(["tls", "init"]).arg(folder))
+}
+
+/// The folder of the nodes' certificates.
+fn links(bench: &Bench) -> PathBuf {
+    bench.scratch.path().join("links")
 }
 
 /// Both nodes hold everything. Errors: what the status says.
@@ -145,6 +156,17 @@ fn configuration(
         );
         if nodes.len() > 1 {
             let _ = writeln!(text, "address = \"127.0.0.1:{port}\"");
+        }
+        if kind == Kind::PolluxMirrorTls {
+            let folder = links(bench).join(node.name);
+            let file = |name: &str| folder.join(name).display().to_string();
+            let _ = writeln!(
+                text,
+                "tls = {{ cert = \"{}\", key = \"{}\", ca = \"{}\" }}",
+                file("node-cert.pem"),
+                file("node-key.pem"),
+                file("ca-cert.pem"),
+            );
         }
         let _ = match address {
             _ if node.name != "alpha" => Ok(()),

@@ -179,7 +179,7 @@ impl Pair {
 pub fn certify(lab: &Lab, authority: &str, node: &str) {
     let folder = lab.path(authority);
     let name = folder.display().to_string();
-    lab.done(node, &["tls", "init", &name, "--node", node]);
+    lab.done(node, &["tls", "init", &name, "--for-node", node]);
     let own = lab.node(node).file("tls");
     // Another one's make room for it.
     let _ = std::fs::remove_dir_all(&own);

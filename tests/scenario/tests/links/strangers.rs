@@ -108,11 +108,9 @@ fn a_node_with_the_certificate_of_another_does_not_start() {
         assert_eq!(refused.exit, 9, "{refused:?}");
         let said = refused.stdout + &refused.stderr;
         assert!(said.contains("E015"), "{said}");
-        assert!(
-            said.replace('\n', " ")
-                .contains("is not that of node alpha"),
-            "{said}"
-        );
+        let words = said.split_whitespace().filter(|word| *word != "│");
+        let words: Vec<&str> = words.collect();
+        assert!(words.join(" ").contains("it names beta"), "{said}");
     }
 }
 
@@ -173,8 +171,9 @@ fn a_certificate_that_has_expired_makes_no_new_link() {
 #[test]
 fn another_node_at_the_address_of_a_peer_is_refused() {
     let nodes = ["alpha", "beta", "gamma"];
-    let text = Pair::sealed_text(MEBIBYTES).replace("\"beta\"]", "\"beta\", \"gamma\"]");
-    let lab = Lab::new(&nodes, &text);
+    let of_beta = Pair::sealed_text(MEBIBYTES);
+    let of_gamma = of_beta.replace("\"beta\"]", "\"gamma\"]");
+    let lab = Lab::new(&nodes, &of_gamma);
     nodes
         .iter()
         .for_each(|node| certify(&lab, "authority", node));
@@ -182,7 +181,7 @@ fn another_node_at_the_address_of_a_peer_is_refused() {
     let wrong = lab.path("wrong.toml");
     let address = |node: &str| format!("\"{}\"", lab.node(node).replication.address());
     let swapped = lab
-        .config_text("lab", &text)
+        .config_text("lab", &of_beta)
         .replace(&address("beta"), "\"?\"")
         .replace(&address("gamma"), &address("beta"))
         .replace("\"?\"", &address("gamma"));
