@@ -238,9 +238,16 @@ fn peer_replica(
         None
     };
     let is_target = link_state == LinkState::ResyncTarget;
+    let is_behind = core.role == RoleStatus::Primary && !core.in_sync.has(peer.node);
     ReplicaStatus {
         node: name.to_owned(),
-        disk_state: peer.disk.map_or(DiskState::Unknown, disk_state),
+        disk_state: peer
+            .disk
+            .map_or(DiskState::Unknown, |disk| match disk_state(disk) {
+                // It may not know yet what it missed.
+                DiskState::UpToDate if is_behind => DiskState::Outdated,
+                heard => heard,
+            }),
         link_state,
         // What a target still pulls is what it lacks itself.
         out_of_sync_bytes: if is_target {

@@ -219,3 +219,24 @@ fn a_refusal_of_the_past_is_not_named_once_the_peer_is_connected() {
     assert_eq!((state, code), (State::Degraded, "W104"));
     assert!(text.ends_with("not in sync: beta"), "{text}");
 }
+
+#[test]
+fn who_is_not_in_sync_is_not_shown_as_up_to_date_though_it_thinks_so() {
+    let (alpha, beta) = (NodeIdx(0), NodeIdx(1));
+    let shown = |role, in_sync| {
+        let mut core = core(1, in_sync, Session::Waiting(LinkId(1)), None);
+        core.role = role;
+        core.peers[0].disk = Some(Disk::UpToDate);
+        let (connected, mut rates) = (BTreeSet::new(), Rates::default());
+        let status = attached(&spec(), (alpha, &connected), &core, &mut rates, Instant(1));
+        status.replicas[1].disk_state
+    };
+    let alone = NodeSet::only(alpha);
+    assert_eq!(shown(RoleStatus::Primary, alone), DiskState::Outdated);
+    assert_eq!(
+        shown(RoleStatus::Primary, alone.with(beta)),
+        DiskState::UpToDate
+    );
+    // A secondary does not know who is in sync by now.
+    assert_eq!(shown(RoleStatus::Secondary, alone), DiskState::UpToDate);
+}
