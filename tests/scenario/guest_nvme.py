@@ -6,7 +6,6 @@
     without queues for polling: "poll" is refused, "poll_if_possible" says why it does not
 """
 
-import subprocess
 import sys
 import tempfile
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).parent / "vmlab"))
-from steps import guest_up, say, step  # noqa: E402
+from steps import guest_up, mount_tools, say, step, tools  # noqa: E402
 
 MEBIBYTES = 64
 
@@ -151,21 +150,6 @@ def refused(guest):
         stop(guest, "TERM")
 
 
-def tools(directory, binary):
-    """A file system with the server and the libraries it was linked with."""
-    tree = directory / "tools"
-    tree.mkdir()
-    subprocess.run(["strip", "-o", tree / "pollux", binary], check=True)
-    for line in subprocess.run(["ldd", binary], check=True, stdout=subprocess.PIPE,
-                               text=True).stdout.splitlines():
-        path = line.partition("=> ")[2].partition(" (")[0]
-        if path:
-            (tree / Path(path).name).write_bytes(Path(path).read_bytes())
-    image = directory / "tools.img"
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, image, "160M"], check=True)
-    return image
-
-
 def main():
     (binary,) = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix="pollux-nvme-") as directory:
@@ -173,14 +157,12 @@ def main():
         disk = directory / "nvme.img"
         with open(disk, "wb") as made:
             made.truncate(MEBIBYTES << 20)
-        devices = ["-drive", f"if=none,id=tools,format=raw,readonly=on,file={tools(directory, binary)}",
-                   "-device", "virtio-blk-pci,drive=tools,serial=tools",
+        devices = [*tools(directory, [binary]),
                    "-drive", f"if=none,id=nvme,format=raw,file={disk}",
                    "-device", "nvme,drive=nvme,serial=pollux,max_ioqpairs=8"]
         with guest_up(mem=1024, smp=2, devices=devices) as guest:
-            guest.sh("mkdir /tmp/t; modprobe nbd nbds_max=1; modprobe nvme poll_queues=2; "
-                     "for d in /sys/block/vd*; do [ \"$(cat $d/serial)\" = tools ] && "
-                     "mkdir -p /tools && mount -o ro /dev/${d##*/} /tools; done; "
+            mount_tools(guest)
+            guest.sh("modprobe nbd nbds_max=1; modprobe nvme poll_queues=2; "
                      "for i in $(seq 100); do [ -c /dev/ng0n1 ] && [ -x /tools/pollux ] && exit 0; "
                      "sleep 0.1; done; ls -l /dev/n* /tools; exit 1")
             commands = "NVMe commands go past the block layer of /dev/nvme0n1"

@@ -7,7 +7,7 @@
 //! [`takeovers`] takes the primary over under the guest's ext4 and fio (`guest_takeovers.py`).
 //!
 //! [`stress`] runs exercisers on ext4 and XFS (`guest_stress.py`) while the secondary is killed and
-//! comes back.
+//! comes back. [`beside_drbd`] counts what DRBD does for the same writes (`guest_drbd.py`).
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -116,6 +116,19 @@ pub fn nvme() -> bool {
         return false;
     }
     converse("guest_nvme.py", &[conformance::binary()], |_| None);
+    true
+}
+
+/// Counts what DRBD 8.4 and a pair of ours do for each mirrored write, and for a resync, in the same two
+/// guests (`guest_drbd.py`); false, with a line that says what to install, if it cannot run here.
+/// Panics: either never gets its copies equal.
+pub fn beside_drbd(writes: u32) -> bool {
+    let drbd = [("drbdsetup", "drbd-utils")];
+    if !tools::have(&NEEDED) || !tools::have(&drbd) {
+        return false;
+    }
+    let words = [conformance::binary().to_owned(), writes.to_string().into()];
+    converse("guest_drbd.py", &words, |_| None);
     true
 }
 

@@ -71,6 +71,12 @@ enum Run {
     Nvme,
     /// ext4 and XFS of a Linux kernel in QEMU under fsx and stress-ng; builds fsx once
     Stress,
+    /// Packets, bytes and guest instructions of DRBD 8.4 and of a pair of ours at the same writes
+    Drbd {
+        /// Writes of 4 KiB at each depth
+        #[arg(long, default_value_t = 1000)]
+        writes: u32,
+    },
 }
 
 fn main() {
@@ -125,10 +131,13 @@ fn main() {
         }
         Run::Guest if guest::run() => println!("the file system survived its primary"),
         Run::Nvme if guest::nvme() => println!("the namespace holds what was synced"),
+        Run::Drbd { writes } if guest::beside_drbd(writes) => println!("both were counted"),
         Run::Stress if guest::stress() => println!("both file systems are clean"),
         Run::GuestTakeovers { rounds } if guest::takeovers(rounds) => {
             println!("{rounds} takeovers: the guest saw no error");
         }
-        Run::Guest | Run::GuestTakeovers { .. } | Run::Nvme | Run::Stress => std::process::exit(1),
+        Run::Guest | Run::GuestTakeovers { .. } | Run::Nvme | Run::Stress | Run::Drbd { .. } => {
+            std::process::exit(1)
+        }
     }
 }

@@ -4,7 +4,9 @@ Lines that begin with # are for people; the others are for the test that started
 """
 
 import contextlib
+import subprocess
 import time
+from pathlib import Path
 
 import vmlab
 
@@ -30,3 +32,26 @@ def step(guest, name, script, timeout=240, check=True):
     result = guest.sh(script, timeout=timeout, check=check)
     say(f"# {name}: {time.time() - began:.1f} s")
     return result.text
+
+
+def tools(directory, binaries):
+    """Devices of a guest that carry these programs and the libraries they were linked with."""
+    tree = directory / "tools"
+    tree.mkdir()
+    for binary in binaries:
+        subprocess.run(["strip", "-o", tree / Path(binary).name, binary], check=True)
+        linked = subprocess.run(["ldd", binary], check=True, stdout=subprocess.PIPE, text=True)
+        for line in linked.stdout.splitlines():
+            path = line.partition("=> ")[2].partition(" (")[0]
+            if path:
+                (tree / Path(path).name).write_bytes(Path(path).read_bytes())
+    image = directory / "tools.img"
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, image, "160M"], check=True)
+    return ["-drive", f"if=none,id=tools,format=raw,readonly=on,file={image}",
+            "-device", "virtio-blk-pci,drive=tools,serial=tools"]
+
+
+def mount_tools(guest):
+    """They are in /tools from here on."""
+    guest.sh("mkdir -p /tools; for d in /sys/block/vd*; do [ \"$(cat $d/serial)\" = tools ] && "
+             "mount -o ro /dev/${d##*/} /tools && exit 0; done; exit 1")

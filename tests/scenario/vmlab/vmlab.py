@@ -47,7 +47,7 @@ BUILD_TOOLS = {"qemu-system-x86": ["qemu-system-x86_64"], "zstd": ["zstd"], "kmo
 
 # Kernel modules (globs below kernel/), taken with everything they depend on.
 MODULES = """
-    drivers/block/{nbd,virtio_blk}
+    drivers/block/{nbd,virtio_blk,drbd/drbd}
     drivers/nvme/host/nvme
     drivers/net/virtio_net
     drivers/char/hw_random/virtio-rng
@@ -391,9 +391,9 @@ def spawn(cmd, **kw):
 class Guest:
     """One guest, booted by `with` and gone with the end of its block."""
 
-    def __init__(self, mem=320, smp=1, devices=()):
+    def __init__(self, mem=320, smp=1, devices=(), accel="tcg,thread=multi"):
         self.dir = Path(tempfile.mkdtemp(prefix="pollux-guest-"))
-        self.mem, self.smp, self.devices, self.proc = mem, smp, devices, None
+        self.mem, self.smp, self.devices, self.accel, self.proc = mem, smp, devices, accel, None
         self.console = self.dir / "console"
 
     def __enter__(self):
@@ -421,7 +421,7 @@ class Guest:
         append = ("console=ttyS0 quiet loglevel=4 panic=-1 oops=panic reboot=t nokaslr mitigations=off "
                   "cryptomgr.notests tsc=reliable random.trust_cpu=on")
         addr = iter(range(2, 30))
-        cmd = ["qemu-system-x86_64", *MACHINE, "-m", self.mem,
+        cmd = ["qemu-system-x86_64", *MACHINE, "-accel", self.accel, "-m", self.mem,
                # With one possible processor, TCG before QEMU 8.1 leaves out the memory barriers that
                # virtio needs (upstream commit c914d46d0a); so there is always room for a second.
                "-smp", f"{self.smp},maxcpus={max(2, self.smp)}", "-nodefaults", "-no-user-config",
@@ -528,7 +528,7 @@ class Guest:
 
 # microvm boots 0.35 s faster but hangs now and then (its timer interrupt never comes); the model of
 # the processor, -smp, tb-size and the memory size make no difference.
-MACHINE = ["-M", "q35", "-cpu", "max,la57=off", "-accel", "tcg,thread=multi"]
+MACHINE = ["-M", "q35", "-cpu", "max,la57=off"]
 
 
 if __name__ == "__main__":
