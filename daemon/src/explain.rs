@@ -555,6 +555,7 @@ pub fn asked(request: &Request) -> String {
         }
         Request::Delete { wipe } => format!("volume delete{}", flag(wipe, "--wipe")),
         Request::Promote { force, .. } => format!("promote{}", flag(force, "--force")),
+        Request::ServeAgain { .. } => "promote".to_owned(),
         Request::Demote { disconnect } => format!("demote{}", flag(disconnect, "--disconnect")),
         Request::PeerConnect { node } => format!("peer connect {node}"),
         Request::PeerDisconnect { node } => format!("peer disconnect {node}"),

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 pub use engine_core::marks::{MARKS_MAX, MarkName, MarkNameError};
-pub use engine_core::quorum::Quorum;
+pub use engine_core::quorum::{Quorum, QuorumLoss};
 use engine_core::units::NodeIdx;
 
 use crate::front_end::ExportLabel;
@@ -34,11 +34,17 @@ pub enum Request {
         /// Also remove (or discard) the backing.
         wipe: bool,
     },
-    /// Become primary; founds an unfounded volume.
+    /// Become primary; founds an unfounded volume. Where a majority chooses, a node that serves
+    /// hands its role over to this one.
     Promote {
         /// Start a new branch where a plain promotion is not allowed.
         force: bool,
         /// How long to wait until each peer has answered or was found gone.
+        wait: Duration,
+    },
+    /// Become primary as before a change of process, unless another node serves by now.
+    ServeAgain {
+        /// As of a promotion.
         wait: Duration,
     },
     /// Become secondary.
@@ -444,6 +450,8 @@ pub struct Votes {
     pub lease: Duration,
     /// A member of S promotes itself when who reigned does not any more.
     pub auto_promote: bool,
+    /// What becomes of clients' requests while there is no majority.
+    pub on_quorum_loss: QuorumLoss,
 }
 
 impl Default for Votes {
@@ -453,6 +461,7 @@ impl Default for Votes {
             witnesses: Vec::new(),
             lease: Duration::from_secs(2),
             auto_promote: true,
+            on_quorum_loss: QuorumLoss::Freeze,
         }
     }
 }

@@ -73,7 +73,8 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Why a connection is to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainReason {
-    /// The node stops: close without a word, clients reconnect elsewhere or later.
+    /// The node stops, or hands its role over: close without a word, clients reconnect elsewhere or
+    /// later.
     NodeStops,
     /// The volume leaves for good (deleted, or demoted by force): an answer that says so is right.
     VolumeLeaves,

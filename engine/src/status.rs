@@ -107,7 +107,7 @@ pub(crate) fn attached(
     let replicas: Vec<_> = replicas.chain(witnesses).collect();
     let (state, reason) = match quorum
         .as_ref()
-        .and_then(|quorum| quorum::lost(core, quorum))
+        .and_then(|quorum| quorum::lost(spec, core, quorum))
     {
         Some(reason) => (State::Critical, Some(reason)),
         None if !spec.is_replica(me) => quorum::witness_health(spec, me, core),

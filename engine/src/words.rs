@@ -15,6 +15,8 @@
 //! | W112 | verify found differences | | E213 | cannot found |
 //! | W123 | TLS of a link refused | | | |
 //! | W117 – W119 | superseded; no majority; no vote yet | | E231, E232 | no majority of the voters; a witness |
+//! | I168, W130 | hands over; kept the role | | E260 | not handed over |
+//! | W131, I169 | majority lost; back | | | |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
 use std::time::SystemTime;
@@ -196,6 +198,15 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
             "it took longer than asked".into(),
             None,
         ),
+        CommandError::NotHandedOver(node) => {
+            let primary = names.of(*node);
+            let why = format!("{primary} is primary, and did not hand it over in time");
+            let hint = format!(
+                "{primary} serves on; see what its clients wait for, and try again: \
+                 pollux promote {volume}"
+            );
+            (RefusalKind::TimedOut, "E260", why, Some(hint))
+        }
         CommandError::NoQuorum { missing } => {
             let (missing, list) = (missing.count(), names.list(*missing));
             let mut why = "no majority of its voters answers".to_owned();
@@ -339,7 +350,7 @@ fn verb(request: &Request) -> &'static str {
     match request {
         Request::Create { .. } => "create",
         Request::Delete { .. } => "delete",
-        Request::Promote { .. } => "promote",
+        Request::Promote { .. } | Request::ServeAgain { .. } => "promote",
         Request::Demote { .. } => "demote",
         Request::PeerConnect { .. } => "connect",
         Request::PeerDisconnect { .. } => "disconnect",
@@ -392,7 +403,9 @@ pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
     let Names { volume, .. } = names;
     let me = names.own();
     match request {
-        Request::Promote { .. } => format!("{volume} is primary on {me}"),
+        Request::Promote { .. } | Request::ServeAgain { .. } => {
+            format!("{volume} is primary on {me}")
+        }
         Request::Demote { .. } => format!("{volume} is secondary on {me}"),
         Request::PeerConnect { node } => format!("{volume} on {me} talks to {node} again"),
         Request::PeerDisconnect { node } => format!("{volume} on {me} does not talk to {node}"),
@@ -449,6 +462,27 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
     match notice {
         Notice::Promoted { term } => (Level::Info, "I101", format!("is primary, term {}", term.0)),
         Notice::Demoted => (Level::Info, "I101", "is secondary".into()),
+        Notice::HandingOver { to } => {
+            let to = names.of(*to);
+            let text = format!("hands over to {to}, which was told to promote; clients are to go");
+            (Level::Info, "I168", text)
+        }
+        Notice::KeptRole { to } => {
+            let text = format!(
+                "is primary still: requests of clients did not end in time, or {} was lost",
+                names.of(*to)
+            );
+            (Level::Warn, "W130", text)
+        }
+        Notice::QuorumLost { fails } => {
+            let io = if *fails { "fail" } else { "wait" };
+            let text = format!("no majority of its voters answers; requests {io} until one does");
+            (Level::Warn, "W131", text)
+        }
+        Notice::QuorumBack => {
+            let text = "a majority of its voters answers again; I/O goes on".into();
+            (Level::Info, "I169", text)
+        }
         Notice::SteppedDown { term } => {
             let text = format!(
                 "is secondary: a majority of its voters may have chosen another node after term {}; \

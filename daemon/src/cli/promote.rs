@@ -13,12 +13,15 @@ use crate::explain::{self, Failure};
 
 /// Make this node primary for a volume
 ///
-/// Founds a new volume when every replica is reachable and blank. With --force a new branch is
+/// Founds a new volume when every replica is reachable and blank. With quorum = "majority" a node
+/// that serves hands its role over to this one: its clients are cut off without an answer, and
+/// attach again. With --force a new branch is
 /// begun where a plain promotion is refused; writes that only other copies hold are then given up.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXIT CODES
   0 primary now, or was before   1 another node is primary   4 refused, data could be lost
+  7 another node is primary and did not hand over within --wait
 
 EXAMPLES
   pollux promote vm-store
@@ -35,7 +38,7 @@ pub(super) struct Promote {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// How long to wait for each peer to answer or to be found gone
+    /// How long to wait for each peer to answer, to be found gone, or to hand over
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     wait: Duration,
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::control::{
-    Allocation, Attach, Backing, Cache, Completion, Polling, Reads, WritePolicy,
+    Allocation, Attach, Backing, Cache, Completion, Polling, QuorumLoss, Reads, WritePolicy,
 };
 use toml::de::DeTable;
 
@@ -294,6 +294,7 @@ fn volume(
     let completion = section.word("completion", Completion::WORDS, &[], out);
     let polling = section.word("polling", Polling::WORDS, &[], out);
     let reads = section.word("reads", Reads::WORDS, &[], out);
+    let on_loss = section.word("on_quorum_loss", QuorumLoss::WORDS, &[], out);
     let exports = section.array("nbd", out);
     let volume = Volume {
         size_bytes: size(&mut section, out),
@@ -301,6 +302,7 @@ fn volume(
         replicas,
         witnesses: section.texts("witnesses", out).map(owned),
         auto_promote: section.flag("auto_promote", out).unwrap_or(true),
+        on_quorum_loss: on_loss.map_or(QuorumLoss::Freeze, |word| word.value),
         hooks: hooks(&mut section, out),
         write_policy: policy.map_or(WritePolicy::Written, |policy| policy.value),
         allocation: allocation.map_or(Allocation::Thin, |allocation| allocation.value),

@@ -29,7 +29,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use engine::control::{
-    Allocation, Attach, Backing, Cache, Completion, Polling, Reads, WritePolicy,
+    Allocation, Attach, Backing, Cache, Completion, Polling, QuorumLoss, Reads, WritePolicy,
 };
 
 use engine::tls::Fingerprint;
@@ -202,6 +202,8 @@ pub struct Volume {
     pub witnesses: Option<At<Vec<At<String>>>>,
     /// With a majority: a member of S serves by itself when the primary is gone.
     pub auto_promote: bool,
+    /// With a majority: what becomes of requests while there is none.
+    pub on_quorum_loss: QuorumLoss,
     /// When a write is acknowledged.
     pub write_policy: WritePolicy,
     /// How blocks of a file are allocated.

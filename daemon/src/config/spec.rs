@@ -76,6 +76,7 @@ impl Config {
             witnesses: witnesses.collect(),
             lease: self.cluster.lease.value,
             auto_promote: volume.auto_promote,
+            on_quorum_loss: volume.on_quorum_loss,
         }
     }
 }

@@ -148,6 +148,7 @@ fn three_voters_choose_by_majority_without_being_told() {
     assert_eq!(votes.witnesses, ["gamma"]);
     assert_eq!(votes.lease, Duration::from_secs(2));
     assert!(votes.auto_promote);
+    assert_eq!(votes.on_quorum_loss, QuorumLoss::Freeze);
     assert_eq!(alpha[1].votes, engine::control::Votes::default());
     // The witness runs what it votes on, without a place for data.
     let gamma = spec(2).volumes;

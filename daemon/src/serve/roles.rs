@@ -106,10 +106,7 @@ async fn bring_up(
 
 async fn promote(node: &dyn Node, volume: &str) -> Option<Outcome> {
     let (answer, answered) = oneshot::channel();
-    let request = Request::Promote {
-        force: false,
-        wait: PEERS_MAX,
-    };
+    let request = Request::ServeAgain { wait: PEERS_MAX };
     let reply = Box::new(move |outcome| {
         let _ = answer.send(outcome);
     });

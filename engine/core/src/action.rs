@@ -74,7 +74,7 @@ pub enum Outcome {
     OutOfRange,
     /// Not primary (any more); nothing happened.
     NotPrimary,
-    /// The disk failed, or no copy can be reached.
+    /// The disk failed, no copy can be reached, or no majority and the volume is not to wait for one.
     Io,
     /// The last copy is full.
     NoSpace,
@@ -95,6 +95,23 @@ pub enum Notice {
     },
     /// It does not any more.
     Demoted,
+    /// It admits nothing more, to let another node serve in its place: clients are to go.
+    HandingOver {
+        /// Who asked for the role.
+        to: NodeIdx,
+    },
+    /// It serves on: who asked for the role is gone, or its clients' requests did not end in time.
+    KeptRole {
+        /// Who asked for it.
+        to: NodeIdx,
+    },
+    /// It has had no lease for long enough to say so: no majority answers.
+    QuorumLost {
+        /// Requests fail meanwhile; else they wait.
+        fails: bool,
+    },
+    /// It has a lease again.
+    QuorumBack,
     /// It does not any more, because a majority may have chosen somebody else: clients are cut off.
     SteppedDown {
         /// The term that it lost.
@@ -202,6 +219,8 @@ pub enum CommandError {
     Stopping,
     /// The peer is lost or the store did not choose in time.
     TimedOut,
+    /// The node that serves was asked to hand its role over, and did not do so in time.
+    NotHandedOver(NodeIdx),
     /// No majority of the voters answered; these did not.
     NoQuorum {
         /// Voters that were not heard.

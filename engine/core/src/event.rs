@@ -105,6 +105,11 @@ pub enum Command {
         /// Longest wait for peers to answer.
         wait: Duration,
     },
+    /// Become primary by votes, also where another member serves: that one hands its role over.
+    TakeOver {
+        /// Longest wait until it has done so.
+        wait: Duration,
+    },
     /// Become secondary: stop admitting, finish, flush, close the activity log.
     Demote,
     /// Allow the link to this peer.

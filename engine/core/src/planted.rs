@@ -44,6 +44,8 @@ pub enum Bug {
     TargetTrustsThirdNodes,
     LostTargetStaysInS,
     ServesOnWhenSuperseded,
+    HandsOverUndrained,
+    GivenUpIsDecided,
 }
 
 impl Bug {
@@ -53,7 +55,7 @@ impl Bug {
     }
 
     /// All of them.
-    pub const ALL: [Bug; 38] = [
+    pub const ALL: [Bug; 40] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -92,5 +94,7 @@ impl Bug {
         Bug::TargetTrustsThirdNodes,
         Bug::LostTargetStaysInS,
         Bug::ServesOnWhenSuperseded,
+        Bug::HandsOverUndrained,
+        Bug::GivenUpIsDecided,
     ];
 }

@@ -22,6 +22,16 @@ pub enum Quorum {
     Majority,
 }
 
+/// What becomes of clients' requests while no majority stands behind who serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QuorumLoss {
+    /// They wait until one does (law R5).
+    #[default]
+    Freeze,
+    /// They fail, and so do new ones, until one does.
+    Fail,
+}
+
 /// Law T1: more than half of the voters are among `who`.
 pub fn is_majority(voters: NodeSet, who: NodeSet) -> bool {
     2 * voters.and(who).count() > voters.count()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::quorum::CopyState;
 use crate::record::Record;
-use crate::units::Term;
+use crate::units::{NodeIdx, Term};
 
 /// One message about votes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,13 @@ pub enum Vote {
     /// Who reigned does not any more: what was granted to it ends now.
     Release {
         /// Its term.
+        term: Term,
+        /// Who shall reign next; others let it go first. `None`: whoever is chosen.
+        to: Option<NodeIdx>,
+    },
+    /// To who reigns: hand the role over to the speaker.
+    HandOver {
+        /// The reign that shall end.
         term: Term,
     },
 }

@@ -130,6 +130,7 @@ impl Shared {
             quorum: spec.votes.quorum,
             lease: spec.votes.lease,
             auto_promote: spec.votes.auto_promote,
+            on_quorum_loss: spec.votes.on_quorum_loss,
             cluster: self.spec.cluster.clone(),
             volume: spec.name.clone(),
             config_digest: meta_io::config_digest(spec),

@@ -67,7 +67,9 @@ impl Reactor {
                 let id = volume.command(command, Pending::Request(request, reply));
                 self.start_verify(slot, id);
             }
-            (Some(_), Request::Promote { .. }) => self.ask_around(slot, request, reply),
+            (Some(_), Request::Promote { .. } | Request::ServeAgain { .. }) => {
+                self.ask_around(slot, request, reply);
+            }
             (Some(command), Request::Resize { size_bytes }) => {
                 if !volume.driver.store.grow(*size_bytes) {
                     return reply(Err(words::no_memory_to_grow(volume.names(), *size_bytes)));
@@ -106,7 +108,7 @@ impl Reactor {
     /// Tries every peer without a link once more, then promotes.
     fn ask_around(&mut self, slot: u32, request: Request, reply: Reply<Outcome>) {
         let volume = self.volumes.get_mut(slot).expect("the caller found it");
-        let Request::Promote { wait, .. } = request else {
+        let (Request::Promote { wait, .. } | Request::ServeAgain { wait }) = request else {
             unreachable!("only promotions ask around");
         };
         if volume.asking.is_some() {
@@ -222,15 +224,19 @@ impl Reactor {
             return;
         }
         let now = self.shell.now;
-        let mut is_superseded = false;
+        let (mut is_superseded, mut is_leaving) = (false, false);
         for notice in std::mem::take(&mut volume.driver.notices) {
             is_superseded |= matches!(notice, Notice::SteppedDown { .. });
+            is_leaving |= matches!(notice, Notice::HandingOver { .. });
             let (level, code, text) = words::notice(volume.names(), &notice);
             self.shell.say(level, code, &volume.spec.name, &text);
         }
         volume.publish();
         if is_superseded {
             self.drain_clients(slot, DrainReason::Superseded);
+        } else if is_leaving {
+            // Nothing waits for them: the core answers what it took before it lets go.
+            self.drain_clients(slot, DrainReason::NodeStops);
         }
         let Some(volume) = self.volumes.get_mut(slot) else {
             return;
@@ -241,7 +247,10 @@ impl Reactor {
             };
             match (volume.pending.swap_remove(index).1, result) {
                 (
-                    Pending::Request(request @ Request::Promote { .. }, reply),
+                    Pending::Request(
+                        request @ (Request::Promote { .. } | Request::ServeAgain { .. }),
+                        reply,
+                    ),
                     Err(CommandError::PrimaryElsewhere(_)),
                 ) if now.since(volume.promoting_since) < ELSEWHERE_GRACE => {
                     // Never found out: it is asked again at `until`.
@@ -311,17 +320,30 @@ impl Reactor {
                 began,
                 ..
             } = asking;
-            if let Request::Promote { force, wait } = request {
-                let wait = wait.saturating_sub(now.since(began));
-                let command = Command::Promote { force, wait };
-                volume.command(command, Pending::Request(request, reply));
-                self.is_pressed = true;
-            }
+            let left = |wait: Duration| wait.saturating_sub(now.since(began));
+            let command = match request {
+                Request::Promote { force, wait } => volume.promotion(force, left(wait)),
+                Request::ServeAgain { wait } => Command::Promote {
+                    force: false,
+                    wait: left(wait),
+                },
+                _ => unreachable!("only promotions ask around"),
+            };
+            volume.command(command, Pending::Request(request, reply));
+            self.is_pressed = true;
         }
     }
 }
 
 impl Volume {
+    /// An operator's promotion.
+    fn promotion(&self, force: bool, wait: Duration) -> Command {
+        match self.spec.votes.quorum {
+            Quorum::Majority if !force => Command::TakeOver { wait },
+            _ => Command::Promote { force, wait },
+        }
+    }
+
     /// What the core is told; `None` for a question it is not asked.
     fn translate(&self, request: &Request) -> Result<Option<Command>, Refusal> {
         let known = |node: Option<NodeIdx>| {
@@ -330,8 +352,9 @@ impl Volume {
         };
         let peer = |name: &str| known(self.peer(name));
         Ok(Some(match request {
-            Request::Promote { force, wait } => Command::Promote {
-                force: *force,
+            Request::Promote { force, wait } => self.promotion(*force, *wait),
+            Request::ServeAgain { wait } => Command::Promote {
+                force: false,
                 wait: *wait,
             },
             Request::Demote { .. } => Command::Demote,

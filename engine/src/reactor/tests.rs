@@ -281,6 +281,7 @@ fn setup(node: u8, names: &[&str], is_memory: bool) -> Setup {
         quorum: Quorum::Off,
         lease: Duration::from_secs(2),
         auto_promote: false,
+        on_quorum_loss: Default::default(),
         cluster: "test".into(),
         volume: "v".into(),
         config_digest: 3,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use engine_core::units::{NodeIdx, NodeSet};
 use engine_core::volume::{RoleStatus, Status, VotesStatus};
 
-use crate::control::{QuorumStatus, Reason, State, VolumeSpec};
+use crate::control::{QuorumLoss, QuorumStatus, Reason, State, VolumeSpec};
 
 /// What is known of votes here: the core's part, and who is connected at all.
 pub(super) fn quorum(
@@ -40,25 +40,29 @@ pub(super) fn quorum(
 }
 
 /// A majority is missing: nobody serves, or who serves is about to wait.
-pub(super) fn lost(core: &Status, quorum: &QuorumStatus) -> Option<Reason> {
+pub(super) fn lost(spec: &VolumeSpec, core: &Status, quorum: &QuorumStatus) -> Option<Reason> {
     let serves = core.role == RoleStatus::Primary;
     let holds = core.votes.is_some_and(|votes| votes.holds_lease);
     let is_founded = core.volume_id != 0;
     if !is_founded || quorum.is_met() && (holds || !serves) || quorum.is_held && !serves {
         return None;
     }
+    let io = match spec.votes.on_quorum_loss {
+        QuorumLoss::Freeze => "I/O waits",
+        QuorumLoss::Fail => "I/O fails",
+    };
     let (have, need, of) = (quorum.have(), quorum.need(), quorum.voters.len());
     if quorum.is_met() {
-        let text = "its lease ran out; I/O waits until a majority grants it again".to_owned();
+        let text = format!("its lease ran out; {io} until a majority grants it again");
         return Some(Reason { code: "W118", text });
     }
     let mut text = format!("no quorum: {have} of {of} voters are there, {need} are needed");
     if !quorum.missing.is_empty() {
         text.push_str(&format!("; not heard: {}", quorum.missing.join(", ")));
     }
-    text.push_str(match serves {
-        true => "; I/O waits until a majority is back",
-        false => "; it is served nowhere that this node knows of",
+    text.push_str(&match serves {
+        true => format!("; {io} until a majority is back"),
+        false => "; it is served nowhere that this node knows of".to_owned(),
     });
     if of == 2 {
         text.push_str("; two voters need each other: a witness would help");

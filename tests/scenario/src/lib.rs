@@ -6,6 +6,7 @@
 //!  failovers ─┬─ Trio       three daemons that choose the primary by majority
 //!              ├─ Mesh       their links: cut, or silenced one way
 //!              └─ Followers  clients that find the primary by themselves
+//!  hand_overs ─ the same three, and a role that moves by command
 //!  Wire ──── the link between them: cut, silenced, damaged
 //!  restarts ─ a node taken over by its next process, and nobody notices
 //!  guest ─── a Linux kernel in QEMU as the client (guest.py)
@@ -20,6 +21,7 @@ pub mod disk;
 pub mod failovers;
 mod followers;
 pub mod guest;
+pub mod hand_overs;
 pub mod kills;
 mod mesh;
 mod pair;

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
-use scenario::{Shape, failovers, guest, kills, restarts};
+use scenario::{Shape, failovers, guest, hand_overs, kills, restarts};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -53,6 +53,18 @@ enum Run {
         #[arg(long, default_value = "2s")]
         lease: String,
     },
+    /// The primary role moved from node to node by command, and the stalls that clients saw
+    HandOvers {
+        /// How often it moves
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+        /// Seed of all choices
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Nodes with data: 2 and a witness, or 3
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=3))]
+        replicas: u8,
+    },
     /// Nodes taken over by new processes (`serve --takeover`) under clients that see no error
     Restarts {
         /// How many times
@@ -77,6 +89,13 @@ enum Run {
         #[arg(long, default_value_t = 1000)]
         writes: u32,
     },
+}
+
+fn shape_of(replicas: u8) -> Shape {
+    match replicas {
+        3 => Shape::Three,
+        _ => Shape::Witness,
+    }
 }
 
 fn main() {
@@ -106,10 +125,7 @@ fn main() {
             clients,
             lease,
         } => {
-            let shape = match replicas {
-                3 => Shape::Three,
-                _ => Shape::Witness,
-            };
+            let shape = shape_of(replicas);
             let plan = failovers::Plan {
                 mebibytes,
                 clients,
@@ -124,6 +140,20 @@ fn main() {
                 "{kills} kills: 0 lost, 0 stale, 0 divergent; {}",
                 tally.failovers_text()
             );
+        }
+        Run::HandOvers {
+            rounds,
+            seed,
+            replicas,
+        } => {
+            let tally = hand_overs::run(&hand_overs::Plan {
+                shape: shape_of(replicas),
+                rounds,
+                seed,
+                mebibytes: 32,
+                clients: 2,
+            });
+            println!("{}; {} answers, 0 errors", tally.text(), tally.answers);
         }
         Run::Restarts { rounds } => {
             println!("{:#?}", restarts::run(rounds));

@@ -190,3 +190,47 @@ fn without_auto_promote_an_operator_decides_and_a_plain_promote_waits_for_the_le
     let check = trio.lab.pollux("beta", &["status", "--check"]);
     assert_eq!(check.exit, 6, "{check:?}");
 }
+
+#[test]
+fn with_on_quorum_loss_fail_clients_get_errors_while_there_is_no_majority_and_service_goes_on() {
+    let lab = Trio::lab(Shape::Witness, 16, "1s");
+    let text = fs::read_to_string(lab.config()).expect("the lab wrote it");
+    let text = text.replace("[volume.v]\n", "[volume.v]\non_quorum_loss = \"fail\"\n");
+    fs::write(lab.config(), text).expect("the lab's folder is writable");
+    let mut trio = Trio::of(Shape::Witness, lab);
+    (0..3).for_each(|index| trio.serve(index));
+    trio.found();
+    let mut client = attach(&trio.uri(0));
+    assert_eq!(write(&mut client, 0, &[1; 4096]), Ok(()));
+    trio.kill(1);
+    trio.kill(2);
+    let began = Instant::now();
+    let waited = write(&mut client, 0, &[2; 4096]).expect_err("no majority is there");
+    println!("answered with {waited} after {:?}", began.elapsed());
+    assert!(began.elapsed() < SERVED_MAX, "it was not to wait");
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert!(write(&mut client, 4096, &[3; 4096]).is_err());
+        assert!(read(&mut client, 0, 4096).is_err());
+        assert!(began.elapsed() < LEASE, "and nothing waits from then on");
+    }
+    let reason = trio.volume(0)["reason"].to_string();
+    assert!(
+        reason.contains("W118") && reason.contains("I/O fails"),
+        "{reason}"
+    );
+    trio.start(1);
+    trio.start(2);
+    trio.until_healthy(0);
+    assert_eq!(write(&mut client, 0, &[4; 4096]), Ok(()));
+    assert_eq!(read(&mut client, 0, 4096), Ok(vec![4; 4096]));
+    assert_eq!(
+        read(&mut client, 4096, 4096),
+        Ok(vec![0; 4096]),
+        "what was refused never happened"
+    );
+    let log = trio.daemon(0).log();
+    assert!(log.contains("W131") && log.contains("I169"), "{log}");
+    drop(client);
+    trio.stop_and_compare(0, 16);
+}

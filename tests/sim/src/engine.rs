@@ -10,7 +10,7 @@ use engine_core::generation::Chain;
 use engine_core::marks::MarkName;
 use engine_core::message::Disk;
 use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params, Peek};
-use engine_core::quorum::Quorum;
+use engine_core::quorum::{Quorum, QuorumLoss};
 use engine_core::record::Record;
 use engine_core::session::Session;
 use engine_core::time::Instant;
@@ -39,6 +39,8 @@ pub struct NodeSpec {
     pub witnesses: usize,
     /// A majority chooses records.
     pub has_votes: bool,
+    /// What becomes of requests while there is none.
+    pub on_quorum_loss: QuorumLoss,
     /// Size it is made with.
     pub granules: u64,
     /// Granules of its disk.
@@ -265,6 +267,7 @@ impl Engine {
             },
             lease: LEASE,
             auto_promote: true,
+            on_quorum_loss: spec.on_quorum_loss,
             cluster: "office".into(),
             volume: "vm-store".into(),
             config_digest: 5,
@@ -328,6 +331,11 @@ impl Engine {
             self.status().role,
             RoleStatus::Secondary | RoleStatus::Stopped
         )
+    }
+
+    /// Nobody else can have been chosen.
+    pub fn holds_lease(&self) -> bool {
+        self.status().votes.is_some_and(|votes| votes.holds_lease)
     }
 
     /// State of the copy.

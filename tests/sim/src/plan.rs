@@ -47,6 +47,8 @@ pub struct Settings {
     pub witnesses: u64,
     /// One ballot in this many is lost; 0 is none. As many come twice.
     pub ballot_loss_one_in: u64,
+    /// Requests fail while there is no majority, instead of waiting for it.
+    pub fails_without_quorum: u64,
 }
 
 /// Order and names of the settings in a text.
@@ -85,6 +87,7 @@ settings!(
     has_votes,
     witnesses,
     ballot_loss_one_in,
+    fails_without_quorum,
 );
 
 impl Default for Settings {
@@ -107,6 +110,7 @@ impl Default for Settings {
             has_votes: 0,
             witnesses: 0,
             ballot_loss_one_in: 0,
+            fails_without_quorum: 0,
         }
     }
 }
@@ -209,6 +213,8 @@ steps! {
     PromoteBoldly "promote_boldly" (node);
     /// Hand the primary role over.
     Switch "switch" ();
+    /// By votes: a node takes the role over from who has it.
+    TakeOver "take_over" (node);
     /// Drop a peer and keep it down for a while.
     Disconnect "disconnect" (node, peer, span);
     /// Pause resync for a while.

@@ -94,6 +94,7 @@ fn settings(rng: &mut Rng) -> Settings {
         has_votes: 0,
         witnesses: 0,
         ballot_loss_one_in: 0,
+        fails_without_quorum: 0,
     }
 }
 
@@ -307,6 +308,47 @@ fn isolate(rng: &mut Rng, steps: &mut Vec<(u64, Step)>, nodes: u64) {
     steps.sort_by_key(|(at, _)| *at);
 }
 
+/// Roles that are taken over, and what may come between (either node killed or cut off at any step
+/// of it). Drawn apart, as marks are.
+fn take_overs(seed: u64, steps: &mut Vec<(u64, Step)>, replicas: u64, all: u64) {
+    let mut rng = Rng::fork(seed, "take-overs", 0);
+    let mut drawn = Vec::new();
+    for _ in 0..*rng.pick(&[0, 0, 1, 2, 6]) {
+        let (at, node) = (rng.pick(steps).0, rng.below(replicas));
+        drawn.push((at, Step::TakeOver { node }));
+        let (victim, down) = (rng.below(all), rng.between(5, 900) * MS);
+        let (soon, events) = (rng.below(40 * MS), rng.between(1, 80));
+        match rng.below(8) {
+            0 => drawn.push((
+                at,
+                Step::KillAtEvent {
+                    node: victim,
+                    events,
+                    down,
+                },
+            )),
+            1 => drawn.push((at, Step::KillAtEvent { node, events, down })),
+            2 => drawn.push((
+                at + soon,
+                Step::Isolate {
+                    node: victim,
+                    span: down,
+                },
+            )),
+            3 => drawn.push((
+                at + soon,
+                Step::Pause {
+                    node: victim,
+                    span: down,
+                },
+            )),
+            _ => {}
+        }
+    }
+    steps.extend(drawn);
+    steps.sort_by_key(|(at, _)| *at);
+}
+
 /// More nodes, that vote, out of a plan of two.
 fn with_votes(mut plan: Plan) -> Plan {
     let mut rng = Rng::fork(plan.seed, "votes", 0);
@@ -315,6 +357,8 @@ fn with_votes(mut plan: Plan) -> Plan {
         *rng.pick(&[(2, 1), (2, 1), (3, 0), (3, 0), (3, 2), (4, 1), (5, 0)]);
     (settings.nodes, settings.witnesses, settings.has_votes) = (replicas, witnesses, 1);
     settings.is_bold = 0;
+    let fails = Rng::fork(plan.seed, "quorum lost", 0).one_in(3);
+    settings.fails_without_quorum = u64::from(fails);
     settings.volatile_nodes = *rng.pick(&[0xFF, 0xFF, 0xFF, 0x15, 0x2A, 0]);
     settings.ballot_loss_one_in = *rng.pick(&[0, 0, 3, 20]);
     let all = replicas + witnesses;
@@ -329,6 +373,7 @@ fn with_votes(mut plan: Plan) -> Plan {
         *step = step.retargeted(|| rng.below(all), all);
     }
     isolate(&mut rng, &mut plan.steps, all);
+    take_overs(plan.seed, &mut plan.steps, replicas, all);
     plan
 }
 

@@ -46,7 +46,7 @@ impl Volume {
         if !self.role.is_admitting() {
             return Some(self.role.refusal());
         }
-        if self.durable.has_failed {
+        if self.durable.has_failed || self.fails_without_quorum() {
             return Some(Outcome::Io);
         }
         let range = match op {
@@ -357,7 +357,7 @@ impl Volume {
         if op.phase != Phase::Out || !op.is_mutation() {
             return;
         }
-        if !op.answered && !self.decide(slot, &op) {
+        if op.is_undecided() && !self.decide(slot, &op) {
             return;
         }
         if self.ops.get(slot).pending.is_empty() {

@@ -122,7 +122,7 @@ impl Volume {
         // before any of it is acknowledged.
         for slot in self.ops.slots() {
             let op = self.ops.get_mut(slot);
-            if op.phase == Phase::Out && op.is_mutation() && !op.answered {
+            if op.phase == Phase::Out && op.is_mutation() && op.is_undecided() {
                 op.pending = op.pending.without(self.me);
                 op.confirmed = op.confirmed.without(self.me);
                 op.failed = op.failed.with(self.me);
@@ -285,24 +285,54 @@ impl Volume {
     /// Ends every request of a client: those that were dispatched run out unanswered.
     pub(super) fn drop_requests(&mut self, outcome: Outcome) {
         for slot in self.ops.slots() {
-            let op = *self.ops.get(slot);
-            if !op.is_client() || op.answered {
-                continue;
-            }
-            let waits = matches!(
-                op.phase,
-                Phase::Ordered | Phase::Log | Phase::Dispatch | Phase::Lease
-            );
-            if waits {
-                self.wait_lease.retain(|s| *s != slot);
-                self.wait_log.retain(|s| *s != slot);
-                self.wait_dispatch.retain(|s| *s != slot);
-                self.flush.forget(slot);
-                self.fail_before_dispatch(slot, outcome);
-            } else {
+            // The reign is over: nobody decides it any more.
+            self.ops.get_mut(slot).is_given_up = false;
+            if self.is_owed(slot) && !self.drop_undispatched(slot, outcome) {
                 self.answer(slot, outcome);
             }
         }
+    }
+
+    /// Answers every request that a lost majority holds up. What was dispatched goes on, holds its
+    /// range, and is decided as it would have been (laws B3, R5); reads are answered when their
+    /// bytes are there.
+    pub(super) fn give_requests_up(&mut self) {
+        for slot in self.ops.slots() {
+            if !self.is_owed(slot) || self.drop_undispatched(slot, Outcome::Io) {
+                continue;
+            }
+            let op = self.ops.get_mut(slot);
+            if matches!(op.kind, Kind::Read { .. }) {
+                continue;
+            }
+            op.is_given_up = op.phase == Phase::Out;
+            if planted!(self, GivenUpIsDecided) {
+                self.ops.get_mut(slot).is_given_up = false;
+            }
+            self.answer(slot, Outcome::Io);
+        }
+    }
+
+    /// A client waits for this entry.
+    fn is_owed(&self, slot: u32) -> bool {
+        let op = self.ops.get(slot);
+        op.is_client() && !op.answered
+    }
+
+    /// Ends a request that no disk was given; false if one was.
+    fn drop_undispatched(&mut self, slot: u32, outcome: Outcome) -> bool {
+        let waits = matches!(
+            self.ops.get(slot).phase,
+            Phase::Ordered | Phase::Log | Phase::Dispatch | Phase::Lease
+        );
+        if waits {
+            self.wait_lease.retain(|s| *s != slot);
+            self.wait_log.retain(|s| *s != slot);
+            self.wait_dispatch.retain(|s| *s != slot);
+            self.flush.forget(slot);
+            self.fail_before_dispatch(slot, outcome);
+        }
+        waits
     }
 
     pub(super) fn may_forget_failed_flush(&self) -> bool {

@@ -51,7 +51,7 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Asked at `now` for the first time.
-    fn at(now: Instant, term: Term) -> Asked {
+    pub(super) fn at(now: Instant, term: Term) -> Asked {
         Asked {
             term,
             since: now,
@@ -64,7 +64,7 @@ impl Volume {
     /// A member of S promotes itself once nobody reigns any more.
     pub(super) fn consider_election(&mut self) {
         let may = self.has_votes()
-            && self.setup.auto_promote
+            && (self.setup.auto_promote || self.votes.handed.is_some())
             && matches!(self.role, Role::Secondary)
             && !self.durable.has_failed
             && self.disk() == Disk::UpToDate
@@ -90,6 +90,7 @@ impl Volume {
     pub(super) fn begin_trial(&mut self) {
         let term = self.next_term();
         self.ask_all(term, true);
+        self.ask_for_role();
         self.set_phase(Phase::Trial(Asked::at(self.now, term)));
     }
 
@@ -111,6 +112,10 @@ impl Volume {
             return;
         };
         self.note_promised(promised);
+        if self.question() != Some((term, is_trial)) {
+            // A late word on an earlier question takes no answer to this one away.
+            return;
+        }
         self.votes.heard[usize::from(from.0)] = Some(Heard {
             term,
             is_trial,
@@ -122,6 +127,14 @@ impl Volume {
                 copy,
             },
         });
+    }
+
+    /// What this candidate asks now: a term, and whether on trial.
+    fn question(&self) -> Option<(Term, bool)> {
+        let Role::Promoting(promotion) = &self.role else {
+            return None;
+        };
+        promotion.question()
     }
 
     /// Promises for this question, our own among them.
@@ -141,7 +154,7 @@ impl Volume {
         own.into_iter().chain(others.map(|h| h.promise)).collect()
     }
 
-    pub(super) fn settle_trial(&mut self, asked: Asked, is_due: bool) {
+    pub(super) fn settle_trial(&mut self, asked: Asked, takes_over: bool, is_due: bool) {
         let promises = self.promises(asked.term, true);
         let own = promises.iter().any(|p| p.voter == self.me);
         if own && has_quorum(&promises) {
@@ -153,9 +166,16 @@ impl Volume {
             let term = self.next_term();
             return self.begin_canvass(term);
         }
-        if is_due {
-            let error = self.why_no_quorum(&promises);
-            return self.promotion_ended(Err(error));
+        let error = self.why_no_quorum(&promises);
+        match error {
+            CommandError::PrimaryElsewhere(primary)
+                if takes_over && (is_due || self.is_unfit()) =>
+            {
+                let error = self.why_not_handed_over(primary);
+                return self.promotion_ended(Err(error));
+            }
+            error if is_due => return self.promotion_ended(Err(error)),
+            _ => {}
         }
         if self.now.since(asked.last) >= ASK_AGAIN {
             self.begin_trial();
@@ -235,8 +255,11 @@ impl Volume {
         let refused = |h: &Heard| !h.is_trial && h.term == asked.term && h.promised > asked.term;
         let is_outbid = self.votes.heard.iter().flatten().any(refused);
         if is_due || is_outbid {
-            let error = self.why_no_quorum(&promises);
-            return self.promotion_ended(Err(error));
+            if !self.tries_again() {
+                let error = self.why_no_quorum(&promises);
+                self.promotion_ended(Err(error));
+            }
+            return;
         }
         if self.now.since(asked.last) >= ASK_AGAIN {
             let missing = self.others().minus(heard);

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::action::{Notice, Outcome};
-use crate::quorum::is_majority;
+use crate::quorum::{QuorumLoss, is_majority};
 use crate::time::Instant;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 use crate::vote::Vote;
@@ -31,6 +31,10 @@ pub(super) struct Lease {
     until: Instant,
     /// Since when a voter has promised a higher term than ours.
     outvoted_since: Option<Instant>,
+    /// Since when it has run out.
+    lost_since: Option<Instant>,
+    /// No majority answered for long enough to act on it.
+    is_lost: bool,
 }
 
 impl Lease {
@@ -38,6 +42,7 @@ impl Lease {
     pub fn forget(&mut self) {
         (self.granted, self.until) = (Default::default(), Instant::default());
         self.outvoted_since = None;
+        (self.lost_since, self.is_lost) = (None, false);
     }
 }
 
@@ -62,6 +67,7 @@ impl Volume {
         if lease.number == 0 || self.now.since(newest) >= self.renews_after() {
             self.ask_for_lease();
         }
+        self.watch_lease();
         let patience = match self.holds_lease() {
             // It serves on without who promised more; only a new reign takes that one back.
             true => self.setup.lease * 4,
@@ -72,6 +78,31 @@ impl Volume {
         if outvoted.is_some_and(|since| self.now.since(since) >= patience) && !stays {
             self.step_down();
         }
+    }
+
+    /// Once the lease ran out, one more round of asking decides that the majority is lost: who slept
+    /// over it asks before it gives anything up.
+    fn watch_lease(&mut self) {
+        if self.holds_lease() {
+            return;
+        }
+        let patience = self.renews_after();
+        let lease = &mut self.votes.lease;
+        let since = *lease.lost_since.get_or_insert(self.now);
+        if self.now.since(since) < patience || std::mem::replace(&mut lease.is_lost, true) {
+            return;
+        }
+        let fails = self.fails_without_quorum();
+        self.notice(Notice::QuorumLost { fails });
+        if fails {
+            self.give_requests_up();
+        }
+    }
+
+    /// Requests are not to wait for the majority, and it is gone.
+    #[inline]
+    pub(super) fn fails_without_quorum(&self) -> bool {
+        self.votes.lease.is_lost && self.setup.on_quorum_loss == QuorumLoss::Fail
     }
 
     pub(super) fn ask_for_lease(&mut self) {
@@ -138,6 +169,12 @@ impl Volume {
             let until = at.after(length);
             self.votes.lease.until = self.votes.lease.until.max(until);
         }
+        if self.holds_lease() {
+            self.votes.lease.lost_since = None;
+            if std::mem::take(&mut self.votes.lease.is_lost) {
+                self.notice(Notice::QuorumBack);
+            }
+        }
         self.answer_reads();
     }
 
@@ -146,6 +183,10 @@ impl Volume {
         let is_answered = self.ops.get(slot).answered || planted!(self, LeaseNotAwaited);
         if self.holds_lease() || is_answered {
             self.answer(slot, Outcome::Ok);
+            return self.end(slot);
+        }
+        if self.fails_without_quorum() {
+            self.answer(slot, Outcome::Io);
             return self.end(slot);
         }
         let op = self.ops.get_mut(slot);
@@ -193,12 +234,12 @@ impl Volume {
     }
 
     /// Tells voters that what they granted ends now: somebody else may serve at once.
-    pub(super) fn release_lease(&mut self) {
+    pub(super) fn release_lease(&mut self, to: Option<NodeIdx>) {
         if let Some(record) = self.record().filter(|_| self.has_votes()) {
             let term = record.term;
             self.votes.lease.forget();
             self.votes.grant.until = self.now;
-            self.say_vote_to(self.others(), Vote::Release { term });
+            self.say_vote_to(self.others(), Vote::Release { term, to });
         }
     }
 }

@@ -24,6 +24,7 @@ mod election;
 mod extents;
 mod flush;
 mod grow;
+mod hand_over;
 mod lease;
 mod link;
 mod log;
@@ -53,7 +54,7 @@ use crate::meta::Loaded;
 use crate::overlap::Overlap;
 #[cfg(feature = "planted")]
 use crate::planted::Bug;
-use crate::quorum::Quorum;
+use crate::quorum::{Quorum, QuorumLoss};
 use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet, Seq};
 use crate::verdict::Policy;
@@ -90,6 +91,8 @@ pub struct Setup {
     pub lease: Duration,
     /// With a majority: a member of S promotes itself when who reigned does not any more.
     pub auto_promote: bool,
+    /// With a majority: what becomes of requests while there is none.
+    pub on_quorum_loss: QuorumLoss,
     /// Cluster name.
     pub cluster: String,
     /// Volume name.
@@ -307,6 +310,7 @@ impl Volume {
             Event::Record(choice) => self.record_choice(choice),
             Event::Command { id, command } => match command {
                 Command::Promote { force, wait } => self.promote(id, force, wait),
+                Command::TakeOver { wait } => self.take_over(id, wait),
                 Command::Demote => self.demote(id),
                 Command::Stop => self.stop(id),
                 Command::Connect(peer) => self.connect(id, peer),

@@ -133,6 +133,9 @@ pub(super) struct Operation {
     pub fua: bool,
     /// The client has its answer; legs may still be out.
     pub answered: bool,
+    /// It has it before its legs decided anything: the majority was lost, and nobody waits. All of S
+    /// must confirm it still, or S change, before anything takes it for equal everywhere.
+    pub is_given_up: bool,
     pub aborted: bool,
     pub held: Held,
     pub seq: Seq,
@@ -186,6 +189,7 @@ impl Ops {
             piece_buf_owned: false,
             fua: false,
             answered: false,
+            is_given_up: false,
             aborted: false,
             held: Held::NONE,
             seq: Seq(0),
@@ -241,6 +245,7 @@ impl Ops {
         entry.piece_buf_owned = false;
         entry.fua = false;
         entry.answered = false;
+        entry.is_given_up = false;
         entry.aborted = false;
         entry.held = Held::NONE;
         entry.seq = Seq(0);
@@ -377,6 +382,12 @@ impl Operation {
             self.kind,
             Kind::Read { .. } | Kind::Write { .. } | Kind::Zero { .. } | Kind::Flush
         )
+    }
+
+    /// Its legs have decided nothing yet.
+    #[inline]
+    pub fn is_undecided(&self) -> bool {
+        !self.answered || self.is_given_up
     }
 
     /// Changes data on behalf of a client.

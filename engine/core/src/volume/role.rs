@@ -40,13 +40,29 @@ pub(super) enum Role {
 
 pub(super) struct Promotion {
     /// Who asked; nobody if the volume promotes itself.
-    id: Option<CommandId>,
+    pub(super) id: Option<CommandId>,
     force: bool,
-    deadline: Instant,
+    /// A live primary is asked to hand its role over.
+    pub(super) takes_over: bool,
+    pub(super) deadline: Instant,
     phase: Phase,
 }
 
 impl Promotion {
+    /// Its hellos said that it leads, or is about to.
+    pub(super) fn is_known_to_lead(&self) -> bool {
+        matches!(self.phase, Phase::Claim { .. } | Phase::Commit { .. })
+    }
+
+    /// The term asked for, and whether on trial.
+    pub(super) fn question(&self) -> Option<(Term, bool)> {
+        match self.phase {
+            Phase::Trial(asked) => Some((asked.term, true)),
+            Phase::Canvass(asked) => Some((asked.term, false)),
+            _ => None,
+        }
+    }
+
     /// What a candidate that a majority promised leads already.
     pub(super) fn claim(&self) -> Option<Reign> {
         let Phase::Claim { term, election, .. } = self.phase else {
@@ -93,6 +109,8 @@ pub(super) enum Phase {
 
 pub(super) struct Drain {
     id: Option<CommandId>,
+    /// Demotion only: who asked for the role and shall have it.
+    to: Option<NodeIdx>,
     deadline: Instant,
     phase: DrainPhase,
 }
@@ -107,6 +125,8 @@ enum DrainPhase {
     Log,
     /// By votes, demotion only: the record says that nobody reigns.
     Release,
+    /// Hand-over only: members have heard that all is stable, by this round.
+    Told(u64),
     /// Stop only: the disk's last flush.
     Flush,
     /// Stop only: the clean mark, by this superblock version.
@@ -135,7 +155,8 @@ impl Role {
                     phase: DrainPhase::Requests
                         | DrainPhase::Round(_)
                         | DrainPhase::Log
-                        | DrainPhase::Release,
+                        | DrainPhase::Release
+                        | DrainPhase::Told(_),
                     ..
                 })
         )
@@ -224,6 +245,7 @@ impl Volume {
             self.role = Role::Promoting(Promotion {
                 id,
                 force,
+                takes_over: false,
                 deadline,
                 phase,
             });
@@ -271,6 +293,7 @@ impl Volume {
         self.role = Role::Promoting(Promotion {
             id,
             force,
+            takes_over: false,
             deadline: self.now.after(wait),
             phase: Phase::Wait,
         });
@@ -342,7 +365,7 @@ impl Volume {
                     self.commit(plan, record);
                 }
             }
-            Phase::Trial(asked) => self.settle_trial(asked, is_due),
+            Phase::Trial(asked) => self.settle_trial(asked, promotion.takes_over, is_due),
             Phase::Vow { term, version } => {
                 if self.durable.is_durable(version) {
                     self.vowed(term);
@@ -360,7 +383,7 @@ impl Volume {
         }
     }
 
-    fn is_with_us(&self, node: NodeIdx) -> bool {
+    pub(super) fn is_with_us(&self, node: NodeIdx) -> bool {
         matches!(self.peers.get(node).session, Session::InSync(_))
     }
 
@@ -491,6 +514,13 @@ impl Volume {
         self.commit(plan, record);
     }
 
+    pub(super) fn is_on_trial(&self) -> bool {
+        let Role::Promoting(promotion) = &self.role else {
+            return false;
+        };
+        matches!(promotion.phase, Phase::Trial(_))
+    }
+
     pub(super) fn set_phase(&mut self, phase: Phase) {
         if let Role::Promoting(promotion) = &mut self.role {
             promotion.phase = phase;
@@ -586,12 +616,15 @@ impl Volume {
     }
 
     pub(super) fn promotion_ended(&mut self, result: Result<Answer, CommandError>) {
+        if result == Err(CommandError::TimedOut) && self.tries_again() {
+            return;
+        }
         let Role::Promoting(promotion) = std::mem::replace(&mut self.role, Role::Secondary) else {
             return;
         };
         if result.is_err() && self.has_votes() {
             // What was said as a candidate holds no more.
-            if promotion.claim().is_some() || matches!(promotion.phase, Phase::Commit { .. }) {
+            if promotion.is_known_to_lead() {
                 self.peers.nodes().for_each(|node| self.drop_link(node));
             }
             let span = self.setup.lease / 2;
@@ -646,6 +679,7 @@ impl Volume {
             Role::Primary => {
                 let drain = Drain {
                     id: Some(id),
+                    to: None,
                     deadline: self.now.after(DRAIN),
                     phase: DrainPhase::Requests,
                 };
@@ -658,6 +692,18 @@ impl Volume {
             }
             Role::Stopping(_) | Role::Stopped => self.reply(id, Err(CommandError::Stopping)),
         }
+    }
+
+    /// From now on this node admits nothing, so that `to` can serve in its place.
+    pub(super) fn begin_hand_over(&mut self, to: NodeIdx) {
+        self.role = Role::Demoting(Drain {
+            id: None,
+            to: Some(to),
+            deadline: self.now.after(self.setup.lease.min(DRAIN)),
+            phase: DrainPhase::Requests,
+        });
+        self.notice(Notice::HandingOver { to });
+        self.ops.attention = true;
     }
 
     pub(super) fn stop(&mut self, id: CommandId) {
@@ -679,6 +725,7 @@ impl Volume {
         let deadline = self.now.after(DRAIN);
         self.role = Role::Stopping(Drain {
             id: Some(id),
+            to: None,
             deadline,
             phase,
         });
@@ -693,6 +740,13 @@ impl Volume {
             return;
         };
         let (phase, is_due) = (drain.phase, self.now >= drain.deadline);
+        let heir = drain.to;
+        if let Some(to) = heir.filter(|to| is_due || !self.may_follow(*to)) {
+            return self.keep_role(to);
+        }
+        if let Some(to) = heir.filter(|_| planted!(self, HandsOverUndrained)) {
+            return self.release_role(to);
+        }
         match phase {
             DrainPhase::Requests => {
                 let busy = self.ops.each().any(|(_, op)| op.is_client());
@@ -702,7 +756,9 @@ impl Volume {
                 }
             }
             DrainPhase::Round(round) => {
-                if self.flush.completed >= round || is_due || !self.is_disk_usable() {
+                // A disk that failed is made durable by nobody; an heir's still is.
+                let is_hopeless = heir.is_none() && !self.is_disk_usable();
+                if self.flush.completed >= round || is_due || is_hopeless {
                     self.set_drain(DrainPhase::Log);
                 } else if self.flush.started < round {
                     self.flush.wanted = true;
@@ -722,9 +778,22 @@ impl Volume {
                     !has_log || self.is_log_closed() || is_due || !self.is_disk_usable();
                 if is_settled && is_closed {
                     match self.has_votes() && matches!(self.role, Role::Demoting(_)) {
+                        // What a round found stable is told after it: the next one follows that word.
+                        true if heir.is_some() => {
+                            self.flush.wanted = true;
+                            self.set_drain(DrainPhase::Told(self.flush.started + 1));
+                        }
                         true => self.lay_down(is_due),
                         false => self.drained(),
                     }
+                }
+            }
+            DrainPhase::Told(round) => {
+                let is_told = self.flush.completed >= round;
+                match heir.filter(|_| is_told && self.durable.change.is_none()) {
+                    Some(to) => self.release_role(to),
+                    None if self.flush.started < round => self.flush.wanted = true,
+                    None => {}
                 }
             }
             DrainPhase::Release => {
@@ -797,11 +866,15 @@ impl Volume {
     }
 
     fn drained(&mut self) {
-        self.release_lease();
+        self.release_lease(None);
         if matches!(self.role, Role::Stopping(_)) {
             self.set_drain(DrainPhase::Flush);
             return self.leave();
         }
+        self.lay_role_down();
+    }
+
+    pub(super) fn lay_role_down(&mut self) {
         let Role::Demoting(drain) = std::mem::replace(&mut self.role, Role::Secondary) else {
             return;
         };

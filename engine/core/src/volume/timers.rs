@@ -40,6 +40,7 @@ impl Volume {
         self.ops.attention = true;
         self.retry_record();
         self.tick_lease();
+        self.tick_handed();
         self.consider_election();
         self.flush.note_time(self.now);
         if self

@@ -21,6 +21,7 @@ use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 use crate::vote::{Ballot, Said, Vote};
 
 use super::election::Heard;
+use super::hand_over::Handed;
 use super::lease::Lease;
 use super::voters::Poll;
 use super::{Volume, planted};
@@ -46,6 +47,8 @@ pub(super) struct Votes {
     pub highest: Term,
     pub poll: Option<Poll>,
     pub lease: Lease,
+    /// The role that this node handed over.
+    pub handed: Option<Handed>,
     /// When blank voters were last asked for.
     pub asked_at: Instant,
     /// No candidacy of our own before this moment.
@@ -200,7 +203,8 @@ impl Volume {
                 let answer = if is_granted { Ok(()) } else { Err(promised) };
                 self.lease_answered(from, term, number, answer);
             }
-            Vote::Release { term } => self.released(from, term),
+            Vote::Release { term, to } => self.released(from, term, to),
+            Vote::HandOver { term } => self.role_wanted(from, term),
         }
     }
 
@@ -370,6 +374,7 @@ impl Volume {
         if is_granted {
             let until = self.now.after(self.setup.lease.max(length));
             self.votes.grant = Grant { term, until };
+            self.votes.handed = None;
             self.postpone_election(until);
         }
         let answer = Vote::Granted {
@@ -379,14 +384,6 @@ impl Volume {
             promised,
         };
         self.owe(from, answer);
-    }
-
-    /// Who reigned says that it does not any more.
-    fn released(&mut self, from: NodeIdx, term: Term) {
-        if self.votes.grant.term == term && term.author() == from {
-            self.votes.grant.until = self.now;
-            self.votes.election_at = self.now;
-        }
     }
 
     /// Says it once all that is written now is durable.

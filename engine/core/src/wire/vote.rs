@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Vote  0: volume id u128 | 16: incarnation u128 | 32: term u64 | 40: promised u64
-//!       48: number u64 (Stored: the step) | 56: admits u128 (Lease: its length, milliseconds)
+//!       48: number u64 (Stored: the step; Release: the next node's index + 1) | 56: admits u128 (Lease: its length, milliseconds)
 //!       72: kind u8 | 73: said u8 | 74: disk u8 | 75: bits: trial, yes, has record, whole
 //!       76: length of the volume's name u8 | 77: digest of the nodes' names u24
 //!       80: record, 32 bytes, zeros without one
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::message::Disk;
 use crate::quorum::CopyState;
-use crate::units::Term;
+use crate::units::{NODES_MAX, NodeIdx, Term};
 use crate::vote::{Ballot, Said, Vote};
 use crate::wire::bytes::{Body, Writer};
 use crate::wire::codes::Code;
@@ -31,6 +31,7 @@ const STORED: u8 = 4;
 const LEASE: u8 = 5;
 const GRANTED: u8 = 6;
 const RELEASE: u8 = 7;
+const HAND_OVER: u8 = 8;
 
 /// All fields that any kind has.
 struct Flat {
@@ -105,7 +106,11 @@ impl Flat {
                 (flat.kind, flat.term, flat.promised) = (GRANTED, term, promised);
                 (flat.number, flat.bits) = (number, bit(is_granted, YES));
             }
-            Vote::Release { term } => (flat.kind, flat.term) = (RELEASE, term),
+            Vote::Release { term, to } => {
+                (flat.kind, flat.term) = (RELEASE, term);
+                flat.number = to.map_or(0, |node| u64::from(node.0) + 1);
+            }
+            Vote::HandOver { term } => (flat.kind, flat.term) = (HAND_OVER, term),
         }
         flat.bits |= bit(flat.record.is_some(), RECORD);
         flat
@@ -151,9 +156,22 @@ impl Flat {
                 is_granted: has(YES),
                 promised,
             },
-            RELEASE => Vote::Release { term },
+            RELEASE => Vote::Release {
+                term,
+                to: next_node(number)?,
+            },
+            HAND_OVER => Vote::HandOver { term },
             _ => return None,
         })
+    }
+}
+
+/// Outer `None`: no node has this index.
+fn next_node(number: u64) -> Option<Option<NodeIdx>> {
+    match number {
+        0 => Some(None),
+        1.. if number <= NODES_MAX as u64 => Some(Some(NodeIdx(number as u8 - 1))),
+        _ => None,
     }
 }
 

@@ -196,6 +196,8 @@ impl World {
                 self.law_in_force_is_chosen(node, record);
             }
             Notice::SteppedDown { .. } => self.count("primaries stepped down"),
+            Notice::QuorumLost { .. } => self.count("majorities lost"),
+            Notice::QuorumBack => self.count("majorities back"),
             Notice::ResyncBegan { .. } => self.count("resyncs begun"),
             Notice::ResyncDone { .. } => self.count("resyncs done"),
             Notice::DiskFailed => {
@@ -211,7 +213,9 @@ impl World {
             Notice::ReadError { .. } => self.count("read errors"),
             Notice::Difference { .. } => self.count("differences found"),
             Notice::PeerRefused { .. } => self.count("refusals"),
-            Notice::Demoted => {}
+            Notice::HandingOver { to } => self.hand_over_begins(node, *to),
+            Notice::KeptRole { .. } => self.hand_over_is_off(node),
+            Notice::Demoted => self.role_laid_down(node),
             // What either side may have changed alone joins the marks at the exchange.
             Notice::PeerConnected(_) | Notice::PeerLost(_) => self.marks_get_vague(),
         }
@@ -220,6 +224,7 @@ impl World {
     fn promoted(&mut self, node: usize) {
         self.count("promotions");
         self.refresh(node);
+        self.hand_over_ends(node);
         self.size_is_settled();
         self.law_promotion_was_allowed(node);
         self.judge_crash();

@@ -14,10 +14,12 @@
 
 mod answers;
 mod changes;
+mod hand_overs;
 mod histories;
 mod hooks;
 mod marks;
 mod membership;
+mod quorum_loss;
 mod reads;
 mod sizes;
 mod votes;
@@ -68,6 +70,9 @@ pub struct Laws {
     changes: Changes,
     sizes: Sizes,
     ballots: votes::Ledger,
+    hand_overs: hand_overs::Ledger,
+    /// Since when each primary was seen without its lease, and when last.
+    leaseless: Vec<Option<(u64, u64)>>,
 }
 
 impl Laws {
@@ -88,6 +93,8 @@ impl Laws {
             changes: Changes::default(),
             sizes: Sizes::new(granules),
             ballots: votes::Ledger::default(),
+            hand_overs: hand_overs::Ledger::default(),
+            leaseless: vec![None; nodes],
         }
     }
 
@@ -215,6 +222,7 @@ impl World {
         self.law_not_whole_leaves(node);
         self.law_one_primary();
         self.law_tables_are_bounded(node);
+        self.law_nothing_waits_for_a_majority(node);
     }
 
     /// What must hold at a node that just crashed.

@@ -25,6 +25,7 @@ enum Purpose {
     PromoteNaively,
     PromoteBoldly,
     PromoteByForce,
+    TakeOver,
     Demote,
     Stop,
     Verify,
@@ -90,6 +91,7 @@ impl Operator {
             Purpose::PromoteNaively,
             Purpose::PromoteBoldly,
             Purpose::PromoteByForce,
+            Purpose::TakeOver,
         ])
     }
 
@@ -145,7 +147,7 @@ impl World {
         let id = self.operator.next;
         self.operator.next += 1;
         self.operator.asked.insert(id, (node, purpose, self.now));
-        if matches!(command, Command::Promote { .. }) {
+        if matches!(command, Command::Promote { .. } | Command::TakeOver { .. }) {
             let isolated = self.is_isolated(node);
             self.operator.promoted_for.insert(node, (purpose, isolated));
         }
@@ -192,6 +194,8 @@ impl World {
                 self.clients.stop_judging();
             }
             (Purpose::PromoteByForce, Ok(_)) => self.count("forced promotions"),
+            (Purpose::TakeOver, Ok(_)) => self.count("take-overs"),
+            (Purpose::TakeOver, Err(_)) => self.count("take-overs refused"),
             (Purpose::Demote, Ok(_)) => {
                 self.count("demotions");
                 if let Switching::Demoting(other) = self.operator.switching {

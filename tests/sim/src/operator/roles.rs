@@ -206,6 +206,17 @@ impl World {
         self.close_all();
     }
 
+    /// `pollux promote` on a node while another one serves: who serves hands over, or refuses to.
+    pub(super) fn take_over(&mut self, node: usize) {
+        let is_possible = self.has_votes() && !self.is_witness(node) && self.is_alive(node);
+        let busy = self.operator.is_promoting() || self.operator.is_closing;
+        let serves = self.primaries();
+        if is_possible && !busy && !serves.is_empty() && !serves.contains(&node) {
+            let wait = Duration::from_millis(self.operator.rng.between(50, 2000));
+            self.ask_node(node, Command::TakeOver { wait }, Purpose::TakeOver);
+        }
+    }
+
     /// Plain promote where law T9 says no: another node serves and is connected, or this process
     /// was started after it was last in touch and its own record names others.
     pub(super) fn promote_naively(&mut self, node: usize) {

@@ -148,6 +148,7 @@ impl World {
             Step::PromoteNaively { node } => self.promote_naively(node_of(node)),
             Step::PromoteBoldly { node } => self.promote_boldly(node_of(node)),
             Step::Switch {} => self.switch(),
+            Step::TakeOver { node } => self.take_over(node_of(node)),
             Step::Disconnect { node, peer, span } => {
                 let (node, peer) = (node_of(node), node_of(peer));
                 if node != peer {

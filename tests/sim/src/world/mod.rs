@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use engine_core::quorum::QuorumLoss;
 use engine_core::units::NodeSet;
 
 use crate::buffers::Ledger;
@@ -176,6 +177,10 @@ impl World {
             replicas: settings.nodes as usize,
             witnesses: settings.witnesses as usize,
             has_votes: settings.has_votes == 1,
+            on_quorum_loss: match settings.fails_without_quorum {
+                1 => QuorumLoss::Fail,
+                _ => QuorumLoss::Freeze,
+            },
             granules: settings.granules,
             disk_granules: self.nodes[node].disk.granules(),
             log_slots: settings.log_slots as u32,

@@ -7,7 +7,7 @@ use crate::action::{Action, Answer, CommandError, Job, MetaBlock, Outcome, ReadI
 use crate::event::{Command, CommandId, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId};
 use crate::message::Message;
 use crate::meta::{self, Backing, BackingKind, Expect, Params, Peek};
-use crate::quorum::Quorum;
+use crate::quorum::{Quorum, QuorumLoss};
 use crate::record::Choice;
 use crate::time::Instant;
 use crate::units::{BufId, ByteRange, GRANULE, NodeIdx};
@@ -51,6 +51,7 @@ pub struct Shape {
     pub witnesses: usize,
     pub quorum: Quorum,
     pub auto_promote: bool,
+    pub on_quorum_loss: QuorumLoss,
 }
 
 impl Shape {
@@ -126,6 +127,7 @@ fn setup(node: usize, shape: Shape, life: u128) -> Setup {
         quorum: shape.quorum,
         lease: Duration::from_secs(2),
         auto_promote: shape.auto_promote,
+        on_quorum_loss: shape.on_quorum_loss,
         cluster: "lab".into(),
         volume: "v".into(),
         config_digest: 1,
@@ -152,6 +154,7 @@ impl World {
             witnesses: 0,
             quorum: Quorum::Off,
             auto_promote: false,
+            on_quorum_loss: QuorumLoss::Freeze,
         })
     }
 
@@ -351,6 +354,11 @@ impl World {
         self.cut();
         (self.nodes[node].disk, self.nodes[node].meta) = old;
         self.restart(node);
+    }
+
+    /// Something happens to a node.
+    pub fn event(&mut self, node: usize, event: Event) {
+        self.nodes[node].events.push_back(event);
     }
 
     pub fn command(&mut self, node: usize, command: Command) -> Result<Answer, CommandError> {

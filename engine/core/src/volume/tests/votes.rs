@@ -11,6 +11,7 @@ fn world(replicas: usize, witnesses: usize) -> World {
         witnesses,
         quorum: Quorum::Majority,
         auto_promote: true,
+        on_quorum_loss: QuorumLoss::Freeze,
     });
     world.connect();
     assert_eq!(world.command(0, promote(false)), Ok(Answer::Ok));
@@ -199,7 +200,10 @@ fn a_ballot_from_a_file_that_lists_other_nodes_is_not_heard() {
         volume_id: voter.durable.sb.volume_id,
         incarnation: 1,
         nodes: voter.votes.nodes ^ 1,
-        vote: Vote::Release { term: promised },
+        vote: Vote::Release {
+            term: promised,
+            to: None,
+        },
     };
     let (from, before) = (promised.author(), voter.votes.grant);
     voter.handle(now, Event::Vote { from, ballot }, &mut Vec::new());
@@ -217,4 +221,103 @@ fn a_primary_that_waits_for_a_majority_goes_on_alone_by_force() {
     world.settle();
     assert_eq!(world.status(0).in_sync, NodeSet(0b001));
     assert_eq!(world.write(0, 9, 1, 4), Outcome::Ok);
+}
+
+const TAKE_OVER: Command = Command::TakeOver { wait: WAIT };
+
+#[test]
+fn a_member_that_asks_for_the_role_gets_it_and_everybody_stays_in_s() {
+    for (replicas, witnesses) in [(2, 1), (3, 0), (5, 0)] {
+        let mut world = world(replicas, witnesses);
+        world.write(0, 5, 1, 8);
+        assert_eq!(world.command(1, TAKE_OVER), Ok(Answer::Ok));
+        world.settle();
+        assert_eq!(primaries(&world), [1]);
+        let record = world.status(1).record.expect("it reigns");
+        assert_eq!(record.in_sync, NodeSet::first(replicas));
+        assert_eq!(record.step, 0, "nobody left S and came back");
+        assert_eq!(world.write(0, 6, 1, 7), Outcome::NotPrimary);
+        assert_eq!(world.write(1, 6, 1, 7), Outcome::Ok);
+        assert_eq!(world.nodes[0].disk[5..7], [8, 7]);
+        assert_eq!(world.command(1, TAKE_OVER), Ok(Answer::Already));
+    }
+}
+
+#[test]
+fn a_copy_that_is_not_in_sync_gets_no_role_and_who_has_it_serves_on() {
+    let mut world = world(3, 0);
+    world.kill(2);
+    world.settle();
+    world.write(0, 7, 1, 3);
+    world.command(0, Command::ResyncPause).unwrap();
+    world.start(2);
+    world.settle();
+    let refused = world.command(2, TAKE_OVER);
+    let source = Some(NodeIdx(0));
+    assert!(
+        refused == Err(CommandError::Inconsistent { source })
+            || refused == Err(CommandError::Outdated { source }),
+        "{refused:?}"
+    );
+    assert_eq!(primaries(&world), [0]);
+    assert_eq!(world.write(0, 8, 1, 4), Outcome::Ok);
+}
+
+#[test]
+fn a_role_whose_heir_does_not_follow_is_taken_back_even_without_auto_promote() {
+    let mut world = World::of(Shape {
+        replicas: 3,
+        witnesses: 0,
+        quorum: Quorum::Majority,
+        auto_promote: false,
+        on_quorum_loss: QuorumLoss::Freeze,
+    });
+    world.connect();
+    assert_eq!(world.command(0, promote(false)), Ok(Answer::Ok));
+    world.settle();
+    let term = world.status(0).record.expect("it was founded").term;
+    let reigns = &mut world.nodes[0].volume;
+    let ballot = Ballot {
+        volume_id: reigns.durable.sb.volume_id,
+        incarnation: 1,
+        nodes: reigns.votes.nodes,
+        vote: Vote::HandOver { term },
+    };
+    let from = NodeIdx(1);
+    world.event(0, Event::Vote { from, ballot });
+    world.settle();
+    assert_eq!(primaries(&world), [0]);
+    let record = world.status(0).record.expect("it reigns");
+    assert!(record.term > term, "it was laid down, and taken again");
+    assert_eq!(world.write(0, 8, 1, 4), Outcome::Ok);
+}
+
+#[test]
+fn on_quorum_loss_fail_answers_what_waits_and_what_comes_and_goes_on_afterwards() {
+    let mut world = World::of(Shape {
+        replicas: 3,
+        witnesses: 0,
+        quorum: Quorum::Majority,
+        auto_promote: true,
+        on_quorum_loss: QuorumLoss::Fail,
+    });
+    world.connect();
+    assert_eq!(world.command(0, promote(false)), Ok(Answer::Ok));
+    world.settle();
+    world.kill(1);
+    world.kill(2);
+    assert_eq!(
+        world.write(0, 5, 1, 8),
+        Outcome::Io,
+        "it waited for a majority"
+    );
+    assert_eq!(world.write(0, 5, 1, 9), Outcome::Io, "none is there");
+    assert_eq!(world.client(0, Op::Flush), Outcome::Io);
+    world.start(1);
+    world.settle();
+    assert_eq!(primaries(&world), [0]);
+    assert_eq!(world.write(0, 6, 1, 7), Outcome::Ok);
+    // The first write was dispatched and happened; the second was refused and never will.
+    assert_eq!(world.nodes[0].disk[5..7], [8, 7]);
+    assert_eq!(world.nodes[1].disk[5..7], [8, 7]);
 }
