@@ -296,6 +296,7 @@ fn setup() -> Setup {
         quorum: Quorum::Off,
         lease: Duration::from_secs(2),
         auto_promote: false,
+        on_quorum_loss: Default::default(),
         cluster: "bench".to_owned(),
         volume: "bench".to_owned(),
         config_digest: 1,

@@ -14,6 +14,8 @@ use crate::{Followers, Random, Shape, TRIO, Trio};
 
 /// How long it may take until somebody serves, on a busy machine.
 const SERVED_MAX: Duration = Duration::from_secs(30);
+/// After so long a link has proved to be of use.
+const LINKS_STOOD: Duration = Duration::from_secs(2);
 
 /// A run.
 #[derive(Clone, Debug)]
@@ -69,7 +71,8 @@ pub fn run(plan: &Plan) -> Tally {
     until_writes(&followers, primary, Instant::now());
     for _ in 0..plan.rounds {
         trio.until_healthy(primary);
-        thread::sleep(Duration::from_millis(random.below(400)));
+        // Links that broke soon after they stood are dialled again after growing pauses.
+        thread::sleep(LINKS_STOOD + Duration::from_millis(random.below(400)));
         let replicas = plan.shape.replicas();
         let step = 1 + random.below(replicas.len() as u64 - 1) as usize;
         let next = replicas[(primary + step) % replicas.len()];
