@@ -1,7 +1,9 @@
 //! Words of the file for settings that have a few values. What is read and what is told come from
 //! the same table.
 
-use engine::control::{Allocation, Attach, Cache, Completion, Polling, Reads, WritePolicy};
+use engine::control::{
+    Allocation, Attach, Cache, Completion, Polling, Reads, SplitBrain, WritePolicy,
+};
 
 /// A setting of a few values, each with its word in the file, in the API and in the command line.
 pub(crate) trait Words: Copy + 'static {
@@ -31,5 +33,6 @@ words!(Allocation: Thin = "thin", Full = "full");
 words!(Cache: Direct = "direct", Buffered = "buffered", DontCache = "dontcache");
 words!(Completion: Interrupt = "interrupt", Poll = "poll", PollIfPossible = "poll_if_possible");
 words!(Polling: Balanced = "balanced", Latency = "latency", Cpu = "cpu");
+words!(SplitBrain: Manual = "manual", DiscardUnchanged = "discard-zero-changes");
 words!(Reads: Local = "local", Balanced = "balanced");
 words!(Attach: Shared = "shared", Exclusive = "exclusive", Takeover = "takeover");
