@@ -429,10 +429,49 @@ pub fn verify_ended_early(volume: &str, why: &str) -> Failure {
         .hint(format!("start it again: pollux verify {volume} --wait"))
 }
 
+/// A split brain is resolved on the node that gives up its copy.
+pub fn kept_side(volume: &str, keep: &str) -> Failure {
+    let text =
+        format!("{keep} keeps its copy of {volume}; the node that gives up its copy does so");
+    Failure::new(Exit::Failed, "E259", text).hint(format!(
+        "on the other node: pollux splitbrain resolve {volume} --keep {keep}"
+    ))
+}
+
+/// Nothing to resolve with that node.
+pub fn no_split_brain(volume: &str, node: &str) -> Failure {
+    let text = format!("{volume} is in no split brain with {node} that this node knows of");
+    Failure::new(Exit::Failed, "E218", text).hint(format!("pollux status {volume}"))
+}
+
+/// A salvage, or the folder of them, cannot be read.
+pub fn no_salvage(path: &Path, why: &dyn std::error::Error) -> Failure {
+    let text = format!("{} cannot be used: {}", path.display(), with_causes(why));
+    Failure::new(Exit::Failed, "E258", text).hint("pollux splitbrain salvage list")
+}
+
+/// The image for a salvage cannot be written.
+pub fn no_image(path: &Path, source: &io::Error) -> Failure {
+    let text = format!("{} cannot be written: {source}", path.display());
+    Failure::new(Exit::Failed, "E258", text)
+        .hint("it must be new; with --onto it must exist: pollux splitbrain salvage extract --help")
+}
+
+/// Both nodes took writes after they lost each other.
+fn is_split_brain(volume: &VolumeEntry) -> bool {
+    let says = |reason: &crate::api::body::Reason| {
+        reason.code == "E206" && reason.text.contains("split brain")
+    };
+    volume.reason.as_ref().is_some_and(says)
+}
+
 /// What an operator does next about a volume as `node` sees it; `None` when nothing is to be done.
 pub fn next_step(volume: &VolumeEntry, node: &str) -> Option<String> {
     let name = &volume.name;
     let standalone = |replica: &&Replica| replica.link_state == LinkState::Standalone;
+    if is_split_brain(volume) {
+        return Some(format!("pollux splitbrain show {name}"));
+    }
     if let Some(replica) = volume.replicas.iter().find(|r| r.resync.is_some()) {
         let paused = replica.resync.as_ref().is_some_and(|resync| resync.paused);
         return Some(match paused {
@@ -569,6 +608,8 @@ pub fn asked(request: &Request) -> String {
         Request::MarkDelete { name } => format!("volume mark delete {name}"),
         Request::Resize { size_bytes } => format!("volume resize {}", exact_size(*size_bytes)),
         Request::MarkList => "volume mark list".to_owned(),
+        Request::Partings => "splitbrain show".to_owned(),
+        Request::GiveUp { keep, .. } => format!("splitbrain resolve --keep {keep}"),
         Request::ResyncPause => "resync pause".to_owned(),
         Request::ResyncResume => "resync resume".to_owned(),
         Request::ResyncSetRate {

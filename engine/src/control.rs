@@ -62,6 +62,15 @@ pub enum Request {
         /// Name of the peer.
         node: String,
     },
+    /// What is known of split brains of this volume.
+    Partings,
+    /// Give up this node's copy for that of `keep`: what may differ goes to a salvage first.
+    GiveUp {
+        /// Whose copy is kept.
+        keep: String,
+        /// The state that was decided on, as [`PartingReport::token`] names it.
+        token: Option<u64>,
+    },
     /// Start a resync from `from`, after a verify found differences or a pause at the start.
     ResyncStart {
         /// The node whose data is kept.
@@ -131,6 +140,50 @@ pub enum Done {
     Verify(VerifyReport),
     /// Marks, oldest first.
     Marks(Vec<MarkReport>),
+    /// Split brains, by node.
+    Partings(Vec<PartingReport>),
+}
+
+/// A split brain with one node, as this node knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartingReport {
+    /// The other node.
+    pub peer: String,
+    /// What both histories have in common: branch and term. `None` where a promotion by force broke
+    /// with it.
+    pub ancestor: Option<(u128, u64)>,
+    /// Names this state; giving up a copy may be bound to it.
+    pub token: u64,
+    /// Seconds since this process first saw it.
+    pub found_seconds: u64,
+    /// Milliseconds since the two last compared.
+    pub compared_milliseconds: u64,
+    /// This side.
+    pub mine: SideReport,
+    /// The other side; `None` until it told all.
+    pub theirs: Option<SideReport>,
+    /// Bytes that both sides may have changed, where both know.
+    pub overlap_bytes: Option<u64>,
+    /// Bytes that may differ.
+    pub differ_bytes: Option<u64>,
+}
+
+/// One side of a split brain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SideReport {
+    /// Branch and term of each reign that the other side does not know.
+    pub reigns: Vec<(u128, u64)>,
+    /// Bytes it may have changed since the two were one, in granules and after a crash in extents
+    /// of the activity log. `None`: not known.
+    pub changed_bytes: Option<u64>,
+    /// It takes writes.
+    pub is_primary: bool,
+    /// State of its copy.
+    pub disk: DiskState,
+    /// Clients attached.
+    pub clients: u32,
+    /// Seconds since the last write of a client, where its process saw one.
+    pub last_write_seconds: Option<u64>,
 }
 
 /// One mark of a volume.
@@ -431,6 +484,8 @@ pub struct VolumeSpec {
     pub completion: Completion,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: u32,
+    /// What happens in a split brain without an operator.
+    pub splitbrain: SplitBrain,
     /// How a reactor waits.
     pub polling: Polling,
     /// Whose disk reads for clients of this node.
@@ -547,6 +602,16 @@ pub enum Completion {
     Poll,
     /// By looking where the device can, else by interrupts; status tells which and why.
     PollIfPossible,
+}
+
+/// What happens in a split brain without an operator (law T9).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SplitBrain {
+    /// Nothing: both stop.
+    #[default]
+    Manual,
+    /// A copy in which nothing was written since the two were one gives way.
+    DiscardUnchanged,
 }
 
 /// How a reactor waits for work.

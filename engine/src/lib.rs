@@ -31,6 +31,7 @@ mod meta_io;
 pub mod node;
 mod peers;
 mod reactor;
+pub mod salvage;
 mod share;
 mod shell;
 mod status;

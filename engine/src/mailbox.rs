@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
+use engine_core::event::Token;
 use engine_core::message::Refusal as PeerRefusal;
 use engine_core::meta::{self, Loaded};
 use engine_core::time::Instant;
@@ -19,6 +20,7 @@ use crate::entry::Entry;
 use crate::front_end::Attachment;
 use crate::layer::faulty::Faults;
 use crate::peers::LinkSocket;
+use crate::salvage::Stored;
 
 /// Messages that wait at most; the sender of one more is told "full".
 pub(crate) const MESSAGES_MAX: usize = 4096;
@@ -99,6 +101,12 @@ pub(crate) enum Message {
     Status(String, Arc<BTreeSet<String>>, Reply<Option<VolumeStatus>>),
     /// Stop the volume cleanly and let go of its files.
     Leave(String, Leave, Reply<Outcome>),
+    /// A step of a salvage ended.
+    Salvaged {
+        volume: String,
+        token: Token,
+        stored: Stored,
+    },
     /// Planted faults of a volume.
     Faults(String, Faults),
     /// End the thread; no volume is left.
@@ -125,6 +133,13 @@ impl Mailbox {
                 Ok(())
             }
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+        }
+    }
+
+    /// Puts it in, and waits for room; lost only if its reactor has ended. Not for reactors.
+    pub(crate) fn send_patiently(&self, message: Message) {
+        if let Ok(()) = self.sender.send(message) {
+            self.waker.wake();
         }
     }
 }

@@ -5,15 +5,16 @@ mod quorum;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+use engine_core::generation::Entry;
 use engine_core::message::{Disk, Refusal as Why};
-use engine_core::session::Session;
+use engine_core::session::{Plan, Session};
 use engine_core::time::Instant;
 use engine_core::units::{GRANULE, NODES_MAX, NodeIdx, NodeSet};
-use engine_core::volume::{MarkStatus, PeerStatus, RoleStatus, Status};
+use engine_core::volume::{MarkStatus, PartingStatus, PeerStatus, RoleStatus, SideStatus, Status};
 
 use crate::control::{
-    DiskState, Generation, IoCounters, LinkState, MarkReport, Reason, ReplicaStatus, ResyncStatus,
-    Role, State, VerifyReport, VolumeSpec, VolumeStatus,
+    DiskState, Generation, IoCounters, LinkState, MarkReport, PartingReport, Reason, ReplicaStatus,
+    ResyncStatus, Role, SideReport, State, VerifyReport, VolumeSpec, VolumeStatus,
 };
 use crate::words;
 
@@ -221,7 +222,8 @@ fn peer_replica(
     now: Instant,
 ) -> ReplicaStatus {
     let link_state = match peer.session {
-        Session::Standalone(_) => LinkState::Standalone,
+        Session::Standalone(_) | Session::Parted(..) => LinkState::Standalone,
+        Session::Exchange(_, Plan::Parted(_)) => LinkState::Standalone,
         Session::Connecting | Session::Handshake(_) => LinkState::Connecting,
         Session::Source(_) => LinkState::ResyncSource,
         Session::Target(_) => LinkState::ResyncTarget,
@@ -289,7 +291,7 @@ fn disk_state(disk: Disk) -> DiskState {
 /// what the last attempt met with stands until the two agree.
 fn cause(peer: &PeerStatus) -> Option<Why> {
     match peer.session {
-        Session::Standalone(why) => Some(why),
+        Session::Standalone(why) | Session::Parted(_, why) => Some(why),
         _ if peer.disk.is_some() => None,
         _ => peer.last_refusal,
     }
@@ -318,7 +320,10 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
     };
     if let Some((node, why)) = causes().find(|(_, why)| is_parted(*why)) {
         let (name, cause) = (name(node), words::why_refused(why));
-        let text = format!("{name} is not talked to: {cause}");
+        let mut text = format!("{name} is not talked to: {cause}");
+        if why.is_split_brain() {
+            text.push_str(&format!("; pollux splitbrain show {}", spec.name));
+        }
         let code = if why == Why::VolumeId { "W110" } else { "E206" };
         return say(State::Critical, code, text);
     }
@@ -368,6 +373,40 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
         return say(State::Degraded, "W101", text);
     }
     (State::Healthy, None)
+}
+
+/// A split brain as people see it.
+pub(crate) fn parting_report(
+    spec: &VolumeSpec,
+    parting: &PartingStatus,
+    now: Instant,
+) -> PartingReport {
+    let ago = |at: Instant| now.since(at).as_secs();
+    let entry = |e: &Entry| (e.branch, e.term.0);
+    let side = |side: &SideStatus| SideReport {
+        reigns: side.reigns.iter().map(entry).collect(),
+        changed_bytes: side.changed.map(|granules| granules * GRANULE),
+        is_primary: side.is_primary,
+        disk: disk_state(side.disk),
+        clients: side.clients,
+        last_write_seconds: side.last_write_ms.map(|ms| ms / 1000),
+    };
+    let mut theirs = parting.theirs.as_ref().map(side);
+    if let Some(seconds) = theirs.as_mut().and_then(|s| s.last_write_seconds.as_mut()) {
+        // It was so long ago when the two compared.
+        *seconds += ago(parting.at);
+    }
+    PartingReport {
+        peer: spec.replicas[usize::from(parting.peer.0)].clone(),
+        ancestor: parting.ancestor.as_ref().map(entry),
+        token: parting.token,
+        found_seconds: ago(parting.since),
+        compared_milliseconds: now.since(parting.at).as_millis() as u64,
+        mine: side(&parting.mine),
+        theirs,
+        overlap_bytes: parting.overlap.map(|granules| granules * GRANULE),
+        differ_bytes: parting.differ.map(|granules| granules * GRANULE),
+    }
 }
 
 /// A mark as people see it.

@@ -17,11 +17,13 @@
 //! | W117 – W119 | superseded; no majority; no vote yet | | E231, E232 | no majority of the voters; a witness |
 //! | I168, W130 | hands over; kept the role | | E260 | not handed over |
 //! | W131, I169 | majority lost; back | | | |
+//! | W127 – W129, I166 | split brain: copy given up, salvage | | E255 – E258 | a copy is not given up |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
 use std::time::SystemTime;
 
 use engine_core::action::{CommandError, Notice};
+use engine_core::event::DiskError;
 use engine_core::marks::MARKS_MAX;
 use engine_core::message::Refusal as Why;
 use engine_core::meta::LoadError;
@@ -136,8 +138,53 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
         CommandError::SplitBrain(node) => {
             let other = names.of(*node);
             let why = format!("split brain: {me} and {other} both took writes after they parted");
-            let hint = format!("keep this node's data: pollux promote {volume} --force");
+            let hint = format!(
+                "see what each side has: pollux splitbrain show {volume}; or keep this node's data \
+                 for now: pollux promote {volume} --force"
+            );
             (RefusalKind::WouldLoseData, "E206", why, Some(hint))
+        }
+        CommandError::StillPrimary => {
+            let hint = format!("pollux demote {volume} --disconnect");
+            (
+                RefusalKind::Failed,
+                "E211",
+                format!("{me} is primary"),
+                Some(hint),
+            )
+        }
+        CommandError::BothGiveUp(node) => {
+            let other = names.of(*node);
+            let why = format!("{other} is giving up its copy too; nothing was changed");
+            let hint = format!("decide once more: pollux splitbrain show {volume}");
+            (RefusalKind::Failed, "E255", why, Some(hint))
+        }
+        CommandError::NoSource(node) => {
+            let other = names.of(*node);
+            let why = format!("the copy on {other} is not whole, or leads no history");
+            let hint = format!("on {other}: pollux promote {volume}; then try again");
+            (RefusalKind::WouldLoseData, "E256", why, Some(hint))
+        }
+        CommandError::NeedsVote(node) => {
+            let other = names.of(*node);
+            let why = format!("without the vote of {me}, {other} has no majority of its voters");
+            let hint = format!(
+                "wait until {other} counts all its voters: pollux status {volume}; then try again"
+            );
+            (RefusalKind::Failed, "E256", why, Some(hint))
+        }
+        CommandError::PlanChanged => {
+            let why = "what was decided on has changed; nothing was changed".to_owned();
+            let hint = format!("look again: pollux splitbrain show {volume}");
+            (RefusalKind::Failed, "E257", why, Some(hint))
+        }
+        CommandError::SalvageFailed(error) => {
+            let cause = match error {
+                DiskError::NoSpace => "there is no room for its blocks in data_dir",
+                DiskError::Io => "its blocks could not be read or saved",
+            };
+            let why = format!("{cause}; nothing was changed");
+            (RefusalKind::Failed, "E258", why, None)
         }
         CommandError::DiskFailed => (
             RefusalKind::Failed,
@@ -177,6 +224,15 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
                 RefusalKind::Failed,
                 "E217",
                 format!("{me} is not primary"),
+                Some(hint),
+            )
+        }
+        CommandError::NothingToDo if matches!(request, Request::GiveUp { .. }) => {
+            let hint = format!("pollux status {volume}");
+            (
+                RefusalKind::Failed,
+                "E218",
+                "there is no split brain with that node".into(),
                 Some(hint),
             )
         }
@@ -363,6 +419,8 @@ fn verb(request: &Request) -> &'static str {
         Request::MarkCreate { .. } => "make a mark of",
         Request::MarkDelete { .. } => "delete a mark of",
         Request::MarkList => "list the marks of",
+        Request::Partings => "compare the copies of",
+        Request::GiveUp { .. } => "give up the copy of",
         Request::Resize { .. } => "resize",
     }
 }
@@ -420,6 +478,10 @@ pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
         Request::MarkCreate { name, .. } => format!("{volume} has the mark {name}"),
         Request::MarkDelete { name } => format!("{volume} has the mark {name} no more"),
         Request::MarkList => format!("the marks of {volume}"),
+        Request::Partings => format!("split brains of {volume}"),
+        Request::GiveUp { keep, .. } => {
+            format!("the copy of {volume} on {me} is given up for {keep}")
+        }
         Request::Resize { size_bytes } => {
             format!(
                 "{}; clients see it when they attach anew",
@@ -520,6 +582,15 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
             };
             (Level::Warn, "W110", text)
         }
+        Notice::GaveUp { to, is_by_policy } => {
+            let (me, to) = (names.own(), names.of(*to));
+            let (code, why) = match is_by_policy {
+                true => ("W129", "nothing was written here, and splitbrain allows it"),
+                false => ("W127", "by an operator"),
+            };
+            let text = format!("split brain: the copy on {me} is given up for {to}: {why}");
+            (Level::Warn, code, text)
+        }
         Notice::ResyncBegan {
             peer,
             is_target,
@@ -608,7 +679,8 @@ mod tests {
     }
 
     /// Commands a hint may give, as the command line takes them.
-    const SYNTAX: [&str; 7] = [
+    const SYNTAX: [&str; 8] = [
+        "splitbrain show VOL",
         "promote VOL",
         "promote VOL --force",
         "demote VOL",

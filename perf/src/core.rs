@@ -302,6 +302,7 @@ fn setup() -> Setup {
         config_digest: 1,
         policy: Policy::Written,
         read_margin: None,
+        discards_unchanged: false,
         min_copies: 1,
         member_timeout: Duration::from_secs(5),
         has_volatile_cache: false,

@@ -14,6 +14,8 @@ pub const STATUS_SCHEMA: &str = "pollux.status/1";
 pub const VERIFY_SCHEMA: &str = "pollux.verify/1";
 /// Schema of [`MarksReport`].
 pub const MARKS_SCHEMA: &str = "pollux.marks/1";
+/// Schema of [`SplitBrainReport`].
+pub const SPLITBRAIN_SCHEMA: &str = "pollux.splitbrain/1";
 /// Schema of [`VolumeReport`].
 pub const VOLUME_SCHEMA: &str = "pollux.volume/1";
 
@@ -446,10 +448,17 @@ pub struct Declared {
     /// `local` or `balanced`.
     #[serde(default = "local")]
     pub reads: String,
+    /// `manual` or `discard-zero-changes`.
+    #[serde(default = "manual")]
+    pub splitbrain: String,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: u32,
     /// Exports with the URIs that clients can paste.
     pub nbd: Vec<DeclaredExport>,
+}
+
+fn manual() -> String {
+    "manual".to_owned()
 }
 
 fn local() -> String {
@@ -646,6 +655,123 @@ impl Problem {
     }
 }
 
+/// `GET …/splitbrain` and `splitbrain show --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitBrainReport {
+    /// `pollux.splitbrain/1`.
+    pub schema: String,
+    /// RFC 3339, UTC.
+    pub generated_at: String,
+    /// The volume.
+    pub volume: String,
+    /// Name of the node that answers.
+    pub node: String,
+    /// One for each node that it is in split brain with.
+    pub partings: Vec<Parting>,
+}
+
+/// A split brain with one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parting {
+    /// The other node.
+    pub node: String,
+    /// When the running process first saw it: RFC 3339, UTC.
+    pub found_at: String,
+    /// Since the two last compared.
+    pub compared_milliseconds_ago: u64,
+    /// They compared for this answer; else it is what was known before.
+    #[serde(default)]
+    pub is_current: bool,
+    /// Names this state; `give-up` may be bound to it.
+    pub token: String,
+    /// Newest reign in both histories; `null` where a promotion by force broke with it.
+    pub ancestor: Option<Generation>,
+    /// The node that answers.
+    pub mine: Side,
+    /// The other one; `null` until it told all.
+    pub theirs: Option<Side>,
+    /// Bytes that both may have changed; `null`: not known.
+    pub overlap_bytes: Option<u64>,
+    /// Bytes that may differ; `null`: not known.
+    pub differ_bytes: Option<u64>,
+}
+
+/// One side of a split brain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    /// Its node.
+    pub node: String,
+    /// What it does.
+    pub role: Role,
+    /// State of its copy.
+    pub disk_state: DiskState,
+    /// Reigns that the other side does not know, oldest first.
+    pub reigns: Vec<Generation>,
+    /// Bytes it may have changed since: never too few. `null`: not known.
+    pub changed_bytes: Option<u64>,
+    /// Clients attached.
+    pub clients: u32,
+    /// Since the last write of a client; `null`: none since its process began.
+    pub last_write_seconds_ago: Option<u64>,
+}
+
+impl SplitBrainReport {
+    /// What the engine of `node` says of a volume.
+    pub fn new(volume: &str, node: &str, found: &[control::PartingReport]) -> SplitBrainReport {
+        let now = Timestamp::now();
+        SplitBrainReport {
+            schema: SPLITBRAIN_SCHEMA.to_owned(),
+            generated_at: now.to_string(),
+            volume: volume.to_owned(),
+            node: node.to_owned(),
+            partings: found.iter().map(|p| Parting::new(node, p, now)).collect(),
+        }
+    }
+}
+
+impl Parting {
+    fn new(node: &str, found: &control::PartingReport, now: Timestamp) -> Parting {
+        let ago = jiff::SignedDuration::from_secs(found.found_seconds.cast_signed());
+        let found_at = now.checked_sub(ago).unwrap_or(now);
+        Parting {
+            node: found.peer.clone(),
+            found_at: found_at.to_string(),
+            compared_milliseconds_ago: found.compared_milliseconds,
+            is_current: false,
+            token: format!("{:016x}", found.token),
+            ancestor: found.ancestor.map(generation),
+            mine: Side::new(node, &found.mine),
+            theirs: found.theirs.as_ref().map(|s| Side::new(&found.peer, s)),
+            overlap_bytes: found.overlap_bytes,
+            differ_bytes: found.differ_bytes,
+        }
+    }
+}
+
+impl Side {
+    fn new(node: &str, side: &control::SideReport) -> Side {
+        Side {
+            node: node.to_owned(),
+            role: match side.is_primary {
+                true => Role::Primary,
+                false => Role::Secondary,
+            },
+            disk_state: side.disk.into(),
+            reigns: side.reigns.iter().copied().map(generation).collect(),
+            changed_bytes: side.changed_bytes,
+            clients: side.clients,
+            last_write_seconds_ago: side.last_write_seconds,
+        }
+    }
+}
+
+fn generation((branch, term): (u128, u64)) -> Generation {
+    Generation {
+        branch: format!("{branch:032x}"),
+        term,
+    }
+}
+
 /// Bodies of requests. A missing body means all defaults.
 pub mod ask {
     use serde::{Deserialize, Serialize};
@@ -674,6 +800,17 @@ pub mod ask {
     pub struct MarkCreate {
         /// A mark of this name is success.
         pub if_absent: bool,
+    }
+
+    /// `POST …/splitbrain/give-up`.
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct GiveUp {
+        /// The node whose copy is kept.
+        pub keep: String,
+        /// The state that was decided on, as `GET …/splitbrain` names it; absent: any.
+        #[serde(default)]
+        pub token: Option<String>,
     }
 
     /// `POST …/promote`.

@@ -24,7 +24,7 @@ pub(super) async fn list(
 ) -> Result<Json<MarksReport>, Failure> {
     let marks = match shared.ask(&name, Request::MarkList).await? {
         Done::Marks(marks) => marks,
-        Done::Ok(_) | Done::Already(_) | Done::Verify(_) => Vec::new(),
+        _ => Vec::new(),
     };
     Ok(Json(MarksReport::new(&name, &marks)))
 }

@@ -15,6 +15,7 @@ mod marks;
 mod metrics;
 mod problem;
 mod resync;
+mod splitbrain;
 mod status;
 mod verify;
 mod volume;
@@ -146,7 +147,7 @@ impl Shared {
             Ok(Done::Ok(text) | Done::Already(text)) => {
                 tracing::info!(code = "I123", volume = name, "{asked}: {text}");
             }
-            Ok(Done::Marks(_)) => {}
+            Ok(Done::Marks(_) | Done::Partings(_)) => {}
             Ok(Done::Verify(_)) => tracing::info!(code = "I123", volume = name, "{asked}: begun"),
             Err(refused) => {
                 let code = &*refused.code;
@@ -229,6 +230,11 @@ fn changing() -> Router<Arc<Shared>> {
         .route("/api/v1/volumes/{name}/resync/pause", post(resync::pause))
         .route("/api/v1/volumes/{name}/resync/resume", post(resync::resume))
         .route("/api/v1/volumes/{name}/resync/rate", post(resync::rate))
+        .route("/api/v1/volumes/{name}/splitbrain", get(splitbrain::show))
+        .route(
+            "/api/v1/volumes/{name}/splitbrain/give-up",
+            post(splitbrain::give_up),
+        )
         .route("/api/v1/volumes/{name}/marks", get(marks::list))
         .route(
             "/api/v1/volumes/{name}/marks/{mark}/create",

@@ -91,6 +91,7 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         completion: volume.completion.word().to_owned(),
         polling: volume.polling.word().to_owned(),
         reads: volume.reads.word().to_owned(),
+        splitbrain: volume.splitbrain.word().to_owned(),
         min_copies: volume.min_copies,
         nbd: exports.collect(),
     })

@@ -19,7 +19,7 @@ pub(super) async fn start(
 ) -> Result<Json<VerifyReport>, Failure> {
     match shared.change(&name, Request::Verify).await? {
         Done::Verify(report) => Ok(Json(VerifyReport::new(&name, report))),
-        Done::Ok(_) | Done::Already(_) | Done::Marks(_) => figures(&shared, &name).await,
+        _ => figures(&shared, &name).await,
     }
 }
 
@@ -34,7 +34,7 @@ pub(super) async fn latest(
 async fn figures(shared: &Shared, name: &str) -> Result<Json<VerifyReport>, Failure> {
     let report = match shared.ask(name, Request::VerifyStatus).await? {
         Done::Verify(report) => report,
-        Done::Ok(_) | Done::Already(_) | Done::Marks(_) => Default::default(),
+        _ => Default::default(),
     };
     Ok(Json(VerifyReport::new(name, report)))
 }

@@ -33,6 +33,10 @@ impl From<Done> for Changed {
                 changed: false,
                 text: format!("{} marks", marks.len()),
             },
+            Done::Partings(partings) => Changed {
+                changed: false,
+                text: format!("{} split brains", partings.len()),
+            },
             Done::Verify(_) => Changed {
                 changed: true,
                 text: "verify has started".to_owned(),

@@ -10,6 +10,7 @@ mod peer;
 mod promote;
 mod resync;
 mod serve;
+mod splitbrain;
 mod status;
 mod text;
 mod tls;
@@ -89,6 +90,8 @@ enum Verb {
     Peer(peer::Peer),
     #[command(subcommand)]
     Resync(resync::Resync),
+    #[command(subcommand, name = "splitbrain")]
+    SplitBrain(splitbrain::SplitBrain),
     Verify(verify::Verify),
     #[command(subcommand)]
     Export(export::Export),
@@ -152,6 +155,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Some(Verb::Demote(verb)) => verb.run(place),
         Some(Verb::Peer(verb)) => verb.run(place),
         Some(Verb::Resync(verb)) => verb.run(place),
+        Some(Verb::SplitBrain(verb)) => verb.run(place),
         Some(Verb::Verify(verb)) => verb.run(place),
         Some(Verb::Export(verb)) => verb.run(place),
         Some(Verb::Config(verb)) => verb.run(place),

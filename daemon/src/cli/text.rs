@@ -12,6 +12,10 @@ use crate::api::body::{
 use crate::config::units::{show_bytes, show_seconds};
 use crate::explain::{counted, next_step};
 
+mod splitbrain;
+
+pub(super) use splitbrain::{resolve_plan, salvages, splitbrain};
+
 /// Width of a progress bar, in characters.
 const BAR: usize = 30;
 /// Above this an end is given in days, without a time of day.
@@ -405,6 +409,9 @@ pub(super) fn declared(name: &str, report: &VolumeReport) -> String {
     line("cache", &declared.cache);
     line("completion", &declared.completion);
     line("polling", &declared.polling);
+    if declared.splitbrain != "manual" {
+        line("splitbrain", &declared.splitbrain);
+    }
     line("reads", &declared.reads);
     line("min_copies", &declared.min_copies.to_string());
     for export in &declared.nbd {

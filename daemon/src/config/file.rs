@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::control::{
-    Allocation, Attach, Backing, Cache, Completion, Polling, QuorumLoss, Reads, WritePolicy,
+    Allocation, Attach, Backing, Cache, Completion, Polling, QuorumLoss, Reads, SplitBrain,
+    WritePolicy,
 };
 use toml::de::DeTable;
 
@@ -295,6 +296,15 @@ fn volume(
     let polling = section.word("polling", Polling::WORDS, &[], out);
     let reads = section.word("reads", Reads::WORDS, &[], out);
     let on_loss = section.word("on_quorum_loss", QuorumLoss::WORDS, &[], out);
+    let younger = "it would throw acknowledged writes away; use \"manual\"";
+    let refused = [
+        "discard-younger",
+        "discard-older",
+        "discard-least",
+        "discard-local",
+    ];
+    let refused = refused.map(|word| (word, younger));
+    let splitbrain = section.word("splitbrain", SplitBrain::WORDS, &refused, out);
     let exports = section.array("nbd", out);
     let volume = Volume {
         size_bytes: size(&mut section, out),
@@ -310,6 +320,7 @@ fn volume(
         completion: completion.map_or(Completion::Interrupt, |word| word.value),
         polling: polling.map_or(Polling::Balanced, |polling| polling.value),
         reads: reads.map_or(Reads::Local, |reads| reads.value),
+        splitbrain: splitbrain.map_or(SplitBrain::Manual, |word| word.value),
         min_copies: section
             .count("min_copies", 1..=32, out)
             .unwrap_or(At::new(1, 0..0)),

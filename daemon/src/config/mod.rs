@@ -29,7 +29,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 use engine::control::{
-    Allocation, Attach, Backing, Cache, Completion, Polling, QuorumLoss, Reads, WritePolicy,
+    Allocation, Attach, Backing, Cache, Completion, Polling, QuorumLoss, Reads, SplitBrain,
+    WritePolicy,
 };
 
 use engine::tls::Fingerprint;
@@ -212,6 +213,8 @@ pub struct Volume {
     pub polling: Polling,
     /// Whose disk reads for clients.
     pub reads: Reads,
+    /// What happens in a split brain without an operator.
+    pub splitbrain: SplitBrain,
     /// Past the page cache or through it.
     pub cache: Cache,
     /// How the end of a disk's operation is noticed.

@@ -171,6 +171,7 @@ impl Volume {
             min_copies: self.min_copies.value,
             polling: self.polling,
             reads: self.reads,
+            splitbrain: self.splitbrain,
             nbd: self.nbd.iter().map(NbdExport::spec).collect(),
         }
     }

@@ -2,7 +2,7 @@
 //! the same table.
 
 use engine::control::{
-    Allocation, Attach, Cache, Completion, Polling, QuorumLoss, Reads, WritePolicy,
+    Allocation, Attach, Cache, Completion, Polling, QuorumLoss, Reads, SplitBrain, WritePolicy,
 };
 
 /// A setting of a few values, each with its word in the file, in the API and in the command line.
@@ -33,6 +33,7 @@ words!(Allocation: Thin = "thin", Full = "full");
 words!(Cache: Direct = "direct", Buffered = "buffered", DontCache = "dontcache");
 words!(Completion: Interrupt = "interrupt", Poll = "poll", PollIfPossible = "poll_if_possible");
 words!(Polling: Balanced = "balanced", Latency = "latency", Cpu = "cpu");
+words!(SplitBrain: Manual = "manual", DiscardUnchanged = "discard-zero-changes");
 words!(Reads: Local = "local", Balanced = "balanced");
 words!(QuorumLoss: Freeze = "freeze", Fail = "fail");
 words!(Attach: Shared = "shared", Exclusive = "exclusive", Takeover = "takeover");

@@ -8,7 +8,7 @@
 //! operation (law O2). Buffers the core was given (payload of a peer, `Buffer` of a job, a read
 //! with `ReadInto::Alloc`) end with exactly one `Release`.
 
-use crate::event::{CommandId, LinkId, ReqId, SessionId, Token};
+use crate::event::{CommandId, DiskError, LinkId, ReqId, SessionId, Token};
 use crate::message::{Message, Refusal, Zeroing};
 use crate::record::Record;
 use crate::units::{BufId, ByteRange, Extent, NodeIdx, NodeSet, Term};
@@ -140,6 +140,13 @@ pub enum Notice {
         /// This side refused.
         by_us: bool,
     },
+    /// This copy was given up for another one, in a split brain.
+    GaveUp {
+        /// Whose copy is kept.
+        to: NodeIdx,
+        /// Nothing was written here, and the policy says so; else an operator did.
+        is_by_policy: bool,
+    },
     /// A resync began or goes on.
     ResyncBegan {
         /// The other side.
@@ -203,6 +210,19 @@ pub enum CommandError {
     },
     /// Histories diverged or are unrelated.
     SplitBrain(NodeIdx),
+    /// This node serves clients: demote it first.
+    StillPrimary,
+    /// That node's operator gives up its copy too.
+    BothGiveUp(NodeIdx),
+    /// That node's copy is not whole, or leads no history: it cannot be the one that is kept.
+    NoSource(NodeIdx),
+    /// Without the vote of this one, that node's voters would be no majority: the copy that was given
+    /// up before is not counted in yet.
+    NeedsVote(NodeIdx),
+    /// What was decided on is not so any more.
+    PlanChanged,
+    /// Blocks of this copy could not be kept: nothing was overwritten.
+    SalvageFailed(DiskError),
     /// The disk failed.
     DiskFailed,
     /// Metadata cannot be written.
@@ -270,6 +290,30 @@ pub enum Answer {
     Already,
     /// Figures of a finished verify.
     Verify(VerifyFigures),
+}
+
+/// What keeps the blocks of a copy that is given up; steps come one at a time, each after the one
+/// before was answered. `Drop` is not answered, and may come at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SalvageStep {
+    /// A new salvage begins.
+    Begin {
+        /// Whose copy is kept.
+        to: NodeIdx,
+        /// How much will be put into it, at most.
+        granules: u64,
+    },
+    /// This piece of the copy, at most 1 MiB.
+    Put {
+        /// Where it lies.
+        extent: Extent,
+        /// What it holds; `None`: zeros.
+        buf: Option<BufId>,
+    },
+    /// That was all: done once it is durable under its name.
+    Commit,
+    /// It is not needed.
+    Drop,
 }
 
 /// Everything a volume can ask of its shell.
@@ -366,6 +410,13 @@ pub enum Action {
     Release {
         /// Which.
         buf: BufId,
+    },
+    /// Keep blocks of this copy before it is given up.
+    Salvage {
+        /// Answered by `SalvageDone`.
+        token: Token,
+        /// What.
+        step: SalvageStep,
     },
     /// Ask the control store to choose this record. Answered by `Event::Record`.
     ProposeRecord(Record),

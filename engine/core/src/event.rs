@@ -127,6 +127,14 @@ pub enum Command {
     ResyncResume,
     /// Limit of resync in bytes per second; 0 is no limit.
     ResyncRate(u64),
+    /// Give up this copy for that of a node that it is in split brain with.
+    GiveUp {
+        /// Whose copy is kept.
+        to: NodeIdx,
+        /// The state that was decided on, as [`parting`](crate::volume::Volume::parting) named it;
+        /// `None`: whatever it is.
+        token: Option<u64>,
+    },
     /// Compare the copies.
     Verify,
     /// From now on keep what changed, under this name.
@@ -238,6 +246,15 @@ pub enum Event {
         /// What.
         ballot: Ballot,
     },
+    /// A step of a salvage ended.
+    SalvageDone {
+        /// Which.
+        token: Token,
+        /// How.
+        result: DiskResult,
+    },
+    /// So many clients are attached here.
+    Clients(u32),
     /// The control store answered `ProposeRecord`.
     Record(Choice),
     /// An operator speaks.

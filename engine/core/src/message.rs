@@ -33,6 +33,13 @@ pub enum Disk {
     Failed,
 }
 
+impl Refusal {
+    /// Two histories of one volume: an operator decides which one is kept (law T9).
+    pub fn is_split_brain(self) -> bool {
+        matches!(self, Refusal::Diverged | Refusal::Unrelated)
+    }
+}
+
 impl Disk {
     /// Has an identity, but is no whole copy of the newest history until a sync made it one.
     pub fn awaits_sync(self) -> bool {
@@ -446,4 +453,20 @@ pub enum Message {
         /// One per granule when Ok.
         sums: Vec<u64>,
     },
+    /// After `Runs`, in a split brain: what else an operator wants to know of this side. Nothing
+    /// follows.
+    Parted(Parted),
+}
+
+/// One side of a split brain, beside its history and what it changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parted {
+    /// Its operator decided to give up this copy.
+    pub gives_up: bool,
+    /// It serves, and its voters would be no majority without the other side's vote.
+    pub needs_vote: bool,
+    /// Clients attached.
+    pub clients: u32,
+    /// Milliseconds since the last write of a client; `None`: none since this process began.
+    pub last_write_ms: Option<u64>,
 }

@@ -22,6 +22,8 @@ pub enum Plan {
     Adopted,
     /// Nothing to do now: both blank, or nobody has data the other may take.
     Idle,
+    /// Split brain: both tell what they changed, and nothing flows.
+    Parted(Refusal),
 }
 
 /// State of the session with one peer.
@@ -43,6 +45,8 @@ pub enum Session {
     Source(LinkId),
     /// We pull what we lack from it.
     Target(LinkId),
+    /// Split brain, with all told that an operator needs to decide: nothing flows.
+    Parted(LinkId, Refusal),
 }
 
 /// What moves a session.
@@ -85,7 +89,7 @@ impl Session {
         match self {
             S::Standalone(_) | S::Connecting => None,
             S::Handshake(l) | S::Exchange(l, _) | S::Waiting(l) => Some(l),
-            S::InSync(l) | S::Source(l) | S::Target(l) => Some(l),
+            S::InSync(l) | S::Source(l) | S::Target(l) | S::Parted(l, _) => Some(l),
         }
     }
 
@@ -103,18 +107,26 @@ impl Session {
         use Session as S;
         use SessionEvent as E;
         Ok(match (self, event) {
-            (S::Connecting, E::LinkUp(link)) => S::Handshake(link),
+            // Of those that are not talked to, the core lets in only who it parted with: to compare.
+            (S::Connecting | S::Standalone(_), E::LinkUp(link)) => S::Handshake(link),
             (S::Handshake(link), E::Agreed(plan)) => S::Exchange(link, plan),
             (S::Exchange(link, Plan::Equal), E::Exchanged { clean: true }) => S::InSync(link),
             (S::Exchange(link, Plan::Equal), E::Exchanged { clean: false }) => S::Waiting(link),
             (S::Exchange(link, Plan::Source), E::Exchanged { .. }) => S::Source(link),
             (S::Exchange(link, Plan::Target), E::Exchanged { .. }) => S::Target(link),
+            (S::Exchange(link, Plan::Parted(why)), E::Exchanged { .. }) => S::Parted(link, why),
             // After an adoption the facts are new: the next handshake judges them.
             (S::Exchange(link, _), E::Exchanged { .. }) => S::Waiting(link),
             (S::Source(link) | S::Target(link), E::Joined) => S::InSync(link),
             (S::Standalone(why), E::LinkDown) => S::Standalone(why),
+            (S::Parted(_, why) | S::Exchange(_, Plan::Parted(why)), E::LinkDown) => {
+                S::Standalone(why)
+            }
             (_, E::LinkDown) => S::Connecting,
             (S::Standalone(why), E::Refused(..)) => S::Standalone(why),
+            (S::Parted(_, why) | S::Exchange(_, Plan::Parted(why)), E::Refused(_, false)) => {
+                S::Standalone(why)
+            }
             // Split brain: an operator chooses the survivor, never we.
             (_, E::Refused(why, true)) => S::Standalone(why),
             (_, E::Refused(_, false)) => S::Connecting,
@@ -141,10 +153,12 @@ mod tests {
             Session::Exchange(l, Plan::Source),
             Session::Exchange(l, Plan::Target),
             Session::Exchange(l, Plan::Idle),
+            Session::Exchange(l, Plan::Parted(Refusal::Diverged)),
             Session::Waiting(l),
             Session::InSync(l),
             Session::Source(l),
             Session::Target(l),
+            Session::Parted(l, Refusal::Diverged),
         ];
         let events = [
             SessionEvent::LinkUp(LinkId(2)),

@@ -1,15 +1,16 @@
 //! Carrying out one action: inline for memory, by the ring for files and devices.
 
-use engine_core::action::{Action, Job, MetaBlock, Outcome, ReadInto};
+use engine_core::action::{Action, Job, MetaBlock, Outcome, ReadInto, SalvageStep};
 use engine_core::event::{DiskError, Event, JobOutcome, Token};
 use engine_core::message::Zeroing;
 use engine_core::units::{Extent, GRANULE};
 use engine_ring::{BufId, Class};
 
 use super::disk::{Then, Transfer, done};
-use super::{Driver, Ended, job, to_core, to_ring};
+use super::{Driver, Ended, SalvageOrder, job, to_core, to_ring};
 use crate::backend::Store;
 use crate::link::Links;
+use crate::salvage::Step;
 use crate::shell::Shell;
 use crate::sums;
 
@@ -109,12 +110,28 @@ impl Driver {
                 let choice = self.control_store.propose(&record);
                 self.local.push_back(Event::Record(choice));
             }
+            Action::Salvage { token, step } => self.salvage(shell, token, step),
             Action::SessionQuiet { session } => self.quiet.push(session),
             Action::Answer { id, result } => self.answers.push((id, result)),
             Action::Notice(notice) => self.notices.push(notice),
             Action::Vote { to, ballot } => self.ballots.push((to, ballot)),
         }
         None
+    }
+
+    /// Bytes go to the thread that writes salvages as a copy: the buffer is the core's again.
+    fn salvage(&mut self, shell: &Shell, token: Token, step: SalvageStep) {
+        let step = match step {
+            SalvageStep::Begin { to, granules } => SalvageOrder::Begin { to, granules },
+            SalvageStep::Put { extent, buf } => {
+                let part = |buf| to_ring(buf).slice(0, extent.bytes() as u32);
+                let bytes = buf.map(|buf| shell.arena.slice(part(buf)).to_vec());
+                SalvageOrder::Step(Step::Put { extent, bytes })
+            }
+            SalvageStep::Commit => SalvageOrder::Step(Step::Commit),
+            SalvageStep::Drop => SalvageOrder::Step(Step::Drop),
+        };
+        self.salvages.push((token, step));
     }
 
     fn read(&mut self, shell: &mut Shell, token: Token, extent: Extent, buf: BufId) {

@@ -18,7 +18,7 @@ mod job;
 use std::collections::VecDeque;
 
 use engine_core::action::{Action, Answer, CommandError, Notice, Outcome, ReadInto};
-use engine_core::event::{CommandId, DiskError, Event, ReqId, SessionId};
+use engine_core::event::{CommandId, DiskError, Event, ReqId, SessionId, Token};
 use engine_core::time::Instant;
 use engine_core::units::{self, ByteRange};
 use engine_core::volume::Volume;
@@ -32,7 +32,18 @@ use crate::driver::extents::ExtentsAnswer;
 use crate::front_end::Intake;
 use crate::layer::faulty::{Fault, Faults};
 use crate::link::Links;
+use crate::salvage::Step;
 use crate::shell::Shell;
+
+/// A step of a salvage, for the thread that writes it.
+pub(crate) enum SalvageOrder {
+    /// The reactor knows whose copy it is.
+    Begin {
+        to: units::NodeIdx,
+        granules: u64,
+    },
+    Step(Step),
+}
 
 /// Rounds of one volume in one turn; what is left comes in the next.
 const ROUNDS_MAX: usize = 32;
@@ -80,6 +91,7 @@ pub(crate) struct Driver {
     pub(crate) answers: Vec<(CommandId, Result<Answer, CommandError>)>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) ballots: Vec<(units::NodeIdx, Ballot)>,
+    pub(crate) salvages: Vec<(Token, SalvageOrder)>,
     /// When the core wants to be called at the latest.
     pub(crate) deadline: Option<Instant>,
     /// Operations of its own in the ring.
@@ -118,6 +130,7 @@ impl Driver {
             answers: Vec::with_capacity(16),
             notices: Vec::with_capacity(16),
             ballots: Vec::with_capacity(16),
+            salvages: Vec::new(),
             deadline: None,
             in_ring: 0,
         }

@@ -14,6 +14,7 @@ fn spec(backing: Backing) -> VolumeSpec {
         allocation: Allocation::Thin,
         cache: Cache::Direct,
         completion: Completion::Interrupt,
+        splitbrain: Default::default(),
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,

@@ -13,7 +13,8 @@ use engine_core::volume::Setup;
 use super::{KEEPER_EVERY, Shared, ask_and_wait, failed, leave_and_wait, not_found, read_faults};
 use crate::backend::{DiskKind, Opened};
 use crate::control::{
-    Backing, Cache, Done, Outcome, Reads, Refusal, RefusalKind, Request, VolumeSpec, WritePolicy,
+    Backing, Cache, Done, Outcome, Reads, Refusal, RefusalKind, Request, SplitBrain, VolumeSpec,
+    WritePolicy,
 };
 use crate::entry::{Entry, Place};
 use crate::front_end::Service;
@@ -140,6 +141,7 @@ impl Shared {
             },
             read_margin: (spec.reads == Reads::Balanced).then_some(READ_MARGIN),
             min_copies: spec.min_copies,
+            discards_unchanged: spec.splitbrain == SplitBrain::DiscardUnchanged,
             member_timeout: self.spec.member_timeout,
             has_volatile_cache,
             is_memory,

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
+use engine_core::event::Token;
 use engine_core::vote::Ballot;
 use engine_ring::sys::cpu;
 use engine_ring::{
@@ -18,6 +19,7 @@ use crate::log::{Level, Line, Log};
 use crate::mailbox::{MESSAGES_MAX, Mailbox, Message};
 use crate::peers::{PeerBell, Peers, When};
 use crate::reactor::{Parts, Reactor, SleepPolicy, Turns};
+use crate::salvage::{self, Order, Step};
 use crate::shell::Shell;
 
 /// Bytes of buffers of one reactor, and what each class is promised of them.
@@ -59,10 +61,13 @@ pub(super) fn start(
     let may_spin = cpus.len() >= count;
     let sessions = Arc::new(AtomicU64::new(1));
     let process = crate::meta_io::random_u128() as u32 & 0xff_ffff;
+    let salvages = salvage::start().map_err(StartError::Thread)?;
     let mut handles = Vec::with_capacity(count);
     for index in 0..count {
         let (redialled, said) = (Arc::clone(bells), Arc::clone(bells));
         let (sender, inbox) = sync_channel(MESSAGES_MAX);
+        let (salvages, box_of_this) = (salvages.clone(), Arc::<OnceLock<Mailbox>>::default());
+        let its_box = Arc::clone(&box_of_this);
         let parts = Parts {
             inbox,
             sleep: SleepPolicy::new(Polling::Balanced, may_spin),
@@ -79,9 +84,34 @@ pub(super) fn start(
                     Peers::say(bells, peer, volume, ballot);
                 }
             }),
+            salvage_folder: spec.data_dir.join(salvage::FOLDER),
+            salvage: Box::new(move |volume: &str, token: Token, step: Step| {
+                let (volume, its_box) = (volume.to_owned(), Arc::clone(&its_box));
+                let name = volume.clone();
+                let answer = move |stored| {
+                    let message = Message::Salvaged {
+                        volume: name,
+                        token,
+                        stored,
+                    };
+                    if let Some(mailbox) = its_box.get() {
+                        mailbox.send_patiently(message);
+                    }
+                };
+                let reply = Box::new(answer);
+                // The thread ends with the last reactor.
+                let _ = salvages.send(Order {
+                    volume,
+                    step,
+                    reply,
+                });
+            }),
         };
         let pin = (may_spin && cpus.len() >= CPUS_TO_PIN).then(|| cpus[index]);
-        handles.push(spawn(index, parts, sender, pin, log)?);
+        let handle = spawn(index, parts, sender, pin, log)?;
+        // Set once: a volume is attached only after this.
+        let _ = box_of_this.set(handle.mailbox.clone());
+        handles.push(handle);
     }
     Ok(handles)
 }

@@ -34,6 +34,7 @@ impl Reactor {
                 format!("{name} is not attached on this node"),
             )));
         };
+        let now = self.shell.now;
         let volume = self.volumes.get_mut(slot).expect("it was just found");
         if volume.leaving.is_some() {
             return reply(Err(refuse(
@@ -53,6 +54,7 @@ impl Reactor {
         };
         match (command, &request) {
             (None, Request::MarkList) => reply(volume.marks()),
+            (None, Request::Partings) => reply(Ok(Done::Partings(volume.partings(now)))),
             (None, _) => reply(Ok(Done::Verify(volume.verify_report()))),
             (Some(command), Request::Demote { disconnect }) if volume.clients > 0 => {
                 if !disconnect {
@@ -188,6 +190,7 @@ impl Reactor {
                 continue;
             }
             self.say_ballots(slot);
+            self.keep_salvages(slot);
             self.answer(slot);
             self.go_on_asking(slot);
             self.settle(slot);
@@ -378,7 +381,11 @@ impl Volume {
                 size: size_bytes / GRANULE,
                 backing_bytes: *size_bytes,
             },
-            Request::VerifyStatus | Request::MarkList => return Ok(None),
+            Request::GiveUp { keep, token } => Command::GiveUp {
+                to: peer(keep)?,
+                token: *token,
+            },
+            Request::VerifyStatus | Request::MarkList | Request::Partings => return Ok(None),
             Request::Disconnect { .. } => unreachable!("the core has no part in it"),
             Request::Create { .. } | Request::Delete { .. } => {
                 return Err(refuse("E215", format!("{} is attached", self.spec.name)));
@@ -389,6 +396,9 @@ impl Volume {
     fn outcome(&self, request: &Request, result: Result<Answer, CommandError>) -> Outcome {
         let text = words::success(self.names(), request);
         match result {
+            Ok(Answer::Ok) if matches!(request, Request::GiveUp { .. }) => {
+                Ok(Done::Ok(format!("{text}; salvage: {}", self.salvage)))
+            }
             Ok(Answer::Ok) => Ok(Done::Ok(text)),
             Ok(Answer::Already) => Ok(Done::Already(format!("{text} already"))),
             Ok(Answer::Verify(_)) => Ok(Done::Verify(self.verify_report())),

@@ -11,6 +11,7 @@
 mod clients;
 mod commands;
 mod departure;
+mod salvage;
 mod sleep;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ mod volumes;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -29,6 +31,7 @@ use engine_ring::{Completion, Wait};
 use crate::link::Links;
 use crate::mailbox::Message;
 use crate::peers::When;
+use crate::salvage::Step;
 use crate::share;
 use crate::shell::Shell;
 use crate::table::Table;
@@ -62,6 +65,10 @@ pub(crate) type Redial = Box<dyn Fn(&str, &str, When) + Send>;
 /// Says something about the votes of a volume: peer's name, volume, what. Never waits.
 pub(crate) type Say = Box<dyn Fn(&str, &str, Ballot) + Send>;
 
+/// Gives the thread that writes salvages a step for a volume; `Message::Salvaged` answers. Never
+/// waits.
+pub(crate) type Salvage = Box<dyn Fn(&str, engine_core::event::Token, Step) + Send>;
+
 /// What a reactor needs besides its shell.
 pub(crate) struct Parts {
     pub(crate) inbox: Receiver<Message>,
@@ -71,6 +78,9 @@ pub(crate) struct Parts {
     pub(crate) process: u32,
     pub(crate) redial: Redial,
     pub(crate) say: Say,
+    pub(crate) salvage: Salvage,
+    /// Where salvages go.
+    pub(crate) salvage_folder: PathBuf,
     /// Counts this reactor's system calls.
     pub(crate) turns: Arc<Turns>,
 }

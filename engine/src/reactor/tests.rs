@@ -222,6 +222,7 @@ fn spec(names: &[&str], memory: bool) -> VolumeSpec {
         allocation: Allocation::Thin,
         cache: Cache::Direct,
         completion: Completion::Interrupt,
+        splitbrain: Default::default(),
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,
@@ -287,6 +288,7 @@ fn setup(node: u8, names: &[&str], is_memory: bool) -> Setup {
         config_digest: 3,
         policy: Policy::Written,
         read_margin: None,
+        discards_unchanged: false,
         min_copies: 1,
         member_timeout: Duration::from_secs(2),
         has_volatile_cache: true,
@@ -493,6 +495,8 @@ impl Node {
             process: 1,
             turns: Arc::default(),
             say: Box::new(|_, _, _| {}),
+            salvage: Box::new(|_, _, _| {}),
+            salvage_folder: Default::default(),
             redial: Box::new(move |_, _, _| wants.store(true, Ordering::SeqCst)),
         };
         let shell = Shell::new(Box::new(ring), arena, Arc::new(Silent)).unwrap();

@@ -108,13 +108,17 @@ pub(super) struct Volume {
     pub(super) node_refusals: [Option<Refusal>; NODES_MAX],
     /// Failure of the latest verify.
     pub(super) verify_failure: Option<String>,
+    /// Where the newest salvage lies.
+    pub(super) salvage: String,
     pub(super) rates: Rates,
     pub(super) notes: Vec<String>,
 }
 
 impl Volume {
-    pub(super) fn publish_clients(&self) {
+    pub(super) fn publish_clients(&mut self) {
         self.entry.change_view(|view| view.clients = self.clients);
+        let count = u32::try_from(self.clients).unwrap_or(u32::MAX);
+        self.driver.local.push_back(Event::Clients(count));
     }
 
     /// When it must run again even if nothing happens.
@@ -294,6 +298,11 @@ impl Reactor {
                 reply(slot.map(|slot| self.status(slot, &connected)));
             }
             Message::Leave(volume, leave, reply) => self.leave(&volume, leave, reply),
+            Message::Salvaged {
+                volume,
+                token,
+                stored,
+            } => self.salvaged(&volume, token, stored),
             Message::Faults(volume, faults) => {
                 if let Some(slot) = self.find(&volume) {
                     let volume = self.volumes.get_mut(slot).expect("it was just found");
@@ -419,6 +428,7 @@ impl Reactor {
             unlinked_since: [self.shell.now; NODES_MAX],
             node_refusals: [None; NODES_MAX],
             verify_failure: None,
+            salvage: String::new(),
             rates: Rates::default(),
             notes,
             declared_bytes,

@@ -31,6 +31,7 @@ fn spec() -> VolumeSpec {
         allocation: Allocation::Thin,
         cache: Cache::Direct,
         completion: Completion::Interrupt,
+        splitbrain: Default::default(),
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,
@@ -140,7 +141,12 @@ fn copies_that_can_never_become_one_are_critical_with_the_cause() {
             (state, code, link),
             (State::Critical, "E206", LinkState::Standalone)
         );
-        assert!(text.ends_with(words::why_refused(why)), "{text}");
+        let cause = words::why_refused(why);
+        let next = match why.is_split_brain() {
+            true => "; pollux splitbrain show ",
+            false => "",
+        };
+        assert!(text.contains(&format!("{cause}{next}")), "{text}");
     }
 }
 

@@ -41,6 +41,7 @@ pub fn volume(name: &str, size: u64, backing: Backing, replicas: &[&str]) -> Vol
         allocation: Allocation::Thin,
         cache: Cache::Direct,
         completion: Completion::Interrupt,
+        splitbrain: Default::default(),
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,

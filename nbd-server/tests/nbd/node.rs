@@ -165,6 +165,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
             allocation: Allocation::Thin,
             cache: Cache::Direct,
             completion: Completion::Interrupt,
+            splitbrain: Default::default(),
             min_copies: 1,
             polling: Polling::Cpu,
             reads: Reads::Local,

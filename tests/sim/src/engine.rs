@@ -53,6 +53,8 @@ pub struct NodeSpec {
     pub is_durable_policy: bool,
     /// Peers read for clients from this many outstanding reads on.
     pub read_margin: Option<u32>,
+    /// In a split brain a copy in which nothing was written gives way by itself.
+    pub discards_unchanged: bool,
     /// The disk forgets unflushed writes in a power cut.
     pub has_volatile_cache: bool,
     /// Boot of the machine.
@@ -164,6 +166,10 @@ pub struct Found {
     pub boot_id: u128,
     /// This replica's life.
     pub incarnation: u128,
+    /// How often its history was given up.
+    pub given_up: u32,
+    /// The branch it was given up for, while it waits for a record of that.
+    pub follows: u128,
     /// Lives of the others it marked for; who comes with another lacks everything.
     pub known: [u128; NODES_MAX],
     dirty: Vec<(usize, Bitmap)>,
@@ -229,6 +235,8 @@ pub fn recover(spec: &NodeSpec, area: &[u8]) -> Result<Found, String> {
         is_clean: superblock.clean,
         boot_id: superblock.boot_id,
         incarnation: superblock.incarnation,
+        given_up: superblock.given_up,
+        follows: superblock.follows,
         known: superblock.known,
         dirty: loaded
             .bitmaps
@@ -278,6 +286,7 @@ impl Engine {
             },
             read_margin: spec.read_margin,
             min_copies: 1,
+            discards_unchanged: spec.discards_unchanged,
             member_timeout: MEMBER_TIMEOUT,
             has_volatile_cache: spec.has_volatile_cache,
             is_memory: false,
@@ -385,6 +394,19 @@ impl Engine {
     /// The granule counts as changed since this mark; `None`: no such mark.
     pub fn mark_has(&self, name: MarkName, granule: u64) -> Option<bool> {
         self.volume.mark_has(name, granule)
+    }
+
+    /// Names the split brain with this node; `None` without one.
+    pub fn parting_token(&self, peer: usize) -> Option<u64> {
+        self.volume.parting(NodeIdx(peer as u8)).map(|p| p.token)
+    }
+
+    /// Serves, or does nothing: no role is changing.
+    pub fn is_steady(&self) -> bool {
+        matches!(
+            self.status().role,
+            RoleStatus::Primary | RoleStatus::Secondary
+        )
     }
 
     fn session(&self, peer: usize) -> Option<Session> {

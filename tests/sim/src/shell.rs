@@ -175,6 +175,7 @@ impl World {
                     self.fail("O2", breach);
                 }
             }
+            Action::Salvage { token, step } => self.salvage(node, token, step),
             Action::Vote { to, ballot } => self.say_ballot(node, to, ballot),
             Action::ProposeRecord(record) => {
                 self.proposed(node, record);

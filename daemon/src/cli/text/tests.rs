@@ -255,6 +255,7 @@ fn exporting() -> VolumeReport {
             completion: "interrupt".into(),
             polling: "balanced".into(),
             reads: "local".into(),
+            splitbrain: "manual".into(),
             min_copies: 1,
             nbd: vec![subjects, export("nightly")],
         },

@@ -289,6 +289,8 @@ fn fresh_superblock(params: &Params, regions: Vec<Region>) -> Superblock {
         chain: Chain::default(),
         known: [0; NODES_MAX],
         life: Life::default(),
+        given_up: 0,
+        follows: 0,
         known_lives: [Life::default(); NODES_MAX],
         backing: params.backing,
         regions,

@@ -42,6 +42,6 @@ pub use pages::{
 };
 pub use recovery::{Decision, Why};
 pub use superblock::{
-    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_VOTES, FEATURES_COMPATIBLE,
+    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_GIVEN_UP, FEATURE_VOTES, FEATURES_COMPATIBLE,
     FEATURES_INCOMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
 };

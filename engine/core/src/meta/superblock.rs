@@ -17,6 +17,7 @@
 //!  128 digest of node names    u64
 //!  136 boot id                u128      2688 lives known of peer 0..8    8×16 bytes
 //!                                       2816 record voted for: as at 160 32 bytes, has one u8
+//!                                       2852 times given up u32, 2856 follows branch u128
 //! ```
 
 use crate::action::{META_BLOCK, MetaBlock};
@@ -31,6 +32,8 @@ use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 
 /// Compatible features this build writes; others are carried along untouched.
 pub const FEATURES_COMPATIBLE: u64 = 0;
+/// A history was given up here once: `given_up` and `follows` count.
+pub const FEATURE_GIVEN_UP: u64 = 1;
 /// Attributes were set: who does not know them would write past their marks.
 pub const FEATURE_ATTRIBUTES: u64 = 1;
 /// This replica voted: who does not know votes would break its promises.
@@ -61,6 +64,9 @@ const _: () = assert!(CHAIN_AT + CHAIN_MAX * ENTRY_LEN == LIFE_AT);
 const VOTED_AT: usize = 2816;
 const HAS_VOTED_AT: usize = VOTED_AT + 32;
 const _: () = assert!(KNOWN_LIVES_AT + 16 * NODES_MAX == VOTED_AT && HAS_VOTED_AT < META_BLOCK);
+const GIVEN_UP_AT: usize = 2852;
+const FOLLOWS_AT: usize = 2856;
+const _: () = assert!(HAS_VOTED_AT < GIVEN_UP_AT && FOLLOWS_AT + 16 <= META_BLOCK);
 
 /// What kind of thing holds the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +139,11 @@ pub struct Superblock {
     pub voted: Option<Record>,
     /// History of the data.
     pub chain: Chain,
+    /// How often this copy's history was given up in a split brain: as a voter it is another one
+    /// since (law T8).
+    pub given_up: u32,
+    /// The branch it was given up for, until a record of it is held here; 0: none.
+    pub follows: u128,
     /// Incarnation last seen of each node; 0 is never.
     pub known: [u128; NODES_MAX],
     /// Runs of the process so far, and the latest.
@@ -186,6 +197,8 @@ pub fn encode_superblock(superblock: &Superblock, block: u64, counter: u64) -> B
         put_record(bytes, RECORD_AT, sb.record);
         put_record(bytes, VOTED_AT, sb.voted);
         put(bytes, HAS_VOTED_AT, &[u8::from(sb.voted.is_some())]);
+        put(bytes, GIVEN_UP_AT, &sb.given_up.to_le_bytes());
+        put(bytes, FOLLOWS_AT, &sb.follows.to_le_bytes());
         for (index, incarnation) in sb.known.iter().enumerate() {
             put(bytes, KNOWN_AT + 16 * index, &incarnation.to_le_bytes());
         }
@@ -263,6 +276,8 @@ pub(super) fn decode_superblock(bytes: &MetaBlock) -> Result<Superblock, Field> 
             None
         },
         chain: get_chain(bytes)?,
+        given_up: get_u32(bytes, GIVEN_UP_AT),
+        follows: get_u128(bytes, FOLLOWS_AT),
         known: std::array::from_fn(|index| get_u128(bytes, KNOWN_AT + 16 * index)),
         life: get_life(bytes, LIFE_AT),
         known_lives: std::array::from_fn(|index| get_life(bytes, KNOWN_LIVES_AT + 16 * index)),

@@ -37,7 +37,8 @@ impl Volume {
             return self.refuse(node, Refusal::TwoPrimaries);
         }
         let known = self.durable.sb.record;
-        let is_known = known.is_some_and(|k| k.term == record.term) && !self.has_votes();
+        // Without votes a promise guards one history, and this copy may have left it (law T9).
+        let is_known = known.is_none_or(|k| k.term == record.term) && !self.has_votes();
         if record.term < self.durable.sb.promised && !is_known {
             return self.breach(node);
         }
@@ -53,7 +54,13 @@ impl Volume {
         let new_primary = known.is_none_or(|k| k.primary != record.primary);
         self.note_members(node, known, &record, lives);
         let has_votes = self.has_votes();
+        let source = self.peers.get(node).hello.as_ref().map(|h| h.incarnation);
         let sb = &mut self.durable.sb;
+        if let (Session::Target(_), Some(source), false) = (session, source, has_votes) {
+            // From here on what either lacks of the other is marked: the bits speak of this copy.
+            sb.known[usize::from(node.0)] = source;
+        }
+        sb.follows = 0;
         sb.record = Some(record);
         sb.promised = sb.promised.max(record.term);
         if has_votes && sb.voted.is_none_or(|voted| record.is_newer_than(&voted)) {

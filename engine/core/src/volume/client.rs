@@ -220,6 +220,7 @@ impl Volume {
         self.seq.0 += 1;
         let seq = self.seq;
         self.ops.fly(seq, slot);
+        self.last_write = Some(self.now);
         let op = *self.ops.get(slot);
         let durable = op.fua || self.setup.policy == Policy::Durable;
         let mut pending = NodeSet::EMPTY;

@@ -26,6 +26,7 @@ impl Volume {
             Purpose::ResyncFlush => return self.resync_flushed(generation, slot, result),
             Purpose::StopFlush => return self.stop_flushed(result),
             Purpose::RecoveryFlush => return self.recovery_flushed(result),
+            Purpose::Salvage => return self.salvage_read(generation, result, buf, is_zero),
             _ => return,
         }
         let Some(op) = self.ops.find(generation, slot) else {

@@ -69,6 +69,7 @@ impl Volume {
             && !self.durable.has_failed
             && self.disk() == Disk::UpToDate
             && self.durable.change.is_none()
+            && self.giving_up.is_none()
             && self.adopting.is_none();
         let is_due = self.now >= self.votes.grant.until && self.now >= self.votes.election_at;
         // Whether it is in S the trial finds out: the newest record may not have reached it.
@@ -292,7 +293,12 @@ impl Volume {
         let is_judged = |n: NodeIdx| {
             matches!(
                 session(n),
-                Some(Session::InSync(_) | Session::Waiting(_) | Session::Standalone(_))
+                Some(
+                    Session::InSync(_)
+                        | Session::Waiting(_)
+                        | Session::Standalone(_)
+                        | Session::Parted(..)
+                )
             )
         };
         if self.now < until && !others.iter().all(is_judged) {

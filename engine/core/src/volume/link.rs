@@ -18,15 +18,18 @@ use super::peer::{Gate, Wish};
 use super::{Volume, planted};
 
 /// Messages of runs said in one turn.
-const RUNS_PER_TURN: usize = 4;
+pub(super) const RUNS_PER_TURN: usize = 4;
 /// With more dirty runs than this the rest is said in whole 4 MiB extents.
 const FINE_RUNS_MAX: u64 = 16 * RUNS_MAX as u64;
 
 impl Volume {
     pub(super) fn link_up(&mut self, node: NodeIdx, link: LinkId) {
+        let has_parted = self.peers.find(node).is_some_and(|p| p.parting.is_some());
         let refusal = match self.peers.find(node).map(|p| p.session) {
             None => Some(Refusal::Volume),
-            Some(Session::Standalone(why)) => Some(why),
+            // In a split brain it is asked what it has, and may have given up its copy meanwhile.
+            Some(Session::Standalone(why)) if !(has_parted && why.is_split_brain()) => Some(why),
+            Some(_) if self.keeps_away(node) => Some(Refusal::Leaving),
             Some(_) if !self.role.takes_links() || self.durable.has_failed => {
                 Some(Refusal::Leaving)
             }
@@ -64,7 +67,7 @@ impl Volume {
         }
     }
 
-    fn step(&mut self, node: NodeIdx, event: SessionEvent) {
+    pub(super) fn step(&mut self, node: NodeIdx, event: SessionEvent) {
         let now = self.now;
         let peer = self.peers.get_mut(node);
         match peer.session.next(event) {
@@ -100,8 +103,9 @@ impl Volume {
             return self.step(node, event);
         };
         // A handshake that ended before the hellos were judged was no session: what the last one
-        // proved still stands (law T9).
-        if !matches!(was, Session::Handshake(_)) {
+        // proved still stands (law T9). A split brain is none either.
+        let was_session = !matches!(was, Session::Handshake(_)) && !peer.is_parted();
+        if was_session {
             peer.vanished_in_sync = matches!(was, Session::InSync(_)) && vanished;
         }
         (peer.hello, peer.is_primary, peer.hello_owed) = (None, false, false);
@@ -142,7 +146,7 @@ impl Volume {
         self.round_lost(node);
         self.remote_reads_lost(node);
         self.verify_lost(node);
-        if !matches!(was, Session::Handshake(_)) {
+        if was_session {
             self.notice(Notice::PeerLost(node));
         }
         self.settle_membership();
@@ -277,6 +281,7 @@ impl Volume {
             Message::ReadRequest { id, extent } => self.serve_for(node, id, extent, false),
             Message::SumRequest { id, extent } => self.serve_for(node, id, extent, true),
             Message::SumReply { id, status, sums } => self.sums_told(node, id, status, sums),
+            Message::Parted(word) => self.parted_told(node, word),
             Message::Hello(_)
             | Message::Refuse(_)
             | Message::Ack { .. }
@@ -393,8 +398,12 @@ impl Volume {
         };
         let plan = match agree(self.me, mine, node, theirs) {
             Ok(plan) => plan,
+            Err(why) if why.is_split_brain() => return self.begin_parting(node, why),
             Err(why) => return self.refuse(node, why),
         };
+        if !self.follows(theirs) {
+            return self.refuse(node, Refusal::Diverged);
+        }
         let newer = theirs.leads.map(|reign| reign.term);
         if self.has_votes() && self.role.is_serving() && newer > mine.leads.map(|r| r.term) {
             // Somebody was chosen since (law T6).
@@ -423,7 +432,7 @@ impl Volume {
         self.step(node, SessionEvent::Agreed(plan));
         let peer = self.peers.get_mut(node);
         (peer.is_primary, peer.disk, peer.vanished_in_sync) = (is_primary, disk, false);
-        (peer.last_refusal, peer.gate) = (None, Gate::Open);
+        (peer.last_refusal, peer.gate, peer.parting) = (None, Gate::Open, None);
         (peer.seen, peer.durable, peer.flushed_here) = (Seq(0), Seq(0), false);
         let says_runs = matches!(plan, Plan::Equal | Plan::Target);
         peer.runs_from = Some(if says_runs { 0 } else { self.size });
@@ -469,7 +478,14 @@ impl Volume {
         self.ops.attention = true;
     }
 
-    fn known(&self, node: NodeIdx) -> Known {
+    /// A copy that was given up for one branch takes nothing of another.
+    fn follows(&self, theirs: &Hello) -> bool {
+        let sb = &self.durable.sb;
+        let is_other = |branch: u128| sb.follows != 0 && sb.follows != branch;
+        sb.record.is_some() || !theirs.record.is_some_and(|r| is_other(r.branch))
+    }
+
+    pub(super) fn known(&self, node: NodeIdx) -> Known {
         let (sb, at) = (&self.durable.sb, usize::from(node.0));
         Known {
             incarnation: if sb.joined.has(node) { sb.known[at] } else { 0 },
@@ -569,8 +585,13 @@ impl Volume {
             return self.breach(node);
         }
         let peer = self.peers.get_mut(node);
+        let is_parting = peer.is_parted();
+        let bits = match &mut peer.parting {
+            Some(parting) if is_parting => &mut parting.theirs,
+            _ => &mut peer.dirty,
+        };
         for run in runs {
-            peer.dirty.set(*run);
+            bits.set(*run);
         }
         peer.runs_received |= last;
     }
@@ -580,6 +601,9 @@ impl Volume {
         let Session::Exchange(_, plan) = self.peers.get(node).session else {
             return;
         };
+        if matches!(plan, Plan::Parted(_)) {
+            return self.settle_parting(node);
+        }
         if !self.is_gate_open(node) {
             return;
         }
@@ -634,7 +658,7 @@ impl Volume {
     }
 
     /// The next message of runs from `from` on, and where to go on.
-    fn collect_runs(&self, node: NodeIdx, from: u64) -> (Vec<Extent>, Option<u64>) {
+    pub(super) fn collect_runs(&self, node: NodeIdx, from: u64) -> (Vec<Extent>, Option<u64>) {
         let dirty = &self.peers.get(node).dirty;
         let coarse = dirty.count_granules() > FINE_RUNS_MAX * 64;
         let mut runs = Vec::new();
@@ -704,9 +728,13 @@ impl Volume {
             return self.reply(id, Err(CommandError::NoSuchPeer));
         };
         let answer = match peer.session {
-            Session::Standalone(_) => Answer::Ok,
+            Session::Standalone(_) | Session::Parted(..) => Answer::Ok,
             _ => Answer::Already,
         };
+        if matches!(peer.session, Session::Parted(..)) {
+            // They compare once more.
+            self.drop_link(node);
+        }
         self.step(node, SessionEvent::Connect);
         self.reply(id, Ok(answer));
     }

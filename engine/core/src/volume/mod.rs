@@ -23,6 +23,7 @@ mod disk;
 mod election;
 mod extents;
 mod flush;
+mod give_up;
 mod grow;
 mod hand_over;
 mod lease;
@@ -31,6 +32,7 @@ mod log;
 mod marks;
 mod member;
 mod ops;
+mod parting;
 mod peer;
 mod record;
 mod remote;
@@ -62,6 +64,7 @@ use crate::verdict::Policy;
 use adopt::Adopting;
 use attributes::Store;
 use flush::{Flushing, MemberFlushes};
+use give_up::GivingUp;
 use grow::Growing;
 use log::PageWrites;
 use marks::Marks;
@@ -74,6 +77,7 @@ use votes::Votes;
 
 pub use extents::Run;
 pub use marks::MarkStatus;
+pub use parting::{PartingStatus, SideStatus};
 pub use status::{PeerStatus, ReadCounts, RoleStatus, Status, VotesStatus};
 
 /// What a volume is told when it is attached. Fixed for its life.
@@ -107,6 +111,8 @@ pub struct Setup {
     pub read_margin: Option<u32>,
     /// Fewest members of S with which writes are acknowledged (law R4).
     pub min_copies: u32,
+    /// In a split brain a copy in which nothing was written is given up without an operator.
+    pub discards_unchanged: bool,
     /// Age of an unanswered request after which a member leaves S (law L4).
     pub member_timeout: Duration,
     /// A write that the disk calls done may be lost with power.
@@ -150,6 +156,13 @@ pub struct Volume {
     attributes: Store,
     marks: Marks,
     growing: Option<Growing>,
+    giving_up: Option<GivingUp>,
+    /// Number of the newest salvage.
+    salvages: u32,
+    /// Clients attached, as the shell says.
+    clients: u32,
+    /// When a client last wrote here.
+    last_write: Option<Instant>,
     verify: Verifying,
     votes: Votes,
     /// Reads whose bytes are there, and whose answer waits for the lease (law T7).
@@ -221,6 +234,10 @@ impl Volume {
             attributes: Store::new(loaded.attributes),
             marks,
             growing: None,
+            giving_up: None,
+            salvages: 0,
+            clients: 0,
+            last_write: None,
             verify: Verifying::default(),
             votes: Votes::new(&setup.names),
             wait_lease: Vec::new(),
@@ -308,6 +325,12 @@ impl Volume {
             Event::Unreachable { peer } => self.unreachable(peer),
             Event::Vote { from, ballot } => self.ballot(from, &ballot),
             Event::Record(choice) => self.record_choice(choice),
+            Event::SalvageDone { token, result } => {
+                if let Some((ops::Purpose::Salvage, number, _)) = ops::parts(token) {
+                    self.salvage_done(number, result);
+                }
+            }
+            Event::Clients(count) => self.clients = count,
             Event::Command { id, command } => match command {
                 Command::Promote { force, wait } => self.promote(id, force, wait),
                 Command::TakeOver { wait } => self.take_over(id, wait),
@@ -319,6 +342,7 @@ impl Volume {
                 Command::ResyncPause => self.resync_pause(id, true),
                 Command::ResyncResume => self.resync_pause(id, false),
                 Command::ResyncRate(rate) => self.set_resync_rate(id, rate),
+                Command::GiveUp { to, token } => self.give_up(id, to, token),
                 Command::Verify => self.start_verify(id),
                 Command::MarkCreate { name, created_ms } => self.create_mark(id, name, created_ms),
                 Command::MarkDelete { name } => self.delete_mark(id, name),
@@ -363,6 +387,7 @@ impl Volume {
             self.settle_told(node);
             self.settle_join(node);
         }
+        self.settle_giving_up();
         self.settle_role();
         self.settle_voters();
         self.settle_verify();

@@ -35,9 +35,11 @@ pub(super) enum Purpose {
     MarkPage = 11,
     /// Disk flush after a crash, before the log of the earlier process closes.
     RecoveryFlush = 12,
+    /// Piece of a salvage.
+    Salvage = 13,
 }
 
-const PURPOSES: [Purpose; 12] = [
+const PURPOSES: [Purpose; 13] = [
     Purpose::Disk,
     Purpose::Job,
     Purpose::Round,
@@ -50,6 +52,7 @@ const PURPOSES: [Purpose; 12] = [
     Purpose::AttributePage,
     Purpose::MarkPage,
     Purpose::RecoveryFlush,
+    Purpose::Salvage,
 ];
 
 /// `purpose: 8 | generation: 24 | index: 32`

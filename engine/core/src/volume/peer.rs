@@ -6,7 +6,7 @@ use crate::bitmap::Bitmap;
 use crate::event::LinkId;
 use crate::message::{Disk, Hello, Refusal};
 use crate::meta::{PageWriter, PeerBitmap};
-use crate::session::Session;
+use crate::session::{Plan, Session};
 use crate::time::Instant;
 use crate::units::{Extent, NodeIdx, Seq};
 
@@ -44,6 +44,8 @@ pub(super) struct Peer {
     pub since: Instant,
     /// Why it was last refused.
     pub last_refusal: Option<Refusal>,
+    /// Split brain: what the two told each other, until they fit again.
+    pub parting: Option<Box<super::parting::Parting>>,
     /// Credit that it granted and we used.
     pub operations_out: u32,
     pub bytes_out: u64,
@@ -175,6 +177,7 @@ impl Peer {
             unreachable: false,
             since: Instant(0),
             last_refusal: None,
+            parting: None,
             operations_out: 0,
             bytes_out: 0,
             reads: Default::default(),
@@ -192,9 +195,18 @@ impl Peer {
 
     /// Its hello fits and its session goes on: its words of role and disk can be used.
     pub fn is_connected(&self) -> bool {
-        !matches!(
+        !self.is_parted()
+            && !matches!(
+                self.session,
+                Session::Standalone(_) | Session::Connecting | Session::Handshake(_)
+            )
+    }
+
+    /// Split brain, and the link stands.
+    pub fn is_parted(&self) -> bool {
+        matches!(
             self.session,
-            Session::Standalone(_) | Session::Connecting | Session::Handshake(_)
+            Session::Parted(..) | Session::Exchange(_, Plan::Parted(_))
         )
     }
 

@@ -295,7 +295,7 @@ impl Volume {
                 sb.chain.pop();
             }
         }
-        (sb.record, sb.joined) = (Some(record), record.in_sync);
+        (sb.record, sb.joined, sb.follows) = (Some(record), record.in_sync, 0);
         sb.promised = sb.promised.max(record.term);
         if change.extends_chain {
             sb.chain.push(Entry::new(record.branch, record.term));

@@ -18,7 +18,7 @@ use crate::message::{Disk, Life, Message, Refusal, Reign};
 use crate::promotion::{Other, Plan, Reach, View, may_promote};
 use crate::quorum::{Election, Grant};
 use crate::record::Record;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet, Term};
 
@@ -267,6 +267,7 @@ impl Volume {
             }
             Role::Primary => return self.reply(id, Ok(Answer::Already)),
             Role::Secondary if self.durable.has_failed => CommandError::MetaFailed,
+            Role::Secondary if self.giving_up.is_some() => CommandError::InProgress,
             Role::Secondary => return self.begin_promotion(Some(id), force, wait),
             Role::Promoting(promotion) => {
                 // What it began by itself goes on for the operator, or anew by force.
@@ -402,7 +403,11 @@ impl Volume {
             let peer = self.peers.get(node);
             let reach = match peer.session {
                 Session::Standalone(Refusal::Operator) => Reach::Gone,
-                Session::Standalone(_) => Reach::Split,
+                Session::Standalone(_) | Session::Parted(..) => Reach::Split,
+                Session::Exchange(_, session::Plan::Parted(_)) => Reach::Split,
+                Session::Connecting | Session::Handshake(_) if peer.parting.is_some() => {
+                    Reach::Split
+                }
                 Session::Connecting if peer.unreachable => Reach::Gone,
                 Session::Connecting | Session::Handshake(_) => Reach::Silent,
                 _ => self.reach(node),
@@ -718,6 +723,7 @@ impl Volume {
             }
             _ => {}
         }
+        self.keep_copy(CommandError::Stopping);
         let phase = match self.role.is_serving() {
             true => DrainPhase::Requests,
             false => DrainPhase::Flush,
@@ -816,6 +822,7 @@ impl Volume {
 
     /// Metadata cannot be written: what waits for it ends now (law L3).
     pub(super) fn settle_failed(&mut self) {
+        self.fail_giving_up();
         let (id, next) = match &self.role {
             Role::Promoting(_) => {
                 return self.promotion_ended(Err(CommandError::MetaFailed));

@@ -3,6 +3,7 @@
 
 mod grow;
 mod pair;
+mod parting;
 mod votes;
 
 use std::time::Duration;
@@ -166,7 +167,7 @@ fn two_that_went_on_alone_stop_and_nothing_is_overwritten() {
     world.connect();
     for node in 0..2 {
         let session = world.status(node).peers[0].session;
-        assert!(matches!(session, Session::Standalone(_)), "{session:?}");
+        assert!(matches!(session, Session::Parted(..)), "{session:?}");
     }
     assert_eq!((world.nodes[0].disk[5], world.nodes[1].disk[5]), (100, 200));
 }
@@ -183,7 +184,7 @@ fn a_restarted_member_alone_is_not_promoted_without_force() {
     world.connect();
     assert!(matches!(
         world.status(0).peers[0].session,
-        Session::Standalone(_)
+        Session::Parted(..)
     ));
 }
 

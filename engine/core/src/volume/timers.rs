@@ -65,10 +65,14 @@ impl Volume {
             || self.peers.iter().any(|p| {
                 !matches!(
                     p.session,
-                    Session::Standalone(_) | Session::Connecting | Session::InSync(_)
+                    Session::Standalone(_)
+                        | Session::Parted(..)
+                        | Session::Connecting
+                        | Session::InSync(_)
                 )
             })
             || !self.role.is_quiet()
+            || self.giving_up.is_some()
             || self.flush.has_work()
             || self.durable.retry_at.is_some()
             || self.marks.is_setting()

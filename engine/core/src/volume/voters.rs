@@ -151,6 +151,24 @@ impl Volume {
         }
     }
 
+    /// The voters that were heard lately are no majority without this one.
+    pub(super) fn needs_vote_of(&self, node: NodeIdx) -> bool {
+        let Some(record) = self.record().filter(|r| r.voters.has(node)) else {
+            return false;
+        };
+        let has_vote = |n: &NodeIdx| {
+            let met = self.votes.met(*n, self.now, RECENT);
+            *n == self.me || met.is_some_and(|met| met.has_vote)
+        };
+        let here: NodeSet = record
+            .voters
+            .without(node)
+            .iter()
+            .filter(has_vote)
+            .collect();
+        self.has_votes() && !is_majority(record.voters, here)
+    }
+
     /// Takes voters off the list and puts them on it, one at a time.
     pub(super) fn settle_voters(&mut self) {
         let may_change = self.has_votes()

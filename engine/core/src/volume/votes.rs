@@ -74,6 +74,18 @@ pub(super) struct Met {
 }
 
 impl Votes {
+    /// This node may have lost its vote.
+    pub fn doubt(&mut self, node: NodeIdx) {
+        if let Some(met) = &mut self.met[usize::from(node.0)] {
+            met.has_vote = false;
+        }
+    }
+
+    /// Answers that wait say what holds no more.
+    pub fn forget_owed(&mut self) {
+        self.owed.clear();
+    }
+
     /// Nothing was said yet among these nodes.
     pub fn new(names: &[String]) -> Votes {
         let mut digest = crc32fast::Hasher::new();
@@ -110,7 +122,17 @@ impl Volume {
         self.replicas().has(self.me)
     }
 
-    /// This node voted, or was admitted, since it was formatted.
+    /// This node as a voter: another one since it was formatted, or its history was given up, for
+    /// then it may have forgotten a promise (law T8).
+    pub(super) fn voter_life(&self) -> u128 {
+        let sb = &self.durable.sb;
+        match sb.given_up {
+            0 => sb.incarnation,
+            count => super::role::mix(sb.incarnation, u64::from(count)),
+        }
+    }
+
+    /// This node voted, or was admitted, since it was formatted or gave up its history.
     pub(super) fn has_vote(&self) -> bool {
         self.durable.sb.voted.is_some() && self.durable.sb.volume_id != 0
     }
@@ -125,7 +147,7 @@ impl Volume {
 
     /// Says it on the control connection, under this volume's identity.
     pub(super) fn say_vote(&mut self, to: NodeIdx, vote: Vote) {
-        let (volume_id, incarnation) = (self.durable.sb.volume_id, self.durable.sb.incarnation);
+        let (volume_id, incarnation) = (self.durable.sb.volume_id, self.voter_life());
         let ballot = Ballot {
             volume_id,
             incarnation,
@@ -303,7 +325,7 @@ impl Volume {
         }
         let sb = &self.durable.sb;
         let (own, promised) = (sb.volume_id, sb.promised);
-        let is_admitted = admits == sb.incarnation
+        let is_admitted = admits == self.voter_life()
             && (own == 0 || own == ballot.volume_id)
             && ballot.volume_id != 0
             && record.voters.has(self.me);

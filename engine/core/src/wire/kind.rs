@@ -66,6 +66,8 @@ pub enum Kind {
     SumRequest = 50,
     /// `Message::SumReply`
     SumReply = 51,
+    /// `Message::Parted`
+    Parted = 53,
     /// First frame of a control connection.
     ControlHello = 256,
     /// Are you there?
@@ -78,7 +80,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every type, by number.
-    pub const ALL: [Kind; 35] = [
+    pub const ALL: [Kind; 36] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::Runs,
@@ -110,6 +112,7 @@ impl Kind {
         Kind::ReadReply,
         Kind::SumRequest,
         Kind::SumReply,
+        Kind::Parted,
         Kind::ControlHello,
         Kind::Ping,
         Kind::Pong,

@@ -5,7 +5,7 @@ use crate::units::GRANULE;
 use crate::wire::bytes::{Body, Writer};
 use crate::wire::error::WireError;
 use crate::wire::kind::Kind;
-use crate::wire::{attribute, data, hello, reign, repair, resync, runs};
+use crate::wire::{attribute, data, hello, parted, reign, repair, resync, runs};
 
 /// Writes the body of a message, without the checksums of its payload.
 pub(super) fn put(message: &Message, w: &mut Writer) {
@@ -59,6 +59,7 @@ pub(super) fn put(message: &Message, w: &mut Writer) {
         Message::ReadReply { id, status } => data::put_answer(*id, *status, w),
         Message::SumRequest { id, extent } => resync::put_piece(*id, *extent, w),
         Message::SumReply { id, status, sums } => repair::put_sums(*id, *status, sums, w),
+        Message::Parted(parted) => parted::put(parted, w),
     }
 }
 
@@ -137,6 +138,7 @@ pub(super) fn take(kind: Kind, body: &mut Body) -> Result<Message, WireError> {
             Message::SumRequest { id, extent }
         }
         Kind::SumReply => repair::take_sums(fields, lists)?,
+        Kind::Parted => Message::Parted(parted::take(fields)?),
         Kind::ControlHello | Kind::Ping | Kind::Pong | Kind::Vote => {
             return Err(WireError::WrongConnection { kind });
         }
@@ -191,5 +193,6 @@ pub(super) fn kind_of(message: &Message) -> Kind {
         Message::ReadReply { .. } => Kind::ReadReply,
         Message::SumRequest { .. } => Kind::SumRequest,
         Message::SumReply { .. } => Kind::SumReply,
+        Message::Parted(_) => Kind::Parted,
     }
 }

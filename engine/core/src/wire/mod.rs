@@ -20,6 +20,7 @@ mod frame;
 mod hello;
 mod kind;
 mod message;
+mod parted;
 mod reign;
 mod repair;
 mod resync;

@@ -2,6 +2,7 @@
 //! `docs/operations.md`.
 
 mod disks;
+mod give_up;
 mod identity;
 mod marks;
 mod replicas;

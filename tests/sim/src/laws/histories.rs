@@ -20,7 +20,7 @@ impl World {
         let older = position(&after) < position(&before)
             || (before.volume_id != 0 && after.volume_id == 0)
             || after.chain.entries().len() < before.chain.entries().len();
-        if older {
+        if older && before.given_up == after.given_up {
             let text = format!(
                 "node {node} crashed, and its metadata went back from {:?} to {:?}",
                 before.record, after.record

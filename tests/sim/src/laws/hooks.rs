@@ -64,6 +64,7 @@ impl World {
             Message::ResyncData { .. } => self.count("resync pieces"),
             Message::ResyncZero { .. } => self.count("resync zeros"),
             Message::ResyncEqual { .. } => self.count("resync equal"),
+            Message::Parted(_) => self.word_said(node, peer),
             _ => {}
         }
         let covered = match message {
@@ -134,6 +135,7 @@ impl World {
             self.marks_asked_in_vain();
         }
         self.operator_forgets(node);
+        self.salvage_crashed(node);
         self.laws.sent.retain(|(n, _), _| *n != node);
         self.laws.dropped.retain(|(n, _)| *n != node);
         let machine = &self.nodes[node];
@@ -145,6 +147,7 @@ impl World {
     /// A process begins.
     pub fn process_begins(&mut self, node: usize) {
         self.laws.marked.retain(|(n, _), _| *n != node);
+        self.salvage_forgotten(node);
         self.refresh(node);
         self.size_is_known(node);
     }
@@ -216,6 +219,7 @@ impl World {
             Notice::HandingOver { to } => self.hand_over_begins(node, *to),
             Notice::KeptRole { .. } => self.hand_over_is_off(node),
             Notice::Demoted => self.role_laid_down(node),
+            Notice::GaveUp { .. } => {}
             // What either side may have changed alone joins the marks at the exchange.
             Notice::PeerConnected(_) | Notice::PeerLost(_) => self.marks_get_vague(),
         }

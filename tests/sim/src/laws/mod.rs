@@ -8,6 +8,7 @@
 //!            │            ├ marks.rs       S1-S5       ├ histories.rs  T5, T9, M2
 //!            │            ├ membership.rs  S6, R8, T4  └ here          O1
 //!            │            ├ changes.rs     K1-K3
+//!            │            ├ salvage.rs    G1-G3
 //!            │            └ sizes.rs      B13
 //!            └► answers.rs  R2, R3, R7    writes.rs  S2, S8, B10: where something happens
 //! ```
@@ -21,6 +22,7 @@ mod marks;
 mod membership;
 mod quorum_loss;
 mod reads;
+mod salvage;
 mod sizes;
 mod votes;
 mod writes;
@@ -33,6 +35,7 @@ use engine_core::units::{AL_EXTENT, Extent, GRANULE, GRANULES_PER_AL_EXTENT};
 
 use changes::Changes;
 pub use changes::mark_name;
+use salvage::Splits;
 use sizes::Sizes;
 
 use crate::engine::{Found, PEER_REQUESTS_MAX, recover};
@@ -69,6 +72,7 @@ pub struct Laws {
     samples: u64,
     changes: Changes,
     sizes: Sizes,
+    splits: Splits,
     ballots: votes::Ledger,
     hand_overs: hand_overs::Ledger,
     /// Since when each primary was seen without its lease, and when last.
@@ -92,6 +96,7 @@ impl Laws {
             samples: 0,
             changes: Changes::default(),
             sizes: Sizes::new(granules),
+            splits: Splits::default(),
             ballots: votes::Ledger::default(),
             hand_overs: hand_overs::Ledger::default(),
             leaseless: vec![None; nodes],
@@ -133,6 +138,13 @@ impl World {
             self.law_size_is_old_or_new(node, size, &after);
         }
         self.note_votes(node, before.as_deref());
+        if let (Some(before), Some(after)) = (&before, self.peek(node))
+            && before.incarnation == after.incarnation
+            && before.given_up < after.given_up
+        {
+            let before = Rc::clone(before);
+            self.law_given_up(node, &before);
+        }
         match (before, self.laws.found[node].1.clone()) {
             (Some(before), Ok(after)) => {
                 self.law_log_closes_late(node, &before, &after);

@@ -42,7 +42,9 @@ impl World {
         };
         // A founding that came to nothing is forgotten with the identity it gave.
         let is_same = |b: &&Found| {
-            b.incarnation == after.incarnation && [0, after.volume_id].contains(&b.volume_id)
+            // Whose history was given up votes as somebody else.
+            (b.incarnation, b.given_up) == (after.incarnation, after.given_up)
+                && [0, after.volume_id].contains(&b.volume_id)
         };
         if let Some(before) = before.filter(is_same) {
             self.law_promises_are_kept(node, before, &after);

@@ -7,6 +7,7 @@
 mod growth;
 mod repair;
 mod roles;
+mod splits;
 mod trouble;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ enum Purpose {
     MarkCreate(u64, u64),
     MarkDelete,
     Grow(u64),
+    GiveUp { is_stale: bool },
     Other,
 }
 
@@ -105,6 +107,12 @@ impl Operator {
     pub fn is_growing(&self) -> bool {
         let is_it = |p: &Purpose| matches!(p, Purpose::Grow(_));
         self.asked.values().any(|(_, purpose, _)| is_it(purpose))
+    }
+
+    fn is_giving_up(&self, node: usize) -> bool {
+        let is_it =
+            |(n, p, _): &(usize, Purpose, u64)| *n == node && matches!(p, Purpose::GiveUp { .. });
+        self.asked.values().any(is_it)
     }
 
     /// The primary role is being handed over.
@@ -222,6 +230,12 @@ impl World {
             (Purpose::Grow(size), result) => {
                 self.growth_answered(node, size, result.as_ref().map(|_| ()));
             }
+            (Purpose::GiveUp { is_stale: true }, Ok(_)) => {
+                let text = format!("node {node} gave up its copy by a plan that was void");
+                self.fail("O5", text);
+            }
+            (Purpose::GiveUp { .. }, Ok(_)) => self.count("split brains resolved by command"),
+            (Purpose::GiveUp { .. }, Err(_)) => self.count("refusals to give up a copy"),
             (Purpose::MarkDelete, Ok(_)) => self.count("marks deleted"),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! What the operator mends by himself: broken copies, hung primaries, split brains.
+//! What the operator mends by himself: broken copies, hung primaries.
 
 use engine_core::message::Disk;
 use engine_core::record::Record;
@@ -6,7 +6,7 @@ use engine_core::units::NodeIdx;
 
 use super::Purpose;
 use crate::swarm::MS;
-use crate::world::{Mend, World};
+use crate::world::World;
 
 impl World {
     /// A node that answered "stopped" exits.
@@ -154,47 +154,6 @@ impl World {
             let is_sick = machine.disk.faults.is_hung || machine.meta.is_hung || waits;
             if !is_sick && self.nodes[node].paused_until <= now {
                 self.fail("L3", format!("node {node} never answered {purpose:?}"));
-            }
-        }
-    }
-
-    /// After boldness: one of the two has to go.
-    pub(super) fn reconcile_split(&mut self) {
-        let joined = self.is_healthy();
-        if !self.operator.was_bold || joined || !self.operator.is_healing {
-            self.operator.apart_since = self.now;
-            self.operator.was_bold &= !joined;
-            return;
-        }
-        if self.operator.rng.one_in(8) {
-            // Whoever gave up on the other waits for a word.
-            for (a, b) in self.net.pairs() {
-                self.mend(Mend::Reconnect(a, b));
-                self.mend(Mend::Reconnect(b, a));
-            }
-        }
-        if self.now < self.operator.apart_since + 2_000 * MS {
-            return;
-        }
-        self.operator.apart_since = self.now;
-        let primaries = self.primaries();
-        let alive = self.all().all(|n| self.is_alive(n));
-        let cut = self
-            .net
-            .pairs()
-            .iter()
-            .any(|(a, b)| self.net.is_cut(*a, *b));
-        if alive && !cut && !primaries.is_empty() {
-            self.count("split brains resolved");
-            let keep = *self.operator.rng.pick(&primaries);
-            for node in self.everybody().filter(|n| *n != keep) {
-                let keeper = self.nodes[keep].engine.as_ref();
-                let has_joined = keeper.is_some_and(|e| {
-                    self.has_votes() && !self.is_witness(node) && e.is_in_sync_with(node)
-                });
-                if !has_joined && self.may_lose_its_vote(node) {
-                    self.replace(node);
-                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What is queued in virtual time, and what waits for a disk.
 
-use engine_core::event::Token;
+use engine_core::event::{DiskResult, Token};
 use engine_core::units::{BufId, ByteRange, Extent};
 use engine_core::vote::Ballot;
 
@@ -60,6 +60,14 @@ pub enum Happening {
         from: BufId,
         to: BufId,
         count: usize,
+    },
+    /// A step of a salvage ends.
+    Salvaged {
+        node: usize,
+        life: u64,
+        token: Token,
+        result: DiskResult,
+        is_commit: bool,
     },
     /// An end learns of its connection.
     LinkUp { connection: u64, end: usize },

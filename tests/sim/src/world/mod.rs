@@ -190,6 +190,7 @@ impl World {
                 .read_margin
                 .checked_sub(1)
                 .map(|margin| margin as u32),
+            discards_unchanged: Rng::fork(self.plan.seed, "discards", 0).one_in(3),
             has_volatile_cache: self.nodes[node].disk.has_volatile_cache(),
             boot_id: self.nodes[node].boot_id,
             incarnation: Rng::fork(

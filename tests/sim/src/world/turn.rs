@@ -76,6 +76,15 @@ impl World {
             } if self.is_current(node, life) => {
                 self.copied(node, token, from, to, count);
             }
+            Happening::Salvaged {
+                node,
+                life,
+                token,
+                result,
+                is_commit,
+            } if self.is_current(node, life) => {
+                self.salvaged(node, token, result, is_commit);
+            }
             Happening::Lengthened {
                 node,
                 life,
@@ -100,6 +109,7 @@ impl World {
             | Happening::Chosen { .. }
             | Happening::Sent { .. }
             | Happening::Copied { .. }
+            | Happening::Salvaged { .. }
             | Happening::Lengthened { .. }
             | Happening::Wake { .. } => {}
         }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::action::{Action, Answer, CommandError, Job, MetaBlock, Outcome, ReadInto};
-use crate::event::{Command, CommandId, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId};
+use crate::action::{Action, Answer, CommandError, Job, MetaBlock, Outcome, ReadInto, SalvageStep};
+use crate::event::{
+    Command, CommandId, DiskError, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId,
+};
 use crate::message::Message;
 use crate::meta::{self, Backing, BackingKind, Expect, Params, Peek};
 use crate::quorum::{Quorum, QuorumLoss};
@@ -20,6 +22,10 @@ pub struct Node {
     pub meta: Vec<Box<MetaBlock>>,
     /// Metadata writes since somebody cleared this, in order.
     pub written: Vec<(u64, Box<MetaBlock>)>,
+    /// What the newest salvage holds, by granule, and whether it ended.
+    pub salvage: (BTreeMap<u64, u64>, bool),
+    /// There is no room for one.
+    pub is_salvage_full: bool,
     buffers: HashMap<u64, Vec<u64>>,
     events: VecDeque<Event>,
     lives: u128,
@@ -133,6 +139,7 @@ fn setup(node: usize, shape: Shape, life: u128) -> Setup {
         config_digest: 1,
         policy: Policy::Written,
         read_margin: None,
+        discards_unchanged: false,
         min_copies: 1,
         member_timeout: Duration::from_secs(5),
         has_volatile_cache: true,
@@ -185,6 +192,8 @@ impl World {
                 disk: vec![0; size as usize],
                 meta: disk,
                 written: Vec::new(),
+                salvage: Default::default(),
+                is_salvage_full: false,
                 buffers: HashMap::new(),
                 events: VecDeque::from([Event::Start]),
                 lives: 0,
@@ -362,11 +371,21 @@ impl World {
     }
 
     pub fn command(&mut self, node: usize, command: Command) -> Result<Answer, CommandError> {
+        let id = self.ask(node, command);
+        self.await_answer(id)
+    }
+
+    /// Puts a command in front of a node.
+    pub fn ask(&mut self, node: usize, command: Command) -> CommandId {
         self.next += 1;
         let id = CommandId(self.next);
         self.nodes[node]
             .events
             .push_back(Event::Command { id, command });
+        id
+    }
+
+    pub fn await_answer(&mut self, id: CommandId) -> Result<Answer, CommandError> {
         for _ in 0..200 {
             self.drain();
             if let Some(answer) = self.answers.remove(&id.0) {
@@ -566,6 +585,27 @@ impl World {
             }
             Action::Notice(_) => {}
             Action::SessionQuiet { .. } => {}
+            Action::Salvage { token, step } => {
+                match step {
+                    SalvageStep::Begin { .. } | SalvageStep::Drop => {
+                        node.salvage = (BTreeMap::new(), false);
+                    }
+                    SalvageStep::Put { extent, buf } => {
+                        let zeros = vec![0; extent.granules() as usize];
+                        let tags = buf.map_or(zeros, |buf| node.buffers[&buf.0].clone());
+                        assert_eq!(tags.len() as u64, extent.granules());
+                        node.salvage.0.extend((extent.start..extent.end).zip(tags));
+                    }
+                    SalvageStep::Commit => node.salvage.1 = true,
+                }
+                let result = match node.is_salvage_full {
+                    true => Err(DiskError::NoSpace),
+                    false => Ok(()),
+                };
+                if step != SalvageStep::Drop {
+                    node.events.push_back(Event::SalvageDone { token, result });
+                }
+            }
         }
     }
 }

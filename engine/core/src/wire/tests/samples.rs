@@ -237,6 +237,15 @@ pub(super) fn one_of_each() -> Vec<(Message, u32)> {
             },
             0,
         ),
+        (
+            Message::Parted(Parted {
+                gives_up: true,
+                needs_vote: false,
+                clients: 3,
+                last_write_ms: Some(0x1234),
+            }),
+            0,
+        ),
     ]
 }
 
@@ -473,6 +482,16 @@ pub(super) fn messages() -> impl Strategy<Value = (Message, u32)> {
             prop::collection::vec(any::<u64>(), 0..=256)
         )
             .prop_map(|(id, status, sums)| Message::SumReply { id, status, sums }),
+        (any::<(bool, bool, u32)>(), prop::option::of(numbers())).prop_map(
+            |((gives_up, needs_vote, clients), last_write_ms)| {
+                Message::Parted(Parted {
+                    gives_up,
+                    needs_vote,
+                    clients,
+                    last_write_ms,
+                })
+            }
+        ),
     ];
     let attributes = prop_oneof![
         (
