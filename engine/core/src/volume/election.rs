@@ -339,10 +339,14 @@ impl Volume {
         }
     }
 
-    /// Nodes that answered this question, blank ones among them.
+    /// Nodes that answered this question and have nothing that this one could lack: blank ones, and
+    /// copies that are not whole either. A whole one that promises nothing now must be waited for.
     fn met(&self, term: Term, is_trial: bool) -> NodeSet {
         let is_answer = |h: &&Heard| (h.term, h.is_trial) == (term, is_trial);
+        let is_better =
+            |h: &Heard| h.promise.copy.is_whole && h.promise.copy.disk == Disk::UpToDate;
         let heard = self.votes.heard.iter().flatten().filter(is_answer);
+        let heard = heard.filter(|h| !is_better(h));
         heard.map(|h| h.promise.voter).collect()
     }
 
