@@ -261,7 +261,11 @@ impl Block {
     /// A write that must come both before and after `read`, under `h`. Dead writes need no look:
     /// see `settle`.
     fn conflict(&self, h: &Hypothesis, read: &Cluster) -> Option<Other> {
-        let reads = h.reads(read);
+        self.conflict_of(h, read, h.reads(read))
+    }
+
+    /// As [`Block::conflict`], if these were the reads of `read`.
+    fn conflict_of(&self, h: &Hypothesis, read: &Cluster, reads: Reads) -> Option<Other> {
         let (finish, latest) = (read.finish(reads), read.latest_start(reads));
         if finish < h.first.reads.last_start {
             return Some(Other::initial(h));
@@ -305,10 +309,10 @@ impl Block {
         }
         next.extend(self.start_as(h, Value::Zero, reading).ok());
         for zero in zeros().filter(|c| c.start <= reading.end && !h.mark(c.id).dead) {
-            let mut one = h.clone();
-            let mark = one.mark_mut(zero.id);
-            mark.reads = mark.reads.with(reading.start, reading.end);
-            if self.conflict(&one, zero).is_none() {
+            let reads = h.reads(zero).with(reading.start, reading.end);
+            if self.conflict_of(h, zero, reads).is_none() {
+                let mut one = h.clone();
+                one.mark_mut(zero.id).reads = reads;
                 next.push(one);
             }
         }

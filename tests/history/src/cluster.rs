@@ -242,6 +242,44 @@ impl Hypothesis {
     }
 }
 
+/// What of a hypothesis decides most comparisons: of two that differ here, neither or only one can
+/// cover the other.
+#[derive(Clone, Copy)]
+struct Sketch {
+    /// One bit, shared by every 64th write, for each mark that says anything.
+    marked: u64,
+    /// Sums over all marks: of what constrains less they are never larger.
+    starts: u128,
+    ends: u128,
+}
+
+impl Sketch {
+    fn of(hypothesis: &Hypothesis) -> Self {
+        let mut sketch = Self {
+            marked: 0,
+            starts: 0,
+            ends: 0,
+        };
+        let first = std::iter::once((None, &hypothesis.first));
+        let others = hypothesis
+            .marks
+            .0
+            .iter()
+            .map(|(id, mark)| (Some(*id), mark));
+        for (id, mark) in first.chain(others).filter(|(_, mark)| **mark != Mark::NEW) {
+            sketch.marked |= id.map_or(0, |id| 1 << (id.0 % 64));
+            sketch.starts += mark.reads.last_start.weight();
+            sketch.ends += Stamp::NEVER.weight() - mark.reads.first_end.weight();
+        }
+        sketch
+    }
+
+    /// Whoever has this may cover whoever has `other`.
+    fn may_cover(self, other: Self) -> bool {
+        self.marked & !other.marked == 0 && self.starts <= other.starts && self.ends <= other.ends
+    }
+}
+
 /// Removes hypotheses that another one covers.
 pub(crate) fn prune(hypotheses: &mut Vec<Hypothesis>) {
     if hypotheses.len() < 2 {
@@ -249,12 +287,54 @@ pub(crate) fn prune(hypotheses: &mut Vec<Hypothesis>) {
     }
     hypotheses.sort();
     hypotheses.dedup();
-    let mut kept: Vec<Hypothesis> = Vec::with_capacity(hypotheses.len());
+    let mut kept: Vec<(Sketch, Hypothesis)> = Vec::with_capacity(hypotheses.len());
     for one in hypotheses.drain(..) {
-        if !kept.iter().any(|other| other.covers(&one)) {
-            kept.retain(|other| !one.covers(other));
-            kept.push(one);
+        let sketch = Sketch::of(&one);
+        let is_covered =
+            |(its, other): &(Sketch, Hypothesis)| its.may_cover(sketch) && other.covers(&one);
+        if !kept.iter().any(is_covered) {
+            kept.retain(|(its, other)| !(sketch.may_cover(*its) && one.covers(other)));
+            kept.push((sketch, one));
         }
     }
-    *hypotheses = kept;
+    hypotheses.extend(kept.into_iter().map(|(_, one)| one));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hypothesis(draw: &mut impl FnMut() -> u64) -> Hypothesis {
+        let mut one = Hypothesis::new(BTreeMap::from([(Value::Zero, draw().is_multiple_of(2))]));
+        for id in 0..draw() % 5 {
+            let mark = one.mark_mut(OpId(id * (1 + draw() % 2)));
+            let stamp = |n: u64| Stamp::at(n / 8 % 2, n % 4);
+            if !draw().is_multiple_of(4) {
+                mark.reads = mark.reads.with(stamp(draw()), stamp(draw()));
+            }
+            mark.dead = draw().is_multiple_of(8);
+            mark.excluded = draw().is_multiple_of(8);
+        }
+        one
+    }
+
+    #[test]
+    fn a_sketch_never_denies_a_cover() {
+        let mut state = 1_u64;
+        let mut draw = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(11);
+            state >> 33
+        };
+        let (mut covers, mut denied) = (0, 0);
+        for _ in 0..60_000 {
+            let (one, other) = (hypothesis(&mut draw), hypothesis(&mut draw));
+            let may = Sketch::of(&one).may_cover(Sketch::of(&other));
+            assert!(may || !one.covers(&other), "{one:?} {other:?}");
+            covers += u64::from(one.covers(&other));
+            denied += u64::from(!may);
+        }
+        assert!(covers > 1000 && denied > 20_000, "{covers}, {denied}");
+    }
 }

@@ -43,6 +43,11 @@ impl Stamp {
         }
     }
 
+    /// A number that grows with the stamp; the sum of 2^20 of them fits.
+    pub fn weight(self) -> u128 {
+        u128::from(self.segment.min(1 << 40)) << 64 | u128::from(self.tick)
+    }
+
     /// The clock value, for people.
     pub fn time(self) -> u64 {
         self.tick.saturating_sub(1)

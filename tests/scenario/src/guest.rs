@@ -6,6 +6,8 @@
 //!
 //! [`takeovers`] takes the primary over under the guest's ext4 and fio (`guest_takeovers.py`).
 //!
+//! [`failovers`] kills the primary of a majority again and again under SQLite (`guest_failovers.py`).
+//!
 //! [`stress`] runs exercisers on ext4 and XFS (`guest_stress.py`) while the secondary is killed and
 //! comes back. [`beside_drbd`] counts what DRBD does for the same writes (`guest_drbd.py`).
 
@@ -13,17 +15,20 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use conformance::tools;
 
-use crate::{Pair, restarts};
+use crate::{Pair, Shape, TRIO, Trio, restarts};
 
 /// Size of the volume, MiB.
 const MEBIBYTES: u64 = 64;
 
+/// How long it may take until another node serves.
+const SERVED_MAX: Duration = Duration::from_secs(60);
+
 /// What QEMU, the guest's image and its checks are made of: (program, Debian package).
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 10] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("nbd-client", "nbd-client"),
@@ -33,6 +38,7 @@ const NEEDED: [(&str, &str); 9] = [
     ("mkfs.xfs", "xfsprogs"),
     ("stress-ng", "stress-ng"),
     ("fstrim", "util-linux"),
+    ("sqlite3", "sqlite3"),
 ];
 
 /// Size of the volume under stress, MiB: XFS wants 300.
@@ -60,6 +66,47 @@ pub fn run() -> bool {
     pair.start(0);
     pair.until_healthy(1);
     pair.stop_and_compare(1, MEBIBYTES);
+    true
+}
+
+/// Kills the primary `rounds` times under a data base of the guest's, while a majority has the other
+/// copy serve; false, with a line that says what to install, if it cannot run here. Panics: a
+/// committed row is lost or changed, the file system is not clean, or the copies differ.
+pub fn failovers(rounds: u32) -> bool {
+    if !tools::have(&NEEDED) {
+        return false;
+    }
+    let mut trio = Trio::healthy(Shape::Witness, MEBIBYTES, "2s");
+    let mut primary = 0;
+    let ports = [0, 1].map(|index| trio.lab.node(TRIO[index]).nbd.number.to_string());
+    let words = [ports.join(","), "v".to_owned(), rounds.to_string()];
+    let mut times = Vec::new();
+    let index = |index: usize| ["0\n", "1\n"][index];
+    converse_after(index(primary), "guest_failovers.py", &words, |asked| {
+        let is_kill = asked == "kill";
+        is_kill.then(|| {
+            trio.until_healthy(primary);
+            let began = Instant::now();
+            trio.kill(primary);
+            let next = trio.until_primary(SERVED_MAX);
+            times.push(began.elapsed());
+            trio.start(primary);
+            primary = next;
+            index(primary)
+        })
+    });
+    times.sort_unstable();
+    let (count, half) = (times.len(), times.get(times.len() / 2));
+    println!(
+        "# {count} failovers, half of them within {half:.2?}, all within {:.2?}",
+        times.last()
+    );
+    assert_eq!(
+        count as u32, rounds,
+        "the guest asked for another number of kills"
+    );
+    trio.until_healthy(primary);
+    trio.stop_and_compare(primary, MEBIBYTES);
     true
 }
 
@@ -141,6 +188,16 @@ fn port(pair: &Pair, index: usize) -> String {
 fn converse<W: AsRef<OsStr>>(
     script: &str,
     words: &[W],
+    heard: impl FnMut(&str) -> Option<&'static str>,
+) {
+    converse_after("", script, words, heard);
+}
+
+/// As [`converse`], with something to say first.
+fn converse_after<W: AsRef<OsStr>>(
+    first: &str,
+    script: &str,
+    words: &[W],
     mut heard: impl FnMut(&str) -> Option<&'static str>,
 ) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
@@ -153,6 +210,7 @@ fn converse<W: AsRef<OsStr>>(
         .stdout(Stdio::piped());
     let mut guest = command.spawn().expect("python3 can be run");
     let mut told = guest.stdin.take().expect("it was piped");
+    let _ = told.write_all(first.as_bytes());
     let said = BufReader::new(guest.stdout.take().expect("it was piped"));
     let mut is_done = false;
     for line in said.lines() {

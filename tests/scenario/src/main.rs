@@ -79,6 +79,12 @@ enum Run {
         #[arg(long, default_value_t = 10)]
         rounds: u32,
     },
+    /// A Linux kernel in QEMU whose primary is killed again and again under ext4 and SQLite
+    GuestFailovers {
+        /// How many times
+        #[arg(long, default_value_t = 20)]
+        failovers: u32,
+    },
     /// A volume on QEMU's NVMe device, past the block layer and polled, with its server killed
     Nvme,
     /// ext4 and XFS of a Linux kernel in QEMU under fsx and stress-ng; builds fsx once
@@ -166,8 +172,14 @@ fn main() {
         Run::GuestTakeovers { rounds } if guest::takeovers(rounds) => {
             println!("{rounds} takeovers: the guest saw no error");
         }
-        Run::Guest | Run::GuestTakeovers { .. } | Run::Nvme | Run::Stress | Run::Drbd { .. } => {
-            std::process::exit(1)
+        Run::GuestFailovers { failovers } if guest::failovers(failovers) => {
+            println!("{failovers} failovers: every committed row is there");
         }
+        Run::Guest
+        | Run::GuestFailovers { .. }
+        | Run::GuestTakeovers { .. }
+        | Run::Nvme
+        | Run::Stress
+        | Run::Drbd { .. } => std::process::exit(1),
     }
 }

@@ -17,3 +17,9 @@ fn ext4_and_xfs_are_clean_after_fsx_and_stress() {
 fn a_file_system_does_not_notice_that_its_node_is_taken_over() {
     scenario::guest::takeovers(5);
 }
+
+#[test]
+#[ignore = "boots a guest under emulation: about two minutes, and fetches a kernel once"]
+fn a_data_base_keeps_every_committed_row_through_failovers() {
+    scenario::guest::failovers(2);
+}

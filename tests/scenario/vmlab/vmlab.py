@@ -38,6 +38,7 @@ PROGRAMS = {
     "fio": ["fio"],
     "xfsprogs": ["mkfs.xfs", "xfs_repair"],
     "stress-ng": ["stress-ng"],
+    "sqlite3": ["sqlite3"],
     "util-linux": ["fstrim", "blkdiscard"],
 }
 # The file system exerciser, which Debian does not have: crate and version.

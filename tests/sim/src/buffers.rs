@@ -2,6 +2,7 @@
 //! that nobody uses it afterwards, and that nobody writes into it while others read (law B11).
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use engine_core::units::BufId;
 
@@ -26,8 +27,8 @@ pub enum Origin {
 /// One buffer.
 #[derive(Clone, Debug)]
 pub struct Buffer {
-    /// One per block.
-    pub tags: Vec<u64>,
+    /// One per block. Whoever reads it shares it: law B11 forbids writing meanwhile.
+    pub tags: Rc<Vec<u64>>,
     /// Where it came from.
     pub origin: Origin,
     is_held: bool,
@@ -47,10 +48,10 @@ pub struct Ledger {
 
 impl Ledger {
     /// A new buffer, held by the front end (for a client) or by the core.
-    pub fn add(&mut self, tags: Vec<u64>, origin: Origin) -> BufId {
+    pub fn add(&mut self, tags: impl Into<Rc<Vec<u64>>>, origin: Origin) -> BufId {
         self.next += 1;
         let buffer = Buffer {
-            tags,
+            tags: tags.into(),
             origin,
             is_held: true,
             readers: 0,
@@ -74,14 +75,14 @@ impl Ledger {
     }
 
     /// An operation begins to read it.
-    pub fn begin_read(&mut self, buf: BufId) -> Result<Vec<u64>, Breach> {
+    pub fn begin_read(&mut self, buf: BufId) -> Result<Rc<Vec<u64>>, Breach> {
         self.held(buf)?;
         let buffer = self.buffers.get_mut(&buf.0).expect("it is held");
         if buffer.writers > 0 {
             return Err(format!("{buf:?} is read while something writes into it"));
         }
         buffer.readers += 1;
-        Ok(buffer.tags.clone())
+        Ok(Rc::clone(&buffer.tags))
     }
 
     /// An operation begins to write into it.
@@ -112,7 +113,7 @@ impl Ledger {
             .get_mut(&buf.0)
             .expect("the operation holds it");
         buffer.writers -= 1;
-        fill(&mut buffer.tags);
+        fill(Rc::make_mut(&mut buffer.tags));
         self.drop_if_unused(buf);
     }
 
@@ -129,9 +130,9 @@ impl Ledger {
 
     /// The front end's reference ends; the content as it is then, and whether something still
     /// writes into it.
-    pub fn end_request(&mut self, buf: BufId) -> Result<(Vec<u64>, bool), Breach> {
+    pub fn end_request(&mut self, buf: BufId) -> Result<(Rc<Vec<u64>>, bool), Breach> {
         let buffer = self.held(buf)?;
-        let result = (buffer.tags.clone(), buffer.writers > 0);
+        let result = (Rc::clone(&buffer.tags), buffer.writers > 0);
         self.end_hold(buf);
         Ok(result)
     }

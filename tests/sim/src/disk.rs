@@ -6,6 +6,7 @@
 //! durable holds any of its versions since.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use engine_core::event::DiskError;
 use engine_core::units::Extent;
@@ -57,6 +58,12 @@ impl Image {
         }
     }
 
+    /// Granules inside that are not zeros, lowest first, with their content.
+    pub fn written(&self, extent: Extent) -> impl Iterator<Item = (u64, Granule)> + '_ {
+        let inside = self.0.range(extent.start..extent.end);
+        inside.map(|(granule, content)| (*granule, *content))
+    }
+
     /// Tags of an extent, in order.
     pub fn read(&self, extent: Extent) -> Vec<u64> {
         let mut tags = vec![0; (extent.granules() * BLOCKS_PER_GRANULE) as usize];
@@ -105,15 +112,15 @@ pub enum Work {
     Read {
         /// Where.
         extent: Extent,
-        /// Tags at the start.
-        before: Vec<u64>,
+        /// What was not zeros at the start.
+        before: Vec<(u64, Granule)>,
     },
     /// Store these tags.
     Write {
         /// Where.
         extent: Extent,
         /// One per block.
-        tags: Vec<u64>,
+        tags: Rc<Vec<u64>>,
         /// Through to stable storage.
         durable: bool,
     },
@@ -252,7 +259,7 @@ impl Disk {
 
     /// Begins a read.
     pub fn read(&mut self, extent: Extent) -> u64 {
-        let before = self.live.read(extent);
+        let before = self.live.written(extent).collect();
         self.begin(Work::Read { extent, before })
     }
 
@@ -304,16 +311,20 @@ impl Disk {
     }
 
     /// Old content, new content or content on its way: a read that meets a write sees any.
-    fn mixed(&mut self, extent: Extent, before: &[u64]) -> Vec<u64> {
+    fn mixed(&mut self, extent: Extent, before: &[(u64, Granule)]) -> Vec<u64> {
         let mut tags = self.live.read(extent);
-        if tags != before {
-            for (tag, before) in tags.iter_mut().zip(before) {
-                if tag != before && self.rng.coin() {
-                    *tag = *before;
+        let first = blocks(extent).start;
+        if !self.live.written(extent).eq(before.iter().copied()) {
+            let old: Image = Image(before.iter().copied().collect());
+            let now = self.live.written(extent).map(|(granule, _)| granule);
+            let all: BTreeSet<u64> = now.chain(old.granules()).collect();
+            for block in all.into_iter().flat_map(|g| blocks(Extent::new(g, g + 1))) {
+                let tag = &mut tags[(block - first) as usize];
+                if *tag != old.block(block) && self.rng.coin() {
+                    *tag = old.block(block);
                 }
             }
         }
-        let first = blocks(extent).start;
         for work in self.in_flight.values() {
             let Some(common) = work.target().and_then(|at| at.intersect(extent)) else {
                 continue;
@@ -519,7 +530,7 @@ mod tests {
         let extent = Extent::new(granule, granule + 1);
         let io = disk.begin(Work::Write {
             extent,
-            tags: vec![tag; 8],
+            tags: vec![tag; 8].into(),
             durable,
         });
         assert_eq!(disk.finish(io).0, Ok(()));
@@ -579,7 +590,7 @@ mod tests {
         let extent = Extent::new(0, 1);
         let write = disk.begin(Work::Write {
             extent,
-            tags: vec![2; 8],
+            tags: vec![2; 8].into(),
             durable: false,
         });
         let read = disk.read(extent);

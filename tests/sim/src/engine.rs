@@ -1,7 +1,9 @@
 //! The one place that knows the core's own interface.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::rc::Rc;
 
 use engine_core::action::{Action, CommandError, META_BLOCK, MetaBlock};
 use engine_core::bitmap::{Bitmap, grain_for};
@@ -9,7 +11,7 @@ use engine_core::event::Event;
 use engine_core::generation::Chain;
 use engine_core::marks::MarkName;
 use engine_core::message::Disk;
-use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params, Peek};
+use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params, Peek, Superblock};
 use engine_core::quorum::{Quorum, QuorumLoss};
 use engine_core::record::Record;
 use engine_core::session::Session;
@@ -132,6 +134,11 @@ fn size_on(spec: &NodeSpec, area: &[u8]) -> u64 {
 fn load(spec: &NodeSpec, area: &[u8]) -> Result<Loaded, String> {
     let expect = spec.expect(size_on(spec, area));
     let mut loaded = meta::load(area, &expect).map_err(|e| format!("{e}: {e:?}"))?;
+    load_marks(&mut loaded, area);
+    Ok(loaded)
+}
+
+fn load_marks(loaded: &mut Loaded, area: &[u8]) {
     let read = |block: u64, bytes: &mut [u8]| -> Result<(), Infallible> {
         let from = (block as usize * META_BLOCK).min(area.len());
         let there = bytes.len().min(area.len() - from);
@@ -139,9 +146,12 @@ fn load(spec: &NodeSpec, area: &[u8]) -> Result<Loaded, String> {
         bytes[there..].fill(0);
         Ok(())
     };
-    let Ok(()) = meta::load_marks(&mut loaded, read);
-    Ok(loaded)
+    let Ok(()) = meta::load_marks(loaded, read);
 }
+
+type Dirty = Rc<[(usize, Bitmap)]>;
+type Marks = Rc<[(MarkName, bool, Bitmap)]>;
+type Open = Rc<[(u64, u64)]>;
 
 /// What an attach would find on a metadata area.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,9 +182,9 @@ pub struct Found {
     pub follows: u128,
     /// Lives of the others it marked for; who comes with another lacks everything.
     pub known: [u128; NODES_MAX],
-    dirty: Vec<(usize, Bitmap)>,
-    marks: Vec<(MarkName, bool, Bitmap)>,
-    open: Vec<(u64, u64)>,
+    dirty: Dirty,
+    marks: Marks,
+    open: Open,
 }
 
 impl Found {
@@ -213,43 +223,110 @@ impl Found {
     }
 }
 
-/// Reads a metadata area as an attach would.
-pub fn recover(spec: &NodeSpec, area: &[u8]) -> Result<Found, String> {
-    let loaded = load(spec, area)?;
-    let open = loaded
-        .activity_log
-        .iter()
-        .flatten()
+impl Found {
+    fn of(loaded: &Loaded) -> Found {
+        Found::with(
+            &loaded.superblock,
+            dirty_of(loaded),
+            marks_of(loaded),
+            open_of(loaded),
+        )
+    }
+
+    fn with(superblock: &Superblock, dirty: Dirty, marks: Marks, open: Open) -> Found {
+        Found {
+            granules: superblock.size_granules,
+            record: superblock.record,
+            voted: superblock.voted,
+            promised: superblock.promised,
+            chain: superblock.chain.clone(),
+            disk: superblock.disk,
+            volume_id: superblock.volume_id,
+            is_clean: superblock.clean,
+            boot_id: superblock.boot_id,
+            incarnation: superblock.incarnation,
+            given_up: superblock.given_up,
+            follows: superblock.follows,
+            known: superblock.known,
+            dirty,
+            marks,
+            open,
+        }
+    }
+}
+
+fn dirty_of(loaded: &Loaded) -> Dirty {
+    let bitmaps = loaded.bitmaps.iter();
+    bitmaps
+        .map(|b| (usize::from(b.peer.0), b.bitmap.clone()))
+        .collect()
+}
+
+fn marks_of(loaded: &Loaded) -> Marks {
+    let marks = loaded.marks.iter();
+    marks
+        .map(|m| (m.entry.name, m.entry.is_whole, m.bitmap.clone()))
+        .collect()
+}
+
+fn open_of(loaded: &Loaded) -> Open {
+    let slots = loaded.activity_log.iter().flatten();
+    slots
         .filter(|slot| slot.count > 0)
         .map(|slot| (u64::from(slot.start), u64::from(slot.count)))
-        .collect();
-    let superblock = loaded.superblock;
-    Ok(Found {
-        granules: superblock.size_granules,
-        record: superblock.record,
-        voted: superblock.voted,
-        promised: superblock.promised,
-        chain: superblock.chain,
-        disk: superblock.disk,
-        volume_id: superblock.volume_id,
-        is_clean: superblock.clean,
-        boot_id: superblock.boot_id,
-        incarnation: superblock.incarnation,
-        given_up: superblock.given_up,
-        follows: superblock.follows,
-        known: superblock.known,
-        dirty: loaded
-            .bitmaps
-            .into_iter()
-            .map(|b| (usize::from(b.peer.0), b.bitmap))
-            .collect(),
-        marks: loaded
-            .marks
-            .into_iter()
-            .map(|m| (m.entry.name, m.entry.is_whole, m.bitmap))
-            .collect(),
-        open,
-    })
+        .collect()
+}
+
+/// Reads a metadata area as an attach would.
+pub fn recover(spec: &NodeSpec, area: &[u8]) -> Result<Found, String> {
+    load(spec, area).map(|loaded| Found::of(&loaded))
+}
+
+/// What was read of an area, so that the next look need not read all of it.
+pub struct Reading {
+    loaded: Loaded,
+    found: Found,
+}
+
+/// As [`recover`], of an area that `last` was read from and of which these blocks changed since.
+pub fn recover_again(
+    spec: &NodeSpec,
+    area: &[u8],
+    changed: &BTreeSet<u64>,
+    last: &mut Option<Reading>,
+) -> Result<Found, String> {
+    let Some(mut reading) = last.take() else {
+        let loaded = load(spec, area)?;
+        let found = Found::of(&loaded);
+        *last = Some(Reading {
+            loaded,
+            found: found.clone(),
+        });
+        return Ok(found);
+    };
+    let loaded = &mut reading.loaded;
+    let expect = spec.expect(size_on(spec, area));
+    let reread = meta::reload(loaded, area, &expect, changed).map_err(|e| format!("{e}: {e:?}"))?;
+    if reread.marks {
+        load_marks(loaded, area);
+    }
+    let before = &reading.found;
+    let dirty = match reread.bitmaps {
+        true => dirty_of(loaded),
+        false => Rc::clone(&before.dirty),
+    };
+    let marks = match reread.marks {
+        true => marks_of(loaded),
+        false => Rc::clone(&before.marks),
+    };
+    let open = match reread.log {
+        true => open_of(loaded),
+        false => Rc::clone(&before.open),
+    };
+    let found = Found::with(&loaded.superblock, dirty, marks, open);
+    reading.found = found.clone();
+    *last = Some(reading);
+    Ok(found)
 }
 
 /// A running core.
@@ -420,6 +497,12 @@ impl Engine {
     /// Every write goes to this peer, and every confirmation counts.
     pub fn is_in_sync_with(&self, peer: usize) -> bool {
         matches!(self.session(peer), Some(Session::InSync(_)))
+    }
+
+    /// A copy is brought up to date, here or at a peer.
+    pub fn is_resyncing(&self) -> bool {
+        let is_it = |s: &Session| matches!(s, Session::Source(_) | Session::Target(_));
+        self.status().peers.iter().any(|p| is_it(&p.session))
     }
 
     /// It can be talked to.

@@ -13,6 +13,7 @@
 
 pub mod buffers;
 pub mod campaign;
+pub mod catch;
 pub mod clients;
 pub mod disk;
 pub mod engine;

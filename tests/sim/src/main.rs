@@ -5,6 +5,7 @@
 //! sim replay (--seed S [--nodes N] | FILE) [--step] [--bug NAME]
 //! sim plan --seed S [--nodes N]
 //! sim small [--seed S | --seeds A..B] [--bug NAME]
+//! sim bugs [--bug NAME] [--seeds 0..MAX]
 //! ```
 
 #![forbid(unsafe_code)]
@@ -12,9 +13,11 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sim::campaign::campaign;
+use sim::campaign::{campaign, kept_plans};
+#[cfg(feature = "planted")]
+use sim::catch::{Catch, SEEDS_MAX, catch, summary};
 use sim::engine::Bug;
 use sim::plan::Plan;
 use sim::run::run;
@@ -28,6 +31,7 @@ const USAGE: &str = "usage:
   sim replay (--seed S [--nodes N] | FILE) [--step] [--bug NAME]
   sim plan --seed S [--nodes N]
   sim small [--seed S | --seeds A..B] [--bug NAME]
+  sim bugs [--bug NAME] [--seeds 0..MAX]
 exit: 0 clean, 1 a law is broken, 2 usage";
 
 #[derive(Default)]
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
     match parsed {
         Some((verb, options)) if verb == "run" => run_many(&options),
         Some((verb, options)) if verb == "replay" => replay(&options),
+        Some((verb, options)) if verb == "bugs" => bugs(&options),
         Some((verb, options)) if verb == "small" => small_worlds(&options),
         Some((
             verb,
@@ -124,17 +129,35 @@ fn quiet_panics() {
 fn run_many(options: &Options) -> ExitCode {
     quiet_panics();
     let time = options.minutes.map(|m| Duration::from_secs_f64(m * 60.0));
+    // Of all kinds of worlds, and never the same twice, unless told otherwise.
+    let is_long = time.is_some() && options.seeds.is_none();
+    let is_mixed = is_long && !options.votes && options.nodes.is_none() && options.bug.is_none();
+    let mut code = ExitCode::SUCCESS;
+    if is_mixed {
+        match replay_kept() {
+            Ok(count) => println!("{count} plans that once failed were replayed: every law held"),
+            Err(text) => {
+                println!("{text}");
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    let start = if is_long { new_seeds() } else { 0 };
     let seeds = options
         .seeds
         .clone()
-        .unwrap_or(0..if time.is_some() { u64::MAX } else { 1000 });
+        .unwrap_or(start..if is_long { u64::MAX } else { 1000 });
     let shift = if options.votes { swarm::VOTES } else { 0 };
     let seeds = seeds.start + shift..seeds.end.saturating_add(shift);
     let (bug, failures) = (options.bug, options.failures.unwrap_or(5));
-    let draw = |seed| options.plan(seed);
-    let figures = campaign(seeds, draw, bug, time, failures, |seed, failure| {
+    let draw = |seed| match is_mixed {
+        true => swarm::mixed(seed),
+        false => options.plan(seed),
+    };
+    let figures = campaign(seeds, draw, bug, time, failures, |plan, failure| {
         println!(
-            "seed {seed}: law {} at {}: {}",
+            "seed {}: law {} at {}: {}",
+            plan.seed,
             failure.law,
             format_time(failure.at),
             failure.text
@@ -142,28 +165,84 @@ fn run_many(options: &Options) -> ExitCode {
         let nodes = options
             .nodes
             .map_or(String::new(), |n| format!(" --nodes {n}"));
-        println!("  step through it: scripts/sim --seed {seed}{nodes} --step");
+        println!(
+            "  step through it: scripts/sim --seed {}{nodes} --step",
+            plan.seed
+        );
         if !options.keeps_long {
-            store(
-                &shrink(&options.plan(seed), bug, Duration::from_secs(20)),
-                seed,
-            );
+            store(&shrink(plan, bug, Duration::from_secs(20)));
         }
     });
     print!("{}", figures.table());
+    if is_mixed {
+        let (lines, missed) = figures.situations();
+        print!("situations, per minute of CPU time:\n{lines}");
+        if !missed.is_empty() && figures.on_cpu.as_secs() >= 60 {
+            println!("not met once a minute: {missed:?}");
+            code = ExitCode::FAILURE;
+        }
+        println!("seeds drawn from {start} on");
+    }
     println!("{}", figures.summary());
-    if figures.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match figures.failures.is_empty() {
+        true => code,
+        false => ExitCode::FAILURE,
     }
 }
 
+/// Where nobody was before: by the clock.
+fn new_seeds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    (since.map_or(0, |s| s.as_secs()) % (1 << 20)) << 16
+}
+
+/// Replays every plan that once failed; how many, or the first that fails again.
+fn replay_kept() -> Result<usize, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
+    let plans = kept_plans(&folder)?;
+    for (name, plan) in &plans {
+        if let Some(failure) = run(plan, None, false).failure {
+            return Err(format!(
+                "{name}: law {} at {}: {}",
+                failure.law,
+                format_time(failure.at),
+                failure.text
+            ));
+        }
+    }
+    Ok(plans.len())
+}
+
+/// Faults planted in the core, one after the other, until each is caught.
+#[cfg(feature = "planted")]
+fn bugs(options: &Options) -> ExitCode {
+    quiet_panics();
+    let seeds_max = options.seeds.as_ref().map_or(SEEDS_MAX, |s| s.end);
+    let wanted = |bug: &Bug| options.bug.is_none_or(|only| only == *bug);
+    let catch = |bug| {
+        let caught = catch(bug, |index| swarm::plan_for(bug, index), seeds_max);
+        println!("{}", caught.line());
+        caught
+    };
+    let catches: Vec<Catch> = Bug::ALL.into_iter().filter(wanted).map(catch).collect();
+    println!("{}", summary(&catches));
+    match catches.iter().all(|c| c.found.is_some()) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(not(feature = "planted"))]
+fn bugs(_options: &Options) -> ExitCode {
+    eprintln!("build with --features planted to plant bugs");
+    ExitCode::from(2)
+}
+
 /// Keeps a shrunk plan among the seeds that every test run repeats.
-fn store(plan: &Plan, seed: u64) {
+fn store(plan: &Plan) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("seeds")
-        .join(format!("{seed}.plan"));
+        .join(format!("{}.plan", plan.seed));
     match std::fs::write(&path, plan.to_text()) {
         Ok(()) => println!("  shrunk to {} steps: {}", plan.steps.len(), path.display()),
         Err(error) => println!(

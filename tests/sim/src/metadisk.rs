@@ -1,7 +1,7 @@
 //! The metadata area of a replica: 4096-byte blocks that are durable once reported done. A write
 //! under way at a crash leaves the old block, the new one, or one torn at a 512-byte border.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use engine_core::action::{META_BLOCK, MetaBlock};
@@ -14,6 +14,8 @@ pub struct MetaDisk {
     in_flight: BTreeMap<u64, (u64, Box<MetaBlock>)>,
     next_io: u64,
     version: u64,
+    /// Blocks written since somebody last asked, unless all were.
+    changed: Option<BTreeSet<u64>>,
     rng: Rng,
     /// Every write fails.
     pub has_failed: bool,
@@ -34,6 +36,7 @@ impl MetaDisk {
             in_flight: BTreeMap::new(),
             next_io: 1,
             version: 0,
+            changed: None,
             rng,
             has_failed: false,
             is_hung: false,
@@ -48,6 +51,11 @@ impl MetaDisk {
     /// Grows with each change of the durable content.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Blocks that changed since the last call; `None`: any may have.
+    pub fn take_changed(&mut self) -> Option<BTreeSet<u64>> {
+        self.changed.replace(BTreeSet::new())
     }
 
     /// Writes under way.
@@ -82,6 +90,9 @@ impl MetaDisk {
     /// A block as it lies there, for writing.
     fn block(&mut self, block: u64) -> &mut [u8] {
         self.version += 1;
+        if let Some(changed) = &mut self.changed {
+            changed.insert(block);
+        }
         let place = place(block);
         if self.area.len() < place.end {
             self.area.resize(place.end, 0);
@@ -103,16 +114,22 @@ impl MetaDisk {
         self.version += 1;
     }
 
-    /// A crash: each write under way leaves the old block, the new one or a torn one.
-    pub fn crash(&mut self) {
+    /// A crash: each write under way leaves the old block, the new one or a torn one. True if one
+    /// was torn.
+    pub fn crash(&mut self) -> bool {
+        let mut is_torn = false;
         for (block, bytes) in std::mem::take(&mut self.in_flight).into_values() {
             match self.rng.below(3) {
                 0 => {}
                 1 => self.put(block, &bytes),
-                _ => self.land_torn(block, &bytes),
+                _ => {
+                    self.land_torn(block, &bytes);
+                    is_torn = true;
+                }
             }
         }
         self.is_hung = false;
+        is_torn
     }
 
     /// The area is made anew of these blocks.
@@ -128,6 +145,7 @@ impl MetaDisk {
         self.in_flight.clear();
         self.area = area;
         self.version += 1;
+        self.changed = None;
         self.has_failed = false;
         self.is_hung = false;
     }

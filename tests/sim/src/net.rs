@@ -5,6 +5,7 @@
 //! of the connection wait until it was.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use engine_core::event::LinkId;
 use engine_core::message::Message;
@@ -15,7 +16,7 @@ use crate::rng::Rng;
 #[derive(Clone, Debug)]
 pub struct Bytes {
     /// One per block.
-    pub tags: Vec<u64>,
+    pub tags: Rc<Vec<u64>>,
     /// No bit was damaged.
     pub is_intact: bool,
 }
@@ -209,7 +210,7 @@ impl Net {
         id: u64,
         end: usize,
         message: Message,
-        tags: Option<Vec<u64>>,
+        tags: Option<Rc<Vec<u64>>>,
     ) -> Option<u64> {
         let connection = self.connections.get_mut(&id)?;
         let (a, b) = (connection.ends[0].node, connection.ends[1].node);
@@ -224,7 +225,7 @@ impl Net {
             let is_intact = !damage;
             if damage {
                 let at = self.rng.below(tags.len() as u64) as usize;
-                tags[at] ^= 1 << 63;
+                Rc::make_mut(&mut tags)[at] ^= 1 << 63;
             }
             Bytes { tags, is_intact }
         });

@@ -12,7 +12,7 @@ use crate::swarm::MS;
 use crate::world::{Failure, Mend, Struck, World};
 
 /// How a run ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The first broken law.
     pub failure: Option<Failure>,
@@ -37,7 +37,17 @@ const ANSWER_WITHIN: u64 = 20_000 * MS;
 
 /// Carries a plan out. A panic of the core is a failure like any other.
 pub fn run(plan: &Plan, bug: Option<Bug>, is_verbose: bool) -> Report {
-    let mut world = World::new(plan.clone(), bug, is_verbose);
+    carry_out(World::new(plan.clone(), bug, is_verbose))
+}
+
+/// As [`run`], slower: what the laws keep from event to event is also computed anew, and compared.
+pub fn run_thoroughly(plan: &Plan, bug: Option<Bug>) -> Report {
+    let mut world = World::new(plan.clone(), bug, false);
+    world.is_thorough = true;
+    carry_out(world)
+}
+
+fn carry_out(mut world: World) -> Report {
     let outcome = catch_unwind(AssertUnwindSafe(|| whole(&mut world)));
     if let Err(panic) = outcome {
         let text = panic

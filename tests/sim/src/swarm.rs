@@ -386,6 +386,19 @@ pub fn plan(seed: u64) -> Plan {
     plan_of(seed, if is_alone { 1 } else { 2 })
 }
 
+/// The plan in which a planted fault is looked for: of a kind of world where it can go wrong.
+#[cfg(feature = "planted")]
+pub fn plan_for(bug: crate::engine::Bug, index: u64) -> Plan {
+    plan(if bug.needs_votes() { VOTES } else { 0 } + index)
+}
+
+/// The plan of one seed of a campaign that takes every kind of world in turn: of two seeds one has
+/// votes.
+pub fn mixed(index: u64) -> Plan {
+    let votes = if index % 2 == 1 { VOTES } else { 0 };
+    plan(votes + index / 2)
+}
+
 /// The plan of a seed for a world of so many nodes.
 pub fn plan_of(seed: u64, nodes: u64) -> Plan {
     match nodes {

@@ -3,25 +3,18 @@
 use std::ops::Range;
 use std::path::Path;
 
-use sim::campaign::campaign;
+use sim::campaign::{campaign, kept_plans};
 use sim::plan::Plan;
-use sim::run::run;
+use sim::run::{run, run_thoroughly};
 use sim::swarm;
 
 #[test]
 fn seeds_that_once_failed_hold_every_law() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
-    let mut files: Vec<_> = std::fs::read_dir(&folder)
-        .expect("the folder of seeds is there")
-        .map(|entry| entry.expect("it can be read").path())
-        .filter(|path| path.extension().is_some_and(|e| e == "plan"))
-        .collect();
-    files.sort();
-    for file in files {
-        let text = std::fs::read_to_string(&file).expect("a plan can be read");
-        let plan = Plan::parse(&text).unwrap_or_else(|why| panic!("{}: {why}", file.display()));
-        let report = run(&plan, None, false);
-        assert_eq!(report.failure, None, "{}", file.display());
+    let plans = kept_plans(&folder).unwrap_or_else(|why| panic!("{why}"));
+    assert!(plans.len() >= 50, "only {} plans were kept", plans.len());
+    for (name, plan) in plans {
+        assert_eq!(run(&plan, None, false).failure, None, "{name}");
     }
 }
 
@@ -81,6 +74,18 @@ const MET: &[&str] = &[
 ];
 
 #[test]
+fn what_laws_keep_from_event_to_event_is_what_they_would_find_anew() {
+    std::panic::set_hook(Box::new(|_| {}));
+    for seed in 0..60 {
+        for plan in [swarm::plan(seed), swarm::plan(swarm::VOTES + seed)] {
+            let (quick, thorough) = (run(&plan, None, false), run_thoroughly(&plan, None));
+            assert_eq!(quick, thorough, "{}", plan.seed);
+            assert_eq!(quick.failure, None, "{}", plan.seed);
+        }
+    }
+}
+
+#[test]
 fn a_short_swarm_holds_every_law_and_is_not_vacuous() {
     std::panic::set_hook(Box::new(|_| {}));
     held_and_met(0..300, swarm::plan, MET);
@@ -93,7 +98,8 @@ fn a_short_swarm_of_single_replicas_holds_every_law_and_is_not_vacuous() {
 }
 
 fn held_and_met(seeds: Range<u64>, draw: impl Fn(u64) -> Plan, met: &[&str]) {
-    let figures = campaign(seeds, draw, None, None, 1, |seed, failure| {
+    let figures = campaign(seeds, draw, None, None, 1, |plan, failure| {
+        let seed = plan.seed;
         println!("seed {seed}: {failure:?}; step through it: scripts/sim --seed {seed} --step");
     });
     println!("{}", figures.summary());

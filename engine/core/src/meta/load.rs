@@ -161,8 +161,8 @@ pub fn area_blocks(a: &MetaBlock, b: &MetaBlock) -> Option<u64> {
 
 /// Blocks as they were read.
 #[derive(Clone, Copy)]
-struct Area<'a> {
-    blocks: &'a [u8],
+pub(super) struct Area<'a> {
+    pub(super) blocks: &'a [u8],
 }
 
 impl<'a> Area<'a> {
@@ -171,7 +171,7 @@ impl<'a> Area<'a> {
         (self.blocks.len() / META_BLOCK) as u64
     }
 
-    fn block(self, block: u64) -> Result<&'a MetaBlock, LoadError> {
+    pub(super) fn block(self, block: u64) -> Result<&'a MetaBlock, LoadError> {
         let at = usize::try_from(block)
             .ok()
             .and_then(|b| b.checked_mul(META_BLOCK));
@@ -214,7 +214,10 @@ fn choose(kind: Kind, page: u64, block: u64, a: Finding, b: Finding) -> Result<N
     }
 }
 
-fn read_superblock(a: &MetaBlock, b: &MetaBlock) -> Result<(Superblock, Newest), LoadError> {
+pub(super) fn read_superblock(
+    a: &MetaBlock,
+    b: &MetaBlock,
+) -> Result<(Superblock, Newest), LoadError> {
     let mut findings = [
         examine(a, Kind::Superblock, 0, None),
         examine(b, Kind::Superblock, 1, None),
@@ -242,7 +245,7 @@ fn read_superblock(a: &MetaBlock, b: &MetaBlock) -> Result<(Superblock, Newest),
     Ok((superblock, newest))
 }
 
-fn check_identity(found: &Superblock, expect: &Expect) -> Result<(), LoadError> {
+pub(super) fn check_identity(found: &Superblock, expect: &Expect) -> Result<(), LoadError> {
     if found.volume != expect.volume {
         let (found, expected) = (found.volume.clone(), expect.volume.clone());
         return Err(LoadError::Volume { found, expected });
@@ -368,9 +371,9 @@ fn kind_of(region: &Region) -> Kind {
 }
 
 /// Reads pages of one life.
-struct Reader<'a> {
-    area: Area<'a>,
-    incarnation: u128,
+pub(super) struct Reader<'a> {
+    pub(super) area: Area<'a>,
+    pub(super) incarnation: u128,
 }
 
 impl Reader<'_> {
@@ -408,7 +411,7 @@ impl Reader<'_> {
         Ok(PageWriter::new(region.offset, newest))
     }
 
-    fn activity_log(
+    pub(super) fn activity_log(
         &self,
         region: Region,
         size_granules: u64,
@@ -435,7 +438,7 @@ impl Reader<'_> {
     }
 
     /// The directory decides which slot of each page counts.
-    fn attributes(&self, region: Region) -> Result<LoadedAttributes, LoadError> {
+    pub(super) fn attributes(&self, region: Region) -> Result<LoadedAttributes, LoadError> {
         let mut directory = None;
         let mut writer = self.pages(Kind::Attributes, region, |page, bytes| {
             if page == 0 {
@@ -482,7 +485,11 @@ impl Reader<'_> {
         })
     }
 
-    fn bitmap(&self, region: Region, superblock: &Superblock) -> Result<PeerBitmap, LoadError> {
+    pub(super) fn bitmap(
+        &self,
+        region: Region,
+        superblock: &Superblock,
+    ) -> Result<PeerBitmap, LoadError> {
         let mut bitmap = Bitmap::new(superblock.size_granules, superblock.grain);
         let writer = self.pages(Kind::Bitmap, region, |page, bytes| {
             let is_taken = bitmap.load_page(page, &decode_bitmap_page(bytes));

@@ -19,6 +19,8 @@ mod load;
 mod marks;
 mod pages;
 mod recovery;
+#[cfg(feature = "inspect")]
+mod reload;
 mod superblock;
 
 #[cfg(test)]
@@ -41,6 +43,8 @@ pub use pages::{
     encode_bitmap_page, encode_mark_page, mark_life,
 };
 pub use recovery::{Decision, Why};
+#[cfg(feature = "inspect")]
+pub use reload::{Reread, reload};
 pub use superblock::{
     Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_GIVEN_UP, FEATURE_VOTES, FEATURES_COMPATIBLE,
     FEATURES_INCOMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,

@@ -1,12 +1,14 @@
 //! The core answers: what came is compared with what was asked, and the history judges.
 
+use std::rc::Rc;
+
 use engine_core::action::Outcome;
 use engine_core::event::{ReqId, SessionId};
 use history::{Crash, Outcome as Answered, Seen, Session as Known};
 
 use super::{Kind, POISON, Request};
 use crate::disk::BLOCKS_PER_GRANULE;
-use crate::world::World;
+use crate::world::{LEASE, World};
 
 impl World {
     /// The core answered a request.
@@ -27,7 +29,7 @@ impl World {
             );
         };
         let (tags, is_filling) = match request.buf {
-            None => (Vec::new(), false),
+            None => (Rc::default(), false),
             Some(buf) => match self.nodes[node].buffers.end_request(buf) {
                 Ok(content) => content,
                 Err(breach) => return self.fail("O2", breach),
@@ -77,6 +79,9 @@ impl World {
         if is_ok {
             if self.has_votes() && request.kind == Kind::Read {
                 self.law_nobody_else_reigns(node);
+            }
+            if self.has_votes() && self.now - request.since > LEASE.as_nanos() as u64 {
+                self.count("answers after a wait longer than a lease");
             }
             self.clients.answered += 1;
             self.answered_ok(node, &request, &tags);

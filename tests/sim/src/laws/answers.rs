@@ -145,6 +145,7 @@ impl World {
                 return self.fail("R3", text);
             }
         }
+        self.situation_flushed();
         if !must.is_empty() {
             self.count("flushes that promise something");
         }

@@ -122,6 +122,7 @@ impl World {
         if was_primary {
             self.count("primaries lost");
         }
+        self.situation_process_ends(node, was_primary);
         // A primary that others followed already takes nothing with it.
         if reigned || (was_primary && !self.has_votes()) {
             self.clients.crashed_with = Some(self.required(node));
@@ -229,6 +230,7 @@ impl World {
         self.count("promotions");
         self.refresh(node);
         self.hand_over_ends(node);
+        self.situation_promoted(node);
         self.size_is_settled();
         self.law_promotion_was_allowed(node);
         self.judge_crash();

@@ -36,6 +36,7 @@ impl World {
         for n in self.all() {
             if left(n) {
                 self.count("departures from S");
+                self.situation_left();
                 self.laws.must_leave[n] = false;
             }
             // It may write the new record down before the primary does.
@@ -48,6 +49,7 @@ impl World {
             let adds = is_first && own.is_none_or(|r| !r.in_sync.has(NodeIdx(n as u8)));
             if n != primary && (joined(n) || (in_it && adds)) {
                 self.count("joins");
+                self.situation_joined();
                 if self.has_votes() && self.nodes[n].engine.is_none() && self.nodes[n].lost_power {
                     // It lost power while its record was being chosen.
                     self.laws.must_leave[n] = true;

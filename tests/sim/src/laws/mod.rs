@@ -9,6 +9,7 @@
 //!            │            ├ membership.rs  S6, R8, T4  └ here          O1
 //!            │            ├ changes.rs     K1-K3
 //!            │            ├ salvage.rs    G1-G3
+//!            │            ├ situations.rs: what was met
 //!            │            └ sizes.rs      B13
 //!            └► answers.rs  R2, R3, R7    writes.rs  S2, S8, B10: where something happens
 //! ```
@@ -23,6 +24,7 @@ mod membership;
 mod quorum_loss;
 mod reads;
 mod salvage;
+mod situations;
 mod sizes;
 mod votes;
 mod writes;
@@ -36,9 +38,10 @@ use engine_core::units::{AL_EXTENT, Extent, GRANULE, GRANULES_PER_AL_EXTENT};
 use changes::Changes;
 pub use changes::mark_name;
 use salvage::Splits;
+pub use situations::SITUATIONS;
 use sizes::Sizes;
 
-use crate::engine::{Found, PEER_REQUESTS_MAX, recover};
+use crate::engine::{Found, PEER_REQUESTS_MAX, Reading, recover, recover_again};
 use crate::world::World;
 
 /// Acknowledged writes that the same nodes stored in the same reign.
@@ -54,6 +57,7 @@ struct Sent {
 /// What the laws remember.
 pub struct Laws {
     found: Vec<(u64, Result<Rc<Found>, String>)>,
+    readings: Vec<Option<Reading>>,
     sent: BTreeMap<(usize, u64), Sent>,
     /// Granules in which two live images differ.
     differ: BTreeMap<(usize, usize), BTreeSet<u64>>,
@@ -77,6 +81,7 @@ pub struct Laws {
     hand_overs: hand_overs::Ledger,
     /// Since when each primary was seen without its lease, and when last.
     leaseless: Vec<Option<(u64, u64)>>,
+    memory: situations::Memory,
 }
 
 impl Laws {
@@ -85,6 +90,7 @@ impl Laws {
         let pairs = (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b)));
         Laws {
             found: vec![(0, Err("never formatted".into())); nodes],
+            readings: (0..nodes).map(|_| None).collect(),
             sent: BTreeMap::new(),
             differ: pairs.map(|pair| (pair, BTreeSet::new())).collect(),
             marked: BTreeMap::new(),
@@ -100,6 +106,7 @@ impl Laws {
             ballots: votes::Ledger::default(),
             hand_overs: hand_overs::Ledger::default(),
             leaseless: vec![None; nodes],
+            memory: situations::Memory::default(),
         }
     }
 
@@ -125,13 +132,29 @@ impl World {
         self.laws.found[node].1.clone()
     }
 
+    /// Reads what changed since the last look; a thorough world reads all and compares.
+    fn look_again(&mut self, node: usize) -> Result<Found, String> {
+        let spec = self.spec(node);
+        let meta = &mut self.nodes[node].meta;
+        let changed = meta.take_changed();
+        let reading = &mut self.laws.readings[node];
+        if changed.is_none() {
+            *reading = None;
+        }
+        let result = recover_again(&spec, meta.area(), &changed.unwrap_or_default(), reading);
+        if self.is_thorough {
+            assert_eq!(result, recover(&spec, meta.area()), "node {node}");
+        }
+        result
+    }
+
     fn refresh(&mut self, node: usize) -> bool {
         let version = self.nodes[node].meta.version();
         if self.laws.found[node].0 == version {
             return false;
         }
         let before = self.laws.found[node].1.clone().ok();
-        let result = recover(&self.spec(node), self.nodes[node].meta.area());
+        let result = self.look_again(node);
         self.laws.found[node] = (version, result.map(Rc::new));
         if let Ok(after) = self.laws.found[node].1.clone() {
             let size = before.as_ref().map(|f| f.granules);

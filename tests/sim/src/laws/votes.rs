@@ -73,6 +73,10 @@ impl World {
             self.law_chosen_follows(voted);
             self.laws.ballots.chosen.insert(place, voted);
             self.count("records chosen");
+            let who = self.laws.ballots.stored[&place].1;
+            if !is_majority(voted.voters, who.and(self.replicas())) {
+                self.count("records chosen by a witness's vote");
+            }
         }
     }
 

@@ -100,7 +100,9 @@ impl World {
         self.process_ends(node);
         self.end_process(node, false);
         self.nodes[node].disk.kill();
-        self.nodes[node].meta.crash();
+        if self.nodes[node].meta.crash() {
+            self.count("metadata writes torn by a crash");
+        }
         self.nodes[node].restart_at = down.map(|d| self.now + d);
         self.check_crashed(node);
         self.law_metadata_never_goes_back(node, before);
@@ -129,12 +131,15 @@ impl World {
         }
         let machine = &mut self.nodes[node];
         outcome(&mut machine.disk);
-        machine.meta.crash();
+        let is_torn = machine.meta.crash();
         machine.boot_id = machine.rng.next_u128();
         let had_lost = machine.lost_power;
         machine.lost_power |= machine.disk.has_volatile_cache();
         // What was taken out of service stays so when power is back.
         machine.restart_at = (!machine.is_gone).then(|| self.now + down);
+        if is_torn {
+            self.count("metadata writes torn by a crash");
+        }
         self.power_lost(node, had_lost);
         self.check_crashed(node);
         self.law_metadata_never_goes_back(node, before);

@@ -69,6 +69,8 @@ pub struct World {
     pub rng: Rng,
     /// Print every event.
     pub is_verbose: bool,
+    /// What the laws keep from event to event is also computed anew, and compared.
+    pub is_thorough: bool,
     /// Fault planted in the core.
     pub bug: Option<Bug>,
     /// The first broken law.
@@ -152,6 +154,7 @@ impl World {
             spots,
             rng: Rng::fork(seed, "world", 0),
             is_verbose,
+            is_thorough: false,
             bug,
             failure: None,
             coverage: BTreeMap::new(),

@@ -13,14 +13,11 @@ impl World {
     /// Carries out happenings until nothing is left before `until`, or a law is broken.
     pub fn run_until(&mut self, until: u64) {
         while self.failure.is_none() {
-            let Some((&(at, order), _)) = self.queue.first_key_value() else {
+            let Some(next) = self.queue.first_entry().filter(|e| e.key().0 <= until) else {
                 break;
             };
-            if at > until {
-                break;
-            }
-            let what = self.queue.remove(&(at, order)).expect("it was just seen");
-            self.now = at;
+            self.now = next.key().0;
+            let what = next.remove();
             self.happen(what);
         }
         self.now = self.now.max(until);
