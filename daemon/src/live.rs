@@ -332,13 +332,13 @@ fn differences(old: &Started, new: &Started) -> (Vec<String>, Vec<String>) {
     let node = |at: &Started| {
         let NodeSpec {
             data_dir,
-            address,
+            addresses,
             nbd,
             nbd_socket,
             reactors,
             ..
         } = at.spec.clone();
-        (data_dir, address, nbd, nbd_socket, reactors)
+        (data_dir, addresses, nbd, nbd_socket, reactors)
     };
     let rest = |at: &Started| (at.api.clone(), at.limits, at.insecure.clone());
     let (mut found, mut verbs) = (Vec::new(), Vec::new());

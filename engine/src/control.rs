@@ -382,6 +382,19 @@ pub struct ReplicaStatus {
     pub out_of_sync_bytes: u64,
     /// A running resync.
     pub resync: Option<ResyncStatus>,
+    /// The paths to its node, in the file's order; none of this node itself.
+    pub paths: Vec<PathStatus>,
+}
+
+/// One way to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathStatus {
+    /// Where the accepting node listens.
+    pub address: String,
+    /// There is a control connection, and it is not silent.
+    pub is_up: bool,
+    /// The data connection of the volume takes it.
+    pub carries_data: bool,
 }
 
 /// Progress of a resync.
@@ -667,10 +680,10 @@ pub struct NodeSpec {
     pub name: String,
     /// Where metadata lives; exists.
     pub data_dir: PathBuf,
-    /// Replication listener of this node, `host:port`.
-    pub address: Option<String>,
+    /// Replication listeners of this node, `host:port`: each is a path.
+    pub addresses: Vec<String>,
     /// Replication addresses of all nodes by name, this one included.
-    pub peers: Vec<(String, String)>,
+    pub peers: Vec<(String, Vec<String>)>,
     /// Certificates for links; `None`: they are in the clear.
     pub tls: Option<LinkTls>,
     /// NBD TCP listener, `host:port`.

@@ -57,8 +57,8 @@ pub struct Legacy {
 pub struct Inherited {
     /// The lock on `data_dir`, held by whoever holds a copy of this descriptor.
     pub lock: Option<File>,
-    /// Where peers are listened for.
-    pub replication: Option<TcpListener>,
+    /// Where peers are listened for, by address.
+    pub replication: Vec<(String, TcpListener)>,
 }
 
 /// Why a node cannot be handed over.

@@ -61,8 +61,10 @@ pub(crate) enum Leave {
 pub(crate) enum PeerNews {
     /// A dial or probe failed that began at this moment.
     Unreachable { began: Instant },
-    /// Its control connection broke: all links to it end.
+    /// Its last control connection broke: all links to it end.
     Gone,
+    /// That of this path broke: links that take it end.
+    PathGone(u8),
     /// It is connected, and volumes without a link still have none.
     Unlinked,
     /// One of the two nodes does not take the other for what it should be.

@@ -195,6 +195,7 @@ fn unknown(name: &str) -> ReplicaStatus {
         link_state: LinkState::Connecting,
         out_of_sync_bytes: 0,
         resync: None,
+        paths: Vec::new(),
     }
 }
 
@@ -258,6 +259,7 @@ fn peer_replica(
             peer.out_of_sync * GRANULE
         },
         resync,
+        paths: Vec::new(),
     }
 }
 

@@ -54,9 +54,12 @@ impl Pair {
         let through = cable.address.to_string();
         let back = probe.address.to_string();
         drop(probe);
-        beta.address = Some("127.0.0.1:0".into());
-        alpha.address = Some("127.0.0.1:0".into());
-        let peers = vec![("alpha".to_owned(), back), ("beta".to_owned(), through)];
+        beta.addresses = vec!["127.0.0.1:0".into()];
+        alpha.addresses = vec!["127.0.0.1:0".into()];
+        let peers = vec![
+            ("alpha".to_owned(), vec![back]),
+            ("beta".to_owned(), vec![through]),
+        ];
         (alpha.peers, beta.peers) = (peers.clone(), peers);
         let specs = [alpha, beta];
         let mut pair = Pair {

@@ -183,6 +183,20 @@ pub struct Replica {
     pub out_of_sync_bytes: u64,
     /// A running resync.
     pub resync: Option<Resync>,
+    /// The paths to its node, in the file's order; none of the answering node itself.
+    #[serde(default)]
+    pub paths: Vec<LinkPath>,
+}
+
+/// One way to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkPath {
+    /// Where the node with the greater name listens.
+    pub address: String,
+    /// It answers.
+    pub up: bool,
+    /// Data of the volume takes it.
+    pub carries_data: bool,
 }
 
 /// Whether a majority stands behind a volume, as the answering node sees it.
@@ -392,6 +406,17 @@ impl From<control::ReplicaStatus> for Replica {
                 eta_seconds: resync.eta_seconds,
                 paused: resync.paused,
             }),
+            paths: replica.paths.into_iter().map(LinkPath::from).collect(),
+        }
+    }
+}
+
+impl From<control::PathStatus> for LinkPath {
+    fn from(path: control::PathStatus) -> LinkPath {
+        LinkPath {
+            address: path.address,
+            up: path.is_up,
+            carries_data: path.carries_data,
         }
     }
 }

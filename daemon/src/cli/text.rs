@@ -164,6 +164,10 @@ fn volume_details(report: &StatusReport, volume: &VolumeEntry, zone: &TimeZone) 
         let _ = writeln!(text, "{label:>7}  {rest}");
     };
     for replica in &volume.replicas {
+        // One path is up if the link is.
+        if replica.paths.len() > 1 {
+            line("paths", &paths_line(replica));
+        }
         if let Some(resync) = &replica.resync {
             line("resync", &resync_line(report, replica, resync, zone));
         }
@@ -282,6 +286,20 @@ fn replica_table(report: &StatusReport, volume: &VolumeEntry) -> String {
         &rows.collect::<Vec<_>>(),
         "         ",
     )
+}
+
+/// `to beta: 10.0.0.2:8790 up, in use; 10.1.0.2:8790 down`.
+fn paths_line(replica: &Replica) -> String {
+    let paths = replica.paths.iter().map(|path| {
+        let state = match (path.up, path.carries_data) {
+            (true, true) => "up, in use",
+            (true, false) => "up",
+            (false, _) => "down",
+        };
+        format!("{} {state}", path.address)
+    });
+    let paths: Vec<String> = paths.collect();
+    format!("to {}: {}", replica.node, paths.join("; "))
 }
 
 fn show_behind(bytes: u64) -> String {

@@ -101,14 +101,10 @@ fn listeners(node: &Node, out: &mut Findings) {
 }
 
 fn listening(node: &Node) -> Vec<(Listener, &At<Endpoint>)> {
-    [
-        (Listener::Replication, &node.address),
-        (Listener::Nbd, &node.nbd),
-        (Listener::Api, &node.api),
-    ]
-    .into_iter()
-    .filter_map(|(listener, endpoint)| Some((listener, endpoint.as_ref()?)))
-    .collect()
+    let links = node.addresses().map(|at| (Listener::Replication, at));
+    let nbd = node.nbd.iter().map(|at| (Listener::Nbd, at));
+    let api = node.api.iter().map(|at| (Listener::Api, at));
+    links.chain(nbd).chain(api).collect()
 }
 
 fn clashes(node: &Node, out: &mut Findings) {
@@ -142,27 +138,21 @@ fn clashes(node: &Node, out: &mut Findings) {
 
 fn addresses(config: &Config, out: &mut Findings) {
     for (index, node) in config.nodes.iter().enumerate() {
-        let Some(address) = &node.address else {
-            continue;
-        };
-        let same = config.nodes[..index].iter().find(|other| {
-            other
-                .address
-                .as_ref()
-                .is_some_and(|other| other.value == address.value)
-        });
-        if let Some(other) = same {
-            let says = format!(
-                "nodes {} and {} have the same address",
-                *other.name, *node.name
-            );
-            let label = format!("also the address of {}", *other.name);
-            out.push(Diagnostic::error("E009", address.span.clone(), says).label(label));
-        }
-        if address.is_wildcard() {
-            let says = format!("`address` of node {} is where its peers dial", *node.name);
-            let label = "stands for no machine; give its IP address or name";
-            out.push(Diagnostic::error("E005", address.span.clone(), says).label(label));
+        for address in node.addresses() {
+            let has_it = |other: &&Node| other.addresses().any(|at| at.value == address.value);
+            if let Some(other) = config.nodes[..index].iter().find(has_it) {
+                let says = format!(
+                    "nodes {} and {} have the same address",
+                    *other.name, *node.name
+                );
+                let label = format!("also the address of {}", *other.name);
+                out.push(Diagnostic::error("E009", address.span.clone(), says).label(label));
+            }
+            if address.is_wildcard() {
+                let says = format!("`address` of node {} is where its peers dial", *node.name);
+                let label = "stands for no machine; give its IP address or name";
+                out.push(Diagnostic::error("E005", address.span.clone(), says).label(label));
+            }
         }
     }
 }

@@ -33,6 +33,8 @@ const NBD_PATIENCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration
 /// How long a program that is told of a role may run.
 const HOOK_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(600);
+/// Paths to one node.
+const ADDRESSES_MAX: usize = 8;
 /// Name of the API socket in `data_dir`.
 pub(crate) const API_SOCKET: &str = "pollux.sock";
 
@@ -159,11 +161,13 @@ fn node(name: At<String>, mut section: Section<'_>, out: &mut Findings) -> Node 
         .texts("insecure", out)
         .map(|texts| texts.value)
         .unwrap_or_default();
+    let mut addresses = endpoints(&mut section, "address", out).into_iter();
     let node = Node {
         name,
         is_diskless: section.flag("diskless", out).unwrap_or(false),
         data_dir,
-        address: endpoint(&mut section, "address", out),
+        address: addresses.next(),
+        more_addresses: addresses.collect(),
         nbd: endpoint(&mut section, "nbd", out),
         nbd_socket,
         nbd_tls,
@@ -238,14 +242,52 @@ fn endpoint(
     out: &mut Findings,
 ) -> Option<At<Endpoint>> {
     let text = section.text(key, out)?;
+    parse_endpoint(&section.title, key, text, out)
+}
+
+fn parse_endpoint(
+    title: &str,
+    key: &str,
+    text: At<&str>,
+    out: &mut Findings,
+) -> Option<At<Endpoint>> {
     match Endpoint::parse(text.value) {
         Ok(endpoint) => Some(At::new(endpoint, text.span)),
         Err(wrong) => {
-            let says = format!("`{key}` of {} must be host:port", section.title);
+            let says = format!("`{key}` of {title} must be host:port");
             out.push(Diagnostic::error("E005", text.span, says).label(wrong));
             None
         }
     }
+}
+
+/// One address, or an array of several.
+fn endpoints(
+    section: &mut Section<'_>,
+    key: &'static str,
+    out: &mut Findings,
+) -> Vec<At<Endpoint>> {
+    let value = section.value(key);
+    if value.is_none_or(|value| value.get_ref().as_array().is_none()) {
+        return endpoint(section, key, out).into_iter().collect();
+    }
+    let Some(texts) = section.texts(key, out) else {
+        return Vec::new();
+    };
+    if !(1..=ADDRESSES_MAX).contains(&texts.len()) {
+        let says = format!(
+            "`{key}` of {} names {} addresses",
+            section.title,
+            texts.len()
+        );
+        let label = format!("from 1 to {ADDRESSES_MAX}, one for each path");
+        out.push(Diagnostic::error("E005", texts.span.clone(), says).label(label));
+    }
+    let title = section.title.clone();
+    let texts = texts.value.into_iter().take(ADDRESSES_MAX);
+    texts
+        .filter_map(|text| parse_endpoint(&title, key, text, out))
+        .collect()
 }
 
 fn listener(

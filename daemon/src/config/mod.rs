@@ -115,6 +115,8 @@ pub struct Node {
     pub data_dir: At<PathBuf>,
     /// Replication listener, and where peers dial.
     pub address: Option<At<Endpoint>>,
+    /// Further ones: other paths to this node.
+    pub more_addresses: Vec<At<Endpoint>>,
     /// NBD over TCP.
     pub nbd: Option<At<Endpoint>>,
     /// NBD over a Unix socket; absolute.

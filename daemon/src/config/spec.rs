@@ -3,15 +3,17 @@
 use engine::control::{self, Backing, NbdExportSpec, NodeSpec, VolumeSpec, Votes};
 use nbd_proto::Transport;
 
-use super::{At, Config, Listener, NbdExport, Node, Placed, Quorum, Volume};
+use super::{At, Config, Endpoint, Listener, NbdExport, Node, Placed, Quorum, Volume};
 
 impl Config {
     /// What `node` runs: its listeners and the volumes it holds a replica of, or votes on.
     pub fn node_spec(&self, node: &Node) -> NodeSpec {
-        let peers = self
-            .nodes
-            .iter()
-            .filter_map(|node| Some((node.name.value.clone(), node.address.as_ref()?.to_string())));
+        let words = |node: &Node| -> Vec<String> {
+            let addresses = node.addresses();
+            addresses.map(|address| address.to_string()).collect()
+        };
+        let linked = self.nodes.iter().filter(|node| node.address.is_some());
+        let peers = linked.map(|node| (node.name.value.clone(), words(node)));
         let held = self
             .volumes
             .iter()
@@ -20,7 +22,7 @@ impl Config {
             cluster: self.cluster.name.clone(),
             name: node.name.value.clone(),
             data_dir: node.data_dir.value.clone(),
-            address: node.address.as_ref().map(|address| address.to_string()),
+            addresses: words(node),
             peers: peers.collect(),
             // They are read where the node runs.
             tls: None,
@@ -82,6 +84,11 @@ impl Config {
 }
 
 impl Node {
+    /// Where it listens for peers and they dial: each is a path.
+    pub fn addresses(&self) -> impl Iterator<Item = &At<Endpoint>> {
+        self.address.iter().chain(&self.more_addresses)
+    }
+
     /// Socket of this node's API.
     pub fn api_socket(&self) -> std::path::PathBuf {
         self.data_dir.join(super::file::API_SOCKET)
@@ -112,15 +119,11 @@ impl Node {
 
     /// Listeners that really are open to others, not merely allowed to be.
     pub fn insecure_words(&self) -> Vec<&'static str> {
-        let open = |listener: &&Listener| {
-            let address = match listener {
-                Listener::Nbd => &self.nbd,
-                Listener::Replication => &self.address,
-                Listener::Api => &self.api,
-            };
-            address
-                .as_ref()
-                .is_some_and(|address| !address.is_loopback())
+        let is_far = |address: Option<&At<Endpoint>>| address.is_some_and(|at| !at.is_loopback());
+        let open = |listener: &&Listener| match listener {
+            Listener::Nbd => is_far(self.nbd.as_ref()),
+            Listener::Replication => self.addresses().any(|address| is_far(Some(address))),
+            Listener::Api => is_far(self.api.as_ref()),
         };
         let is_bare = |listener: &&Listener| match listener {
             Listener::Nbd => !self.nbd_tcp_needs_tls(),

@@ -74,7 +74,7 @@ fn a_node_runs_the_volumes_it_holds_with_paths_below_its_data_dir() {
     assert_eq!(alpha.name, "alpha");
     assert_eq!(
         alpha.peers[1],
-        ("beta".to_owned(), "127.0.0.1:8890".to_owned())
+        ("beta".to_owned(), vec!["127.0.0.1:8890".to_owned()])
     );
     assert_eq!(alpha.keepalive, Duration::from_millis(500));
     assert_eq!(alpha.volumes.len(), 1);

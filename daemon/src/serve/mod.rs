@@ -270,12 +270,14 @@ impl Daemon<'_> {
         signals: &mut Signals,
     ) -> Result<(Sockets, Started, Vec<Missing>, Option<&'static str>), Failure> {
         let sockets = Sockets::open(self.node, nbd, given)?;
-        let replication = spec.address.as_ref();
+        let replication = spec.addresses.iter().filter_map(|address| {
+            let socket = given.take(Role::Replication, address)?;
+            Some((address.clone(), socket.into()))
+        });
+        let replication = replication.collect();
         let inherited = Inherited {
             lock: given.engine_lock.take(),
-            replication: replication
-                .and_then(|address| given.take(Role::Replication, address))
-                .map(Into::into),
+            replication,
         };
         let sealed = NodeSpec {
             tls: self.link_tls.clone(),
@@ -484,7 +486,7 @@ impl Daemon<'_> {
             volumes.retain(|handed| handed.name != volume.name);
         }
         sockets::give_nbd(&nbd_config, open, &mut listeners);
-        if let (Some(address), Some(socket)) = (spec.address, inherited.replication) {
+        for (address, socket) in inherited.replication {
             listeners.push(Listener {
                 role: Role::Replication,
                 address,
@@ -705,7 +707,10 @@ fn start_line(spec: &NodeSpec, node: &NodeConfig, engine: &dyn Node) -> String {
         .as_ref()
         .map(|path| path.display().to_string());
     for (what, address) in [
-        ("replication", spec.address.clone()),
+        (
+            "replication",
+            (!spec.addresses.is_empty()).then(|| spec.addresses.join(" and ")),
+        ),
         ("nbd", spec.nbd.clone()),
         ("nbd", socket),
         ("api", node.api.as_ref().map(|api| api.to_string())),

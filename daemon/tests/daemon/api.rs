@@ -88,6 +88,7 @@ fn the_status_is_the_documented_json() {
                     "link_state": "self",
                     "out_of_sync_bytes": 0,
                     "resync": null,
+                    "paths": [],
                 },
                 {
                     "node": "beta",
@@ -100,6 +101,9 @@ fn the_status_is_the_documented_json() {
                         "eta_seconds": 1,
                         "paused": false,
                     },
+                    "paths": [
+                        { "address": "10.0.0.2:8790", "up": true, "carries_data": true },
+                    ],
                 },
             ],
             "quorum": null,

@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 
 use engine::control::{
     ClientStatus, ClientTls, DiskState, Done, Generation, IoCounters, LinkState, Node, Outcome,
-    Reason, ReplicaStatus, Request, ResyncStatus, Role, State, VerifyReport, VolumeStatus,
+    PathStatus, Reason, ReplicaStatus, Request, ResyncStatus, Role, State, VerifyReport,
+    VolumeStatus,
 };
 use engine::front_end::{AttachError, Attachment, ExportLabel, VolumeView};
 use engine::handover::{HandOverError, Legacy};
@@ -133,6 +134,7 @@ pub fn vm_store(state: State) -> VolumeStatus {
                 link_state: LinkState::SelfNode,
                 out_of_sync_bytes: 0,
                 resync: None,
+                paths: Vec::new(),
             },
             ReplicaStatus {
                 node: "beta".to_owned(),
@@ -145,6 +147,11 @@ pub fn vm_store(state: State) -> VolumeStatus {
                     eta_seconds: Some(1),
                     paused: false,
                 }),
+                paths: vec![PathStatus {
+                    address: "10.0.0.2:8790".to_owned(),
+                    is_up: true,
+                    carries_data: true,
+                }],
             },
         ],
         quorum: None,

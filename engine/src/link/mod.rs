@@ -82,6 +82,8 @@ struct Link {
     slot: u32,
     volume: u32,
     peer: NodeIdx,
+    /// Which path to the peer it takes.
+    path: u8,
     /// Name of the peer, for the log.
     name: String,
     socket: FileId,
@@ -149,7 +151,7 @@ impl Links {
         &mut self,
         shell: &mut Shell,
         volume: u32,
-        (peer, name): (NodeIdx, &str),
+        (peer, name, path): (NodeIdx, &str, u8),
         register: impl FnOnce(&mut dyn Ring) -> FileId,
         (session, unread): (Option<Box<rustls::Connection>>, &[u8]),
     ) -> Option<LinkId> {
@@ -178,6 +180,7 @@ impl Links {
             slot,
             volume,
             peer,
+            path,
             name: name.to_owned(),
             socket,
             since: shell.now,
@@ -262,10 +265,17 @@ impl Links {
         links.any(|link| is_it(link) && link.state == State::Up && link.receiver.has_heard())
     }
 
-    /// Ends all links of one volume to one peer.
-    pub(crate) fn end_of_peer(&mut self, shell: &mut Shell, volume: u32, peer: NodeIdx) {
+    /// Ends all links of one volume to one peer, or those that take this path.
+    pub(crate) fn end_of_peer(
+        &mut self,
+        shell: &mut Shell,
+        volume: u32,
+        peer: NodeIdx,
+        path: Option<u8>,
+    ) {
         self.end_where(shell, End::Lost, |link| {
-            link.volume == volume && link.peer == peer
+            let is_its = link.volume == volume && link.peer == peer;
+            is_its && path.is_none_or(|path| link.path == path)
         });
     }
 

@@ -119,16 +119,17 @@ pub fn start_with(
         Some(lock) => lock,
         None => lock_data_dir(&spec.data_dir)?,
     };
-    let listener = match &spec.address {
-        Some(_) if inherited.replication.is_some() => inherited.replication,
-        Some(address) => Some(
-            peers::listen(address).map_err(|source| StartError::Address {
+    let mut open = inherited.replication;
+    let listeners = spec.addresses.iter().map(|address| {
+        match open.iter().position(|(inherited, _)| inherited == address) {
+            Some(index) => Ok(open.swap_remove(index).1),
+            None => peers::listen(address).map_err(|source| StartError::Address {
                 address: address.clone(),
                 source,
-            })?,
-        ),
-        None => None,
-    };
+            }),
+        }
+    });
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let bells: Arc<OnceLock<Vec<(String, peers::PeerBell)>>> = Arc::default();
     let handles = reactors::start(&spec, &log, &bells)?;
     let turns = handles.iter().map(|handle| Arc::clone(&handle.turns));
@@ -156,7 +157,7 @@ pub fn start_with(
     for index in 0..shared.entries.len() {
         shared.attach(index);
     }
-    let peers = start_peers(&shared, listener).map_err(StartError::Thread)?;
+    let peers = start_peers(&shared, listeners).map_err(StartError::Thread)?;
     // Both are set exactly once, here.
     let _ = bells.set(peers.bells());
     let _ = shared.bells.set(peers.bells());
@@ -204,7 +205,7 @@ fn lock_data_dir(path: &Path) -> Result<File, StartError> {
     }
 }
 
-fn start_peers(shared: &Arc<Shared>, listener: Option<std::net::TcpListener>) -> io::Result<Peers> {
+fn start_peers(shared: &Arc<Shared>, listeners: Vec<std::net::TcpListener>) -> io::Result<Peers> {
     let spec = &shared.spec;
     let is_needed = |name: &str| {
         let both =
@@ -229,7 +230,7 @@ fn start_peers(shared: &Arc<Shared>, listener: Option<std::net::TcpListener>) ->
         tls: RwLock::new(spec.tls.clone()),
         is_stopping: AtomicBool::new(false),
     };
-    Peers::start(common, listener, &peers)
+    Peers::start(common, listeners, &peers)
 }
 
 /// The plan of planted faults: the environment's, or the file's that it names.
@@ -293,7 +294,7 @@ impl NodeHandle {
         self.turns.iter().map(|turns| turns.get()).collect()
     }
 
-    /// Where peers are listened for: tells the port where the configuration said 0.
+    /// Where peers are listened for first: tells the port where the configuration said 0.
     pub fn replication_address(&self) -> Option<std::net::SocketAddr> {
         self.peers().address()
     }
@@ -328,11 +329,12 @@ impl Node for NodeHandle {
         if self.shared.is_draining.load(Ordering::Acquire) {
             return done(Err(HandOverError::Stopping));
         }
-        let replication = self.peers().listener();
+        let listeners = self.peers().listeners();
         let inherited = self.lock.try_clone().and_then(|lock| {
+            let addresses = self.shared.spec.addresses.iter().cloned();
             Ok(Inherited {
                 lock: Some(lock),
-                replication: replication.transpose()?,
+                replication: addresses.zip(listeners?).collect(),
             })
         });
         let inherited = match inherited {
@@ -490,6 +492,13 @@ impl Router for Shared {
         self.broadcast(|| Message::Peer {
             node: peer.to_owned(),
             news: PeerNews::Gone,
+        });
+    }
+
+    fn path_gone(&self, peer: &str, path: u8) {
+        self.broadcast(|| Message::Peer {
+            node: peer.to_owned(),
+            news: PeerNews::PathGone(path),
         });
     }
 

@@ -6,16 +6,24 @@ use super::Shared;
 use crate::control::{Reason, State, VolumeSpec, VolumeStatus};
 use crate::entry::Place;
 use crate::mailbox::{Message, Reply};
+use crate::peers::PeerBell;
 use crate::status;
 
 /// Answers that are still awaited; the last one to arrive calls `reply`.
 struct Gathering {
+    /// The paths to every other node.
+    bells: Vec<(String, PeerBell)>,
     found: Mutex<Vec<Option<VolumeStatus>>>,
     reply: Mutex<Option<Reply<Vec<VolumeStatus>>>>,
 }
 
 impl Gathering {
-    fn set(&self, index: usize, status: VolumeStatus) {
+    fn set(&self, index: usize, mut status: VolumeStatus) {
+        for replica in &mut status.replicas {
+            if let Some((_, bell)) = self.bells.iter().find(|(name, _)| *name == replica.node) {
+                replica.paths = bell.paths.status(&status.name);
+            }
+        }
         self.found.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(status);
     }
 }
@@ -45,6 +53,7 @@ impl Shared {
         let specs: Vec<_> = self.spec.volumes.iter().filter(is_asked).collect();
         // Until a reactor answers, what is known without it stands.
         let gathering = Arc::new(Gathering {
+            bells: self.bells.get().cloned().unwrap_or_default(),
             found: Mutex::new(vec![None; specs.len()]),
             reply: Mutex::new(Some(reply)),
         });

@@ -13,8 +13,8 @@ use engine_core::wire::{
 };
 use engine_ring::sys::clock::boottime_ns;
 
+use super::bell::Bell;
 use super::control::common_version;
-use super::peer::{Bell, Order};
 use super::wire::{Wire, is_tls};
 use super::{Common, LinkSocket, stream};
 
@@ -28,7 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Starts the listener's thread.
 pub(super) fn start(
     common: &Arc<Common>,
-    listener: TcpListener,
+    (listener, path): (TcpListener, usize),
     bells: Vec<(String, Bell)>,
 ) -> io::Result<JoinHandle<()>> {
     let common = Arc::clone(common);
@@ -54,7 +54,7 @@ pub(super) fn start(
                 .name("handshake".into())
                 .spawn(move || {
                     let _guard = guard;
-                    greet(&common, stream, &bells);
+                    greet(&common, (stream, path), &bells);
                 });
             if greeted.is_err() {
                 thread::sleep(ACCEPT_PAUSE);
@@ -74,7 +74,7 @@ impl Drop for Guard {
 }
 
 /// Reads the first frame and hands the connection on.
-fn greet(common: &Common, stream: TcpStream, bells: &[(String, Bell)]) {
+fn greet(common: &Common, (stream, path): (TcpStream, usize), bells: &[(String, Bell)]) {
     let deadline = boottime_ns() + HANDSHAKE_MAX.as_nanos() as u64;
     let from = stream
         .peer_addr()
@@ -102,7 +102,7 @@ fn greet(common: &Common, stream: TcpStream, bells: &[(String, Bell)]) {
         match parse_control(&header, body) {
             Ok(Some(Control::Hello(hello))) => {
                 if let Some(wire) = identified(common, wire, &from, &hello.from, bells) {
-                    greet_node(common, wire, &from, hello, bells);
+                    greet_node(common, (wire, path), &from, hello, bells);
                 }
             }
             _ => mute(),
@@ -115,7 +115,7 @@ fn greet(common: &Common, stream: TcpStream, bells: &[(String, Bell)]) {
             ..
         }) => {
             if let Some(wire) = identified(common, wire, &from, &hello.from, bells) {
-                greet_volume(common, wire, &from, &hello, &bytes);
+                greet_volume(common, (wire, path), (&from, bells), &hello, &bytes);
             }
         }
         Ok(_) => mute(),
@@ -150,7 +150,7 @@ fn identified(
 
 fn greet_node(
     common: &Common,
-    wire: Wire,
+    (wire, path): (Wire, usize),
     from: &str,
     hello: ControlHello,
     bells: &[(String, Bell)],
@@ -171,7 +171,7 @@ fn greet_node(
         }
     };
     match (bell, refusal) {
-        (Some((_, bell)), None) => bell.ring(Order::Accepted(wire, hello)),
+        (Some((_, bell)), None) => bell.accepted(path, wire, hello),
         (_, refusal) => {
             let (text, why) = refusal.unwrap_or_default();
             let text = format!("node {} at {from} is refused: {text}", hello.from);
@@ -184,7 +184,13 @@ fn greet_node(
     }
 }
 
-fn greet_volume(common: &Common, wire: Wire, from: &str, hello: &Hello, bytes: &[u8]) {
+fn greet_volume(
+    common: &Common,
+    (wire, path): (Wire, usize),
+    (from, bells): (&str, &[(String, Bell)]),
+    hello: &Hello,
+    bytes: &[u8],
+) {
     let refusal = if hello.cluster != common.cluster {
         Some(Refusal::Cluster)
     } else if hello.to != common.node || !common.router.is_shared(&hello.volume, &hello.from) {
@@ -213,6 +219,10 @@ fn greet_volume(common: &Common, wire: Wire, from: &str, hello: &Hello, bytes: &
         socket,
         session,
         unread,
+        path: path as u8,
     };
+    if let Some((_, bell)) = bells.iter().find(|(name, _)| *name == hello.from) {
+        bell.paths.uses(&hello.volume, path);
+    }
     common.router.link(&hello.volume, &hello.from, socket);
 }

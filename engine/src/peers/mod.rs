@@ -1,20 +1,25 @@
 //! Node pairs: who is there, and sockets for the links of volumes. Own threads, never a reactor.
 //!
 //! ```text
-//!  listener ─► handshake (one thread each, bounded) ─┬─ ControlHello ─► peer thread
-//!                                                    └─ Hello ─► Router::link ─► reactor
-//!  peer thread (one per node): control connection, keepalives; the smaller name dials it and
-//!      the data connections, the other side accepts and probes ─► Router::link, ::unreachable
-//!  reactor ─► Peers::say ─► bounded queue ─► peer thread ─► control connection ─► Router::vote
+//!  listeners ─► handshake (one thread each, bounded) ─┬─ ControlHello ─► path thread
+//!                                                     └─ Hello ─► Router::link ─► reactor
+//!  path thread (one per address of the accepting node): control connection, keepalives; the
+//!      smaller name dials, the other side accepts and probes ─► Router::unreachable
+//!  dial thread (one per node that is dialled): data connections over the paths that are up,
+//!      each volume's over the least used ─► Router::link
+//!  reactor ─► Peers::say ─► bounded queue ─► a path that is up ─► Router::vote
 //! ```
-//! Silence on the control connection for `peer_timeout` ends all links to that node: a half-open
-//! connection is found within that bound (law F16). A ballot for which there is no connection or no room is lost:
+//! Silence on a path's control connection for `peer_timeout` ends all links over it, which are made
+//! anew over another: a half-open connection is found within that bound (law F16). A ballot for which there is no connection or no room is lost:
 //! who asks asks again. What this does not do: move data, or decide whether two replicas fit; each
 //! volume's core does.
 
 mod accept;
+mod bell;
 mod control;
+mod data;
 mod dial;
+mod paths;
 mod peer;
 mod stream;
 mod wire;
@@ -33,7 +38,9 @@ use engine_core::vote::Ballot;
 
 use crate::log::{Level, Line, Log};
 use crate::tls::LinkTls;
-use peer::{Bell, Order, PeerThread};
+use bell::Bell;
+use paths::Paths;
+use peer::Way;
 
 /// Where sockets and news go; made by the node.
 pub(crate) trait Router: Send + Sync {
@@ -47,8 +54,11 @@ pub(crate) trait Router: Send + Sync {
     fn connected(&self, peer: &str);
     /// It said this about the votes of a volume.
     fn vote(&self, volume: &str, peer: &str, ballot: Ballot);
-    /// Its control connection broke: everything that stood is broken.
+    /// Its last control connection broke: everything that stood is broken.
     fn gone(&self, peer: &str);
+    /// The control connection of one of its paths broke, and another stands: so is what went over
+    /// this one.
+    fn path_gone(&self, peer: &str, path: u8);
     /// It is connected, and who has no link to it still does not get one.
     fn unlinked(&self, peer: &str);
     /// Names of the volumes attached here that `peer` has a replica of too.
@@ -64,6 +74,8 @@ pub(crate) struct LinkSocket {
     pub(crate) session: Option<Box<rustls::Connection>>,
     /// What was received on it, opened.
     pub(crate) unread: Vec<u8>,
+    /// Which path to the peer it takes.
+    pub(crate) path: u8,
 }
 
 /// What all threads know.
@@ -112,12 +124,9 @@ pub(crate) struct Peers {
     common: Arc<Common>,
     bells: Vec<(String, Bell)>,
     threads: Vec<JoinHandle<()>>,
-    /// The thread that accepts.
-    accepting: Option<JoinHandle<()>>,
-    /// What it accepts from.
-    listener: Option<TcpListener>,
-    /// Where that listens, to wake it at the end.
-    address: Option<SocketAddr>,
+    /// The threads that accept, what from, and where that listens, to wake them at the end.
+    accepting: Vec<(JoinHandle<()>, SocketAddr)>,
+    listeners: Vec<TcpListener>,
 }
 
 /// Listens at `address`. Errors: it is in use, or no address of this machine.
@@ -126,43 +135,77 @@ pub(crate) fn listen(address: &str) -> io::Result<TcpListener> {
 }
 
 impl Peers {
-    /// Starts a thread for each `(name, address)` and one that accepts.
+    /// Starts the threads for each `(name, addresses)` and one for each listener.
     pub(crate) fn start(
         common: Common,
-        listener: Option<TcpListener>,
-        peers: &[(String, String)],
+        listeners: Vec<TcpListener>,
+        peers: &[(String, Vec<String>)],
     ) -> io::Result<Peers> {
         let common = Arc::new(common);
         let mut this = Peers {
             common: Arc::clone(&common),
             bells: Vec::new(),
             threads: Vec::new(),
-            accepting: None,
-            listener: None,
-            address: None,
+            accepting: Vec::new(),
+            listeners: Vec::new(),
         };
-        for (name, address) in peers {
-            let (bell, thread) = PeerThread::start(&common, name, address)?;
-            this.bells.push((name.clone(), bell));
-            this.threads.push(thread);
+        let mut own = Vec::new();
+        for listener in &listeners {
+            own.push(listener.local_addr()?.to_string());
         }
-        if let Some(listener) = listener {
-            this.address = Some(listener.local_addr()?);
-            this.listener = Some(listener.try_clone()?);
+        for (name, addresses) in peers {
+            let bell = this.start_peer(name, addresses, &own)?;
+            this.bells.push((name.clone(), bell));
+        }
+        for (path, listener) in listeners.into_iter().enumerate() {
+            let address = listener.local_addr()?;
+            this.listeners.push(listener.try_clone()?);
             let bells = this.bells.clone();
-            this.accepting = Some(accept::start(&common, listener, bells)?);
+            let thread = accept::start(&common, (listener, path), bells)?;
+            this.accepting.push((thread, address));
         }
         Ok(this)
+    }
+
+    /// The threads of one peer: the addresses of the accepting side are the paths.
+    fn start_peer(&mut self, name: &str, theirs: &[String], own: &[String]) -> io::Result<Bell> {
+        let common = Arc::clone(&self.common);
+        let dials = *common.node < *name;
+        let addresses = if dials { theirs } else { own };
+        let paths = Arc::new(Paths::new(name, addresses));
+        let mut bell = Bell {
+            paths: Arc::clone(&paths),
+            posts: Vec::new(),
+            dialler: None,
+        };
+        if dials {
+            let (post, thread) = data::start(&common, name, &paths)?;
+            bell.dialler = Some(post);
+            self.threads.push(thread);
+        }
+        for path in 0..addresses.len() {
+            let way = Way {
+                name: name.to_owned(),
+                paths: Arc::clone(&paths),
+                path,
+                addresses: match dials {
+                    true => vec![theirs[path].clone()],
+                    false => probed(theirs, path, addresses.len()),
+                },
+                dialler: bell.dialler.clone(),
+            };
+            let (post, thread) = peer::start(&common, way)?;
+            bell.posts.push(post);
+            self.threads.push(thread);
+        }
+        Ok(bell)
     }
 
     /// A link of `volume` to `peer` ended, or the volume is new: dial, if dialling is ours.
     /// Never waits.
     pub(crate) fn redial(bells: &[(String, Bell)], peer: &str, volume: &str, when: When) {
         if let Some((_, bell)) = bells.iter().find(|(name, _)| name == peer) {
-            bell.ring(Order::Dial {
-                volume: volume.to_owned(),
-                when,
-            });
+            bell.dial(volume, when);
         }
     }
 
@@ -191,24 +234,22 @@ impl Peers {
         self.bells.clone()
     }
 
-    /// Where it listens.
+    /// Where it listens first.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.address
+        self.listeners.first()?.local_addr().ok()
     }
 
-    /// The listener, for a successor. Errors: no descriptor is left.
-    pub(crate) fn listener(&self) -> Option<io::Result<TcpListener>> {
-        Some(self.listener.as_ref()?.try_clone())
+    /// The listeners, for a successor. Errors: no descriptor is left.
+    pub(crate) fn listeners(&self) -> io::Result<Vec<TcpListener>> {
+        self.listeners.iter().map(TcpListener::try_clone).collect()
     }
 
     /// Tells all threads to end, and returns once nothing is accepted any more. Connections end
     /// within moments; only a dial to a node that does not answer may take longer.
     pub(crate) fn retire(&mut self) {
         self.common.is_stopping.store(true, Ordering::Release);
-        self.bells
-            .iter()
-            .for_each(|(_, bell)| bell.ring(Order::Stop));
-        if let (Some(accepting), Some(address)) = (self.accepting.take(), self.address) {
+        self.bells.iter().for_each(|(_, bell)| bell.stop());
+        for (accepting, address) in self.accepting.drain(..) {
             // A last connection ends the listener's wait.
             let _ =
                 std::net::TcpStream::connect_timeout(&reachable(address), Duration::from_secs(1));
@@ -232,6 +273,16 @@ impl Drop for Peers {
     }
 }
 
+/// Which of a peer's addresses the accepting side probes for the path of this index: each of them
+/// for some path, and some for each path.
+fn probed(theirs: &[String], path: usize, paths: usize) -> Vec<String> {
+    let own: Vec<String> = theirs.iter().skip(path).step_by(paths).cloned().collect();
+    match own.is_empty() {
+        true => theirs.iter().take(1).cloned().collect(),
+        false => own,
+    }
+}
+
 /// The wildcard address is listened on, but not connected to.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
@@ -243,7 +294,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-pub(crate) use peer::{Bell as PeerBell, When};
+pub(crate) use bell::{Bell as PeerBell, When};
 
 #[cfg(test)]
 mod tests;

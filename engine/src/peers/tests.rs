@@ -15,6 +15,7 @@ use engine_core::wire::{
 use super::*;
 use crate::log::Silent;
 
+mod paths;
 mod sealed;
 mod versions;
 
@@ -25,6 +26,7 @@ struct Heard {
     unreachable: usize,
     gone: usize,
     unlinked: usize,
+    path_gone: Vec<u8>,
     refused: Vec<(String, Refusal)>,
     connected: usize,
     votes: Vec<(String, String, Ballot)>,
@@ -63,6 +65,9 @@ impl Router for Ear {
     }
     fn gone(&self, _: &str) {
         self.heard().gone += 1;
+    }
+    fn path_gone(&self, _: &str, path: u8) {
+        self.heard().path_gone.push(path);
     }
     fn unlinked(&self, _: &str) {
         self.heard().unlinked += 1;
@@ -123,14 +128,14 @@ impl Stand {
     fn start(
         node: &str,
         change: impl FnOnce(&mut Common),
-        listener: Option<TcpListener>,
-        peers: &[(String, String)],
+        listeners: Vec<TcpListener>,
+        peers: &[(String, Vec<String>)],
     ) -> Stand {
         let (ear, log) = (Arc::<Ear>::default(), Arc::<Lines>::default());
         let mut common = common(node, &ear);
         common.log = log.clone();
         change(&mut common);
-        let peers = Peers::start(common, listener, peers).unwrap();
+        let peers = Peers::start(common, listeners, peers).unwrap();
         Stand { ear, log, peers }
     }
 
@@ -143,16 +148,16 @@ impl Stand {
 /// Alpha and beta, of which alpha dials.
 fn pair_of(alpha: impl FnOnce(&mut Common), beta: impl FnOnce(&mut Common)) -> [Stand; 2] {
     let (beta, address) = accepting(beta);
-    let peers = [("beta".to_owned(), address.to_string())];
-    [Stand::start("alpha", alpha, None, &peers), beta]
+    let peers = [("beta".to_owned(), vec![address.to_string()])];
+    [Stand::start("alpha", alpha, Vec::new(), &peers), beta]
 }
 
 fn accepting(change: impl FnOnce(&mut Common)) -> (Stand, SocketAddr) {
     let listener = listen("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let peers = [("alpha".to_owned(), "127.0.0.1:1".to_owned())];
+    let peers = [("alpha".to_owned(), vec!["127.0.0.1:1".to_owned()])];
     (
-        Stand::start("beta", change, Some(listener), &peers),
+        Stand::start("beta", change, vec![listener], &peers),
         address,
     )
 }
@@ -170,9 +175,9 @@ fn beta(ear: &Arc<Ear>) -> (Peers, SocketAddr) {
     let listener = listen("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     // Nobody listens at port 1: probes of alpha fail.
-    let peers = [("alpha".to_owned(), "127.0.0.1:1".to_owned())];
+    let peers = [("alpha".to_owned(), vec!["127.0.0.1:1".to_owned()])];
     (
-        Peers::start(common("beta", ear), Some(listener), &peers).unwrap(),
+        Peers::start(common("beta", ear), vec![listener], &peers).unwrap(),
         address,
     )
 }
@@ -319,8 +324,8 @@ fn too_many_half_open_connections_are_closed_and_leave_room_when_they_go() {
 fn the_smaller_name_dials_and_both_sides_know_when_the_other_is_lost() {
     let (near, far) = (Arc::<Ear>::default(), Arc::<Ear>::default());
     let (mut there, address) = beta(&far);
-    let peers = [("beta".to_owned(), address.to_string())];
-    let mut here = Peers::start(common("alpha", &near), None, &peers).unwrap();
+    let peers = [("beta".to_owned(), vec![address.to_string()])];
+    let mut here = Peers::start(common("alpha", &near), Vec::new(), &peers).unwrap();
     until("a data connection is dialled", || {
         near.heard().links.len() == 1
     });
@@ -356,8 +361,8 @@ fn ballot(number: u64) -> Ballot {
 fn ballots_reach_the_other_node_in_order_and_are_lost_without_a_connection() {
     let (near, far) = (Arc::<Ear>::default(), Arc::<Ear>::default());
     let (mut there, address) = beta(&far);
-    let peers = [("beta".to_owned(), address.to_string())];
-    let mut here = Peers::start(common("alpha", &near), None, &peers).unwrap();
+    let peers = [("beta".to_owned(), vec![address.to_string()])];
+    let mut here = Peers::start(common("alpha", &near), Vec::new(), &peers).unwrap();
     until("both know each other", || {
         near.heard().connected == 1 && far.heard().connected == 1
     });
@@ -386,10 +391,10 @@ fn ballots_reach_the_other_node_in_order_and_are_lost_without_a_connection() {
 fn nodes_of_two_clusters_are_told_of_it_on_both_sides() {
     let (near, far) = (Arc::<Ear>::default(), Arc::<Ear>::default());
     let (_there, address) = beta(&far);
-    let peers = [("beta".to_owned(), address.to_string())];
+    let peers = [("beta".to_owned(), vec![address.to_string()])];
     let mut other = common("alpha", &near);
     other.cluster = "other".into();
-    let _here = Peers::start(other, None, &peers).unwrap();
+    let _here = Peers::start(other, Vec::new(), &peers).unwrap();
     until("the dialling side knows", || {
         near.heard()
             .refused
@@ -402,18 +407,9 @@ fn nodes_of_two_clusters_are_told_of_it_on_both_sides() {
     });
 }
 
-#[test]
-fn a_peer_that_falls_silent_is_given_up_within_the_timeout() {
-    let ear = Arc::<Ear>::default();
-    // Not a node of ours: it greets, and never answers a ping.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let peers = [(
-        "beta".to_owned(),
-        listener.local_addr().unwrap().to_string(),
-    )];
-    let _peers = Peers::start(common("alpha", &ear), None, &peers).unwrap();
-    let (mut stream, _) = listener.accept().unwrap();
-    let (head, body) = read_frame(&mut stream).unwrap();
+/// Answers a greeting as the node that is greeted would.
+fn greet_back(stream: &mut TcpStream) {
+    let (head, body) = read_frame(stream).unwrap();
     let header = parse_header(head.first_chunk().unwrap()).unwrap();
     let Ok(Some(Control::Hello(greeting))) = parse_control(&header, &body) else {
         panic!("a control connection begins with a greeting");
@@ -427,6 +423,20 @@ fn a_peer_that_falls_silent_is_given_up_within_the_timeout() {
     let mut bytes = Vec::new();
     encode_control(&answer, 1, &mut bytes);
     stream.write_all(&bytes).unwrap();
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_given_up_within_the_timeout() {
+    let ear = Arc::<Ear>::default();
+    // Not a node of ours: it greets, and never answers a ping.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peers = [(
+        "beta".to_owned(),
+        vec![listener.local_addr().unwrap().to_string()],
+    )];
+    let _peers = Peers::start(common("alpha", &ear), Vec::new(), &peers).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    greet_back(&mut stream);
     let began = Instant::now();
     until("it is given up", || ear.heard().gone == 1);
     let after = began.elapsed();

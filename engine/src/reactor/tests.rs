@@ -380,7 +380,7 @@ impl Bench {
             reactor.links.add(
                 &mut reactor.shell,
                 slot,
-                (peer, "peer"),
+                (peer, "peer", 0),
                 |_| socket,
                 (None, &[]),
             );

@@ -245,10 +245,11 @@ impl Reactor {
                     socket,
                     session,
                     unread,
+                    path,
                 } = socket;
                 let register = |ring: &mut dyn Ring| ring.register(socket);
                 let names = self.volumes.get(slot).expect("it was just found").names();
-                let peer = (peer, names.of(peer));
+                let peer = (peer, names.of(peer), path);
                 if self
                     .links
                     .add(&mut self.shell, slot, peer, register, (session, &unread))
@@ -457,8 +458,13 @@ impl Reactor {
             let Some(peer) = volume.peer(node) else {
                 continue;
             };
-            if news == PeerNews::Gone {
-                self.links.end_of_peer(&mut self.shell, slot, peer);
+            match news {
+                PeerNews::Gone => self.links.end_of_peer(&mut self.shell, slot, peer, None),
+                PeerNews::PathGone(path) => {
+                    self.links
+                        .end_of_peer(&mut self.shell, slot, peer, Some(path));
+                }
+                _ => {}
             }
             let refusal = &mut volume.node_refusals[usize::from(peer.0)];
             let began = match news {
@@ -471,6 +477,7 @@ impl Reactor {
                     *refusal = Some(why);
                     continue;
                 }
+                PeerNews::PathGone(_) => continue,
             };
             let since = volume.unlinked_since[usize::from(peer.0)];
             // The other side dials; it may still be on its way.

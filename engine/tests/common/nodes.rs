@@ -54,7 +54,7 @@ pub fn node(name: &'static str, dir: &Path, volumes: Vec<VolumeSpec>) -> NodeSpe
         cluster: "test".into(),
         name: name.into(),
         data_dir: dir.to_owned(),
-        address: None,
+        addresses: Vec::new(),
         peers: Vec::new(),
         tls: None,
         nbd: None,

@@ -146,7 +146,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
         cluster: "test".to_owned(),
         name: "alpha".to_owned(),
         data_dir: dir.to_owned(),
-        address: None,
+        addresses: Vec::new(),
         peers: Vec::new(),
         tls: None,
         nbd: Some("127.0.0.1:0".to_owned()),

@@ -12,6 +12,7 @@ fn replica(node: &str, disk_state: DiskState, link_state: LinkState) -> Replica 
         link_state,
         out_of_sync_bytes: 0,
         resync: None,
+        paths: Vec::new(),
     }
 }
 

@@ -119,3 +119,44 @@ fn a_table_for_links_is_whole_and_for_everybody() {
         ["E013 10:7 node alpha uses TLS for replication, and node beta does not"]
     );
 }
+
+#[test]
+fn several_addresses_are_several_paths_each_with_its_own_findings() {
+    let two = GOOD.replace(
+        "\"127.0.0.1:8890\"",
+        "[\"127.0.0.1:8890\", \"127.0.1.1:8890\"]",
+    );
+    assert_eq!(found_in(&two), Vec::<String>::new());
+    let loaded = read(&two);
+    let spec = loaded.config.node_spec(&loaded.config.nodes[1]);
+    assert_eq!(spec.addresses, ["127.0.0.1:8890", "127.0.1.1:8890"]);
+    assert_eq!(spec.peers[1], ("beta".to_owned(), spec.addresses.clone()));
+    let with = |second: &str| found_in(&two.replace("\"127.0.1.1:8890\"", second));
+    assert_eq!(
+        with("\"10.0.0.2:8890\""),
+        ["E010 12:31 replication of node beta would listen beyond loopback"]
+    );
+    assert_eq!(
+        with("\"127.0.1.1\""),
+        ["E005 12:31 `address` of [node.beta] must be host:port"]
+    );
+    assert_eq!(
+        with("8890"),
+        ["E003 12:31 `address` of [node.beta] must be an array of strings"]
+    );
+    assert_eq!(
+        with("\"127.0.0.1:8890\""),
+        ["E009 12:31 replication and replication of node beta cannot both listen on port 8890"]
+    );
+    assert_eq!(
+        with("\"127.0.0.1:8790\""),
+        ["E009 12:31 nodes alpha and beta have the same address"]
+    );
+    assert_eq!(
+        found_in(&GOOD.replace("\"127.0.0.1:8890\"", "[]")),
+        [
+            "E005 12:12 `address` of [node.beta] names 0 addresses",
+            "E004 17:22 volume vm-store is replicated, but node beta has no `address`",
+        ]
+    );
+}

@@ -1,4 +1,5 @@
-//! Links between nodes: under TLS, and refused with the cause where that does not fit.
+//! Links between nodes: over several networks, under TLS, and refused with the cause where that does not fit.
 
+mod paths;
 mod sealed;
 mod strangers;
