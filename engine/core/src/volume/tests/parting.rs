@@ -4,7 +4,7 @@ use super::pair::{Shape, World};
 use super::*;
 use crate::event::DiskError;
 use crate::message::Disk;
-use crate::quorum::Quorum;
+use crate::quorum::{Quorum, QuorumLoss};
 use crate::units::NodeIdx;
 
 const A: NodeIdx = NodeIdx(0);
@@ -155,6 +155,7 @@ fn after_a_force_the_other_copies_come_back_as_replicas_and_voters() {
         witnesses: 0,
         quorum: Quorum::Majority,
         auto_promote: true,
+        on_quorum_loss: QuorumLoss::Freeze,
     });
     world.connect();
     assert_eq!(world.command(0, promote(false)), Ok(Answer::Ok));
