@@ -136,7 +136,8 @@ pub enum Command {
         /// Its name.
         name: MarkName,
     },
-    /// Be larger from now on; the backing already is.
+    /// Be larger from now on; the backing of this node already is, with zeros where the volume is
+    /// mirrored.
     Grow {
         /// Granules from then on.
         size: u64,
@@ -235,6 +236,13 @@ pub enum Event {
     },
     /// The control store answered `ProposeRecord`.
     Record(Choice),
+    /// The backing was made longer, or could not be: answers `GrowBacking`.
+    BackingGrown {
+        /// Granules it was to hold.
+        size: u64,
+        /// Bytes it holds, all that are new zeros, durably.
+        result: Result<u64, DiskError>,
+    },
     /// An operator speaks.
     Command {
         /// To answer to.

@@ -32,6 +32,8 @@ pub enum Bug {
     MarksNotTold,
     PeerReadPassesWrites,
     ReadsFromWhoLeft,
+    GrowthNotAgreed,
+    NewPagesWrittenOnce,
     PromiseNotDurable,
     VotesForLowerTerms,
     ChosenByHalf,
@@ -53,7 +55,7 @@ impl Bug {
     }
 
     /// All of them.
-    pub const ALL: [Bug; 38] = [
+    pub const ALL: [Bug; 40] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -80,6 +82,8 @@ impl Bug {
         Bug::MarksNotTold,
         Bug::PeerReadPassesWrites,
         Bug::ReadsFromWhoLeft,
+        Bug::GrowthNotAgreed,
+        Bug::NewPagesWrittenOnce,
         Bug::PromiseNotDurable,
         Bug::VotesForLowerTerms,
         Bug::ChosenByHalf,

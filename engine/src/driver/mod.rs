@@ -80,6 +80,8 @@ pub(crate) struct Driver {
     pub(crate) answers: Vec<(CommandId, Result<Answer, CommandError>)>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) ballots: Vec<(units::NodeIdx, Ballot)>,
+    /// The backing is to hold zeros from the first granule on to the second.
+    pub(crate) growth: Option<(u64, u64)>,
     /// When the core wants to be called at the latest.
     pub(crate) deadline: Option<Instant>,
     /// Operations of its own in the ring.
@@ -118,6 +120,7 @@ impl Driver {
             answers: Vec::with_capacity(16),
             notices: Vec::with_capacity(16),
             ballots: Vec::with_capacity(16),
+            growth: None,
             deadline: None,
             in_ring: 0,
         }

@@ -119,7 +119,8 @@ impl Shared {
         }
         let size_bytes = loaded.superblock.size_granules * GRANULE;
         entry.change_view(|view| view.size_bytes = size_bytes);
-        if size_bytes != spec.size_bytes {
+        // A witness has none, and keeps what its metadata was made with.
+        if size_bytes != spec.size_bytes && spec.backing.is_some() {
             let text = words::size_differs(&spec.name, spec.size_bytes, size_bytes);
             self.say(Level::Warn, "W116", &spec.name, &text);
         }
@@ -423,11 +424,10 @@ impl Shared {
         };
         let mailbox = &self.mailboxes[reactor];
         let may = |reply| Message::MayGrow(name.clone(), size_bytes, reply);
-        let Some(backing) = ask_and_wait(mailbox, name, may)? else {
+        let Some(order) = ask_and_wait(mailbox, name, may)? else {
             return Ok(Done::Already(words::has_size(name, size_bytes)));
         };
-        let grown = self.replica(spec).grow_backing(&backing, size_bytes);
-        grown.map_err(|error| {
+        meta_io::lengthen(spec, &order).map_err(|error| {
             let text = format!("cannot resize {name}: {}", words::offline(&error));
             failed(words::code_of(&error), text, None)
         })?;

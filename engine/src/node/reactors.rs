@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use engine_core::event::DiskError;
 use engine_core::vote::Ballot;
 use engine_ring::sys::cpu;
 use engine_ring::{
@@ -13,12 +15,14 @@ use engine_ring::{
 };
 
 use super::StartError;
-use crate::control::{NodeSpec, Polling};
+use crate::control::{NodeSpec, Polling, VolumeSpec};
 use crate::log::{Level, Line, Log};
 use crate::mailbox::{MESSAGES_MAX, Mailbox, Message};
+use crate::meta_io::{self, Lengthening, ReplicaError};
 use crate::peers::{PeerBell, Peers, When};
 use crate::reactor::{Parts, Reactor, SleepPolicy, Turns};
 use crate::shell::Shell;
+use crate::words;
 
 /// Bytes of buffers of one reactor, and what each class is promised of them.
 const ARENA_BYTES: usize = 256 << 20;
@@ -32,6 +36,10 @@ const GUARANTEED: [(Class, usize); Class::COUNT] = [
 /// Reactors are pinned where at least this many CPUs are allowed; on fewer, the system's own
 /// choice is better than sharing one with whoever else was pinned there.
 const CPUS_TO_PIN: usize = 4;
+
+/// A reactor that is told of a longer backing reads its mailbox within this.
+const TELL_TRIES: u32 = 3000;
+const TELL_EVERY: Duration = Duration::from_millis(10);
 
 /// A running reactor.
 pub(super) struct ReactorHandle {
@@ -58,11 +66,13 @@ pub(super) fn start(
     let cpus = cpu::allowed().unwrap_or_default();
     let may_spin = cpus.len() >= count;
     let sessions = Arc::new(AtomicU64::new(1));
-    let process = crate::meta_io::random_u128() as u32 & 0xff_ffff;
+    let process = meta_io::random_u128() as u32 & 0xff_ffff;
     let mut handles = Vec::with_capacity(count);
     for index in 0..count {
         let (redialled, said) = (Arc::clone(bells), Arc::clone(bells));
         let (sender, inbox) = sync_channel(MESSAGES_MAX);
+        let own = Arc::new(OnceLock::new());
+        let answers = Arc::clone(&own);
         let parts = Parts {
             inbox,
             sleep: SleepPolicy::new(Polling::Balanced, may_spin),
@@ -79,11 +89,39 @@ pub(super) fn start(
                     Peers::say(bells, peer, volume, ballot);
                 }
             }),
+            lengthen: Box::new(move |spec, order| lengthen(&answers, spec, order)),
         };
         let pin = (may_spin && cpus.len() >= CPUS_TO_PIN).then(|| cpus[index]);
-        handles.push(spawn(index, parts, sender, pin, log)?);
+        let handle = spawn(index, parts, sender, pin, log)?;
+        // It is set once, here.
+        let _ = own.set(handle.mailbox.clone());
+        handles.push(handle);
     }
     Ok(handles)
+}
+
+/// Makes a backing longer off the reactor, and tells it. Words that find its mailbox full wait.
+fn lengthen(own: &Arc<OnceLock<Mailbox>>, spec: VolumeSpec, order: Lengthening) {
+    let (own, refused) = (Arc::clone(own), Arc::clone(own));
+    let name = spec.name.clone();
+    let work = move || {
+        let error = |e: ReplicaError| (words::disk_error(&e), words::offline(&e));
+        let result = meta_io::lengthen(&spec, &order).map_err(error);
+        let mut message = Message::BackingGrown(spec.name, order.size, result);
+        for _ in 0..TELL_TRIES {
+            match own.get().map(|own| own.send(message)) {
+                Some(Err(unsent)) => message = unsent,
+                Some(Ok(())) | None => return,
+            }
+            thread::sleep(TELL_EVERY);
+        }
+    };
+    let spawned = thread::Builder::new().name("grow".into()).spawn(work);
+    if let (Err(e), Some(own)) = (spawned, refused.get()) {
+        let why = (DiskError::Io, format!("a thread cannot be started: {e}"));
+        // Full: the core asks again with the next growth.
+        let _ = own.send(Message::BackingGrown(name, order.size, Err(why)));
+    }
 }
 
 fn spawn(

@@ -26,8 +26,10 @@ use engine_core::time::Instant;
 use engine_core::vote::Ballot;
 use engine_ring::{Completion, Wait};
 
+use crate::control::VolumeSpec;
 use crate::link::Links;
 use crate::mailbox::Message;
+use crate::meta_io::Lengthening;
 use crate::peers::When;
 use crate::share;
 use crate::shell::Shell;
@@ -62,6 +64,9 @@ pub(crate) type Redial = Box<dyn Fn(&str, &str, When) + Send>;
 /// Says something about the votes of a volume: peer's name, volume, what. Never waits.
 pub(crate) type Say = Box<dyn Fn(&str, &str, Ballot) + Send>;
 
+/// Makes the backing of a volume longer on another thread; `Message::BackingGrown` follows.
+pub(crate) type Lengthen = Box<dyn Fn(VolumeSpec, Lengthening) + Send>;
+
 /// What a reactor needs besides its shell.
 pub(crate) struct Parts {
     pub(crate) inbox: Receiver<Message>,
@@ -71,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) process: u32,
     pub(crate) redial: Redial,
     pub(crate) say: Say,
+    pub(crate) lengthen: Lengthen,
     /// Counts this reactor's system calls.
     pub(crate) turns: Arc<Turns>,
 }

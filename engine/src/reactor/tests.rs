@@ -492,6 +492,7 @@ impl Node {
             process: 1,
             turns: Arc::default(),
             say: Box::new(|_, _, _| {}),
+            lengthen: Box::new(|_, _| {}),
             redial: Box::new(move |_, _, _| wants.store(true, Ordering::SeqCst)),
         };
         let shell = Shell::new(Box::new(ring), arena, Arc::new(Silent)).unwrap();

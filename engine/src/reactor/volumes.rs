@@ -108,6 +108,8 @@ pub(super) struct Volume {
     pub(super) node_refusals: [Option<Refusal>; NODES_MAX],
     /// Failure of the latest verify.
     pub(super) verify_failure: Option<String>,
+    /// Why the backing was last not made longer.
+    pub(super) growth_failure: Option<String>,
     pub(super) rates: Rates,
     pub(super) notes: Vec<String>,
 }
@@ -289,6 +291,9 @@ impl Reactor {
                     )),
                 });
             }
+            Message::BackingGrown(name, size_bytes, result) => {
+                self.backing_grown(&name, size_bytes, result);
+            }
             Message::Status(volume, connected, reply) => {
                 let slot = self.find(&volume);
                 reply(slot.map(|slot| self.status(slot, &connected)));
@@ -419,6 +424,7 @@ impl Reactor {
             unlinked_since: [self.shell.now; NODES_MAX],
             node_refusals: [None; NODES_MAX],
             verify_failure: None,
+            growth_failure: None,
             rates: Rates::default(),
             notes,
             declared_bytes,

@@ -61,7 +61,7 @@ use crate::verdict::Policy;
 use adopt::Adopting;
 use attributes::Store;
 use flush::{Flushing, MemberFlushes};
-use grow::Growing;
+use grow::{Growing, Lengthening};
 use log::PageWrites;
 use marks::Marks;
 use ops::Ops;
@@ -147,6 +147,7 @@ pub struct Volume {
     attributes: Store,
     marks: Marks,
     growing: Option<Growing>,
+    lengthening: Lengthening,
     verify: Verifying,
     votes: Votes,
     /// Reads whose bytes are there, and whose answer waits for the lease (law T7).
@@ -218,6 +219,7 @@ impl Volume {
             attributes: Store::new(loaded.attributes),
             marks,
             growing: None,
+            lengthening: Lengthening::default(),
             verify: Verifying::default(),
             votes: Votes::new(&setup.names),
             wait_lease: Vec::new(),
@@ -304,6 +306,7 @@ impl Volume {
             Event::LinkDown { link } => self.link_down(link),
             Event::Unreachable { peer } => self.unreachable(peer),
             Event::Vote { from, ballot } => self.ballot(from, &ballot),
+            Event::BackingGrown { size, result } => self.backing_grown(size, result),
             Event::Record(choice) => self.record_choice(choice),
             Event::Command { id, command } => match command {
                 Command::Promote { force, wait } => self.promote(id, force, wait),

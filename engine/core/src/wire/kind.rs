@@ -66,6 +66,10 @@ pub enum Kind {
     SumRequest = 50,
     /// `Message::SumReply`
     SumReply = 51,
+    /// `Message::GrowAsk`
+    GrowAsk = 56,
+    /// `Message::GrowAnswer`
+    GrowAnswer = 57,
     /// First frame of a control connection.
     ControlHello = 256,
     /// Are you there?
@@ -78,7 +82,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every type, by number.
-    pub const ALL: [Kind; 35] = [
+    pub const ALL: [Kind; 37] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::Runs,
@@ -110,6 +114,8 @@ impl Kind {
         Kind::ReadReply,
         Kind::SumRequest,
         Kind::SumReply,
+        Kind::GrowAsk,
+        Kind::GrowAnswer,
         Kind::ControlHello,
         Kind::Ping,
         Kind::Pong,

@@ -2,6 +2,7 @@
 //! `docs/operations.md`.
 
 mod disks;
+mod growth;
 mod identity;
 mod marks;
 mod replicas;

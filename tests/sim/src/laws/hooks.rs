@@ -181,7 +181,9 @@ impl World {
         self.laws.must_leave[node] = false;
         self.laws.seen[node] = None;
         self.laws.found[node] = (0, Err("made anew".into()));
-        self.laws.sizes = Sizes::new(self.plan.settings.granules);
+        if self.is_alone() {
+            self.laws.sizes = Sizes::new(self.plan.settings.granules);
+        }
         self.refresh(node);
         self.note_disk(node);
     }
@@ -211,6 +213,11 @@ impl World {
             Notice::ReadError { .. } => self.count("read errors"),
             Notice::Difference { .. } => self.count("differences found"),
             Notice::PeerRefused { .. } => self.count("refusals"),
+            Notice::Grown { size } => self.has_grown(node, *size),
+            Notice::CannotGrow { size, max } => {
+                let text = format!("node {node} cannot follow to {size}: it has room for {max}");
+                self.fail("B13", text);
+            }
             Notice::Demoted => {}
             // What either side may have changed alone joins the marks at the exchange.
             Notice::PeerConnected(_) | Notice::PeerLost(_) => self.marks_get_vague(),
@@ -221,6 +228,7 @@ impl World {
         self.count("promotions");
         self.refresh(node);
         self.size_is_settled();
+        self.law_promotion_keeps_the_size(node);
         self.law_promotion_was_allowed(node);
         self.judge_crash();
         self.law_marks_say_enough();

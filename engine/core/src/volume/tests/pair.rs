@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::action::{Action, Answer, CommandError, Job, MetaBlock, Outcome, ReadInto};
-use crate::event::{Command, CommandId, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId};
+use crate::event::{
+    Command, CommandId, DiskError, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId,
+};
 use crate::message::Message;
 use crate::meta::{self, Backing, BackingKind, Expect, Params, Peek};
 use crate::quorum::Quorum;
@@ -20,6 +22,8 @@ pub struct Node {
     pub meta: Vec<Box<MetaBlock>>,
     /// Metadata writes since somebody cleared this, in order.
     pub written: Vec<(u64, Box<MetaBlock>)>,
+    /// Its backing cannot be made longer.
+    pub is_short: bool,
     buffers: HashMap<u64, Vec<u64>>,
     events: VecDeque<Event>,
     lives: u128,
@@ -182,6 +186,7 @@ impl World {
                 disk: vec![0; size as usize],
                 meta: disk,
                 written: Vec::new(),
+                is_short: false,
                 buffers: HashMap::new(),
                 events: VecDeque::from([Event::Start]),
                 lives: 0,
@@ -416,6 +421,18 @@ impl World {
         match action {
             Action::Complete { req, outcome, .. } => {
                 self.outcomes.insert(req.0, outcome);
+            }
+            Action::GrowBacking { from, size } => {
+                let result = match node.is_short {
+                    true => Err(DiskError::NoSpace),
+                    false => {
+                        node.disk.truncate(from as usize);
+                        node.disk.resize(size as usize, 0);
+                        Ok(size * GRANULE)
+                    }
+                };
+                let event = Event::BackingGrown { size, result };
+                node.events.push_back(event);
             }
             Action::Answer { id, result } => {
                 self.answers.insert(id.0, result);
