@@ -228,7 +228,7 @@ impl Replica<'_> {
             }
             Ok(DiskKind::File) if !adopt => Err(StoreError::Exists(path.display().to_string()))?,
             Ok(kind) => {
-                let disk = open_disk(kind, path, self.spec)?;
+                let disk = open_disk(kind, path, self.spec.size_bytes, self.spec)?;
                 let backing = identity(disk.kind, disk.plain_fd(), path)?;
                 if adopt {
                     exact_size(&backing, path, size)?;
@@ -302,7 +302,7 @@ impl Replica<'_> {
                 (Opened::Memory(memory), memory_identity(size))
             }
             Some(Backing::Path(path)) => {
-                let disk = open_disk(file::kind_of(path)?, path, self.spec)?;
+                let disk = open_disk(file::kind_of(path)?, path, size, self.spec)?;
                 let identity = identity(disk.kind, disk.plain_fd(), path)?;
                 (Opened::Disk(disk), identity)
             }
@@ -355,7 +355,7 @@ impl Replica<'_> {
                 removed.map_err(StoreError::io("cannot remove", path))
             }
             kind => {
-                let disk = open_disk(kind, path, self.spec)?;
+                let disk = open_disk(kind, path, self.spec.size_bytes, self.spec)?;
                 let wiped = block::wipe(disk.plain_fd(), self.spec.size_bytes);
                 wiped.map_err(StoreError::io("cannot wipe", path))
             }
@@ -428,8 +428,14 @@ fn memory_identity(size: u64) -> meta::Backing {
     }
 }
 
-fn open_disk(kind: DiskKind, path: &Path, spec: &VolumeSpec) -> Result<OpenedDisk, StoreError> {
-    let (size, completion) = (spec.size_bytes, spec.completion);
+/// Opens what holds at least `size` bytes.
+fn open_disk(
+    kind: DiskKind,
+    path: &Path,
+    size: u64,
+    spec: &VolumeSpec,
+) -> Result<OpenedDisk, StoreError> {
+    let completion = spec.completion;
     match kind {
         DiskKind::File => file::open(path, size, spec.cache, completion),
         DiskKind::Device => block::open(path, size, spec.cache, completion),
@@ -541,8 +547,8 @@ fn read_area(file: &File) -> io::Result<AreaParts> {
         read_padded(file, block as u64, head)?;
     }
     let end = file.metadata()?.len() / META_BLOCK as u64;
-    let all = vec![0..end];
-    let mut ranges = meta::read_ranges(&heads[0], &heads[1]).unwrap_or(all);
+    let all = || std::iter::once(0..end).collect();
+    let mut ranges = meta::read_ranges(&heads[0], &heads[1]).unwrap_or_else(all);
     for range in &mut ranges {
         *range = range.start.min(end)..range.end.min(end);
     }

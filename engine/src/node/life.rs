@@ -117,10 +117,13 @@ impl Shared {
             let text = "the backing's file system has no direct I/O";
             self.say(Level::Warn, "W113", &spec.name, text);
         }
-        let size_bytes = loaded.superblock.size_granules * GRANULE;
+        let size_bytes = match spec.backing {
+            Some(_) => loaded.superblock.size_granules * GRANULE,
+            // A witness has none, and keeps what its metadata was made with.
+            None => spec.size_bytes,
+        };
         entry.change_view(|view| view.size_bytes = size_bytes);
-        // A witness has none, and keeps what its metadata was made with.
-        if size_bytes != spec.size_bytes && spec.backing.is_some() {
+        if size_bytes != spec.size_bytes {
             let text = words::size_differs(&spec.name, spec.size_bytes, size_bytes);
             self.say(Level::Warn, "W116", &spec.name, &text);
         }

@@ -314,6 +314,10 @@ impl Reactor {
                         volume.is_admitting = true;
                         volume.publish();
                     }
+                    if let (Request::Resize { size_bytes }, Ok(_)) = (&request, &result) {
+                        // Its file is changed next; those of other nodes are not.
+                        volume.declared_bytes = *size_bytes;
+                    }
                     reply(volume.outcome(&request, result));
                 }
                 (Pending::Leave(reply), result) => {

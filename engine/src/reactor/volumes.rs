@@ -210,7 +210,6 @@ impl Volume {
     /// It has grown: who attaches from now on is told so.
     pub(super) fn has_grown(&mut self, size_bytes: u64) {
         self.spec.size_bytes = size_bytes;
-        self.declared_bytes = size_bytes;
         self.driver.intake.size_bytes = size_bytes;
         self.publish();
     }

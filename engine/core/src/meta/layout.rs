@@ -228,7 +228,7 @@ impl Layout {
             };
             region.offset..region.offset + room
         });
-        [0..SUPERBLOCK_BLOCKS].into_iter().chain(regions)
+        std::iter::once(0..SUPERBLOCK_BLOCKS).chain(regions)
     }
 
     /// Bytes in total: the file's length, its end a hole.

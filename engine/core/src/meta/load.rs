@@ -183,7 +183,7 @@ pub fn read_ranges(a: &MetaBlock, b: &MetaBlock) -> Option<Vec<Range<u64>>> {
         };
         r.offset..r.offset.saturating_add(used)
     });
-    let mut ranges: Vec<Range<u64>> = [0..SUPERBLOCK_BLOCKS].into_iter().chain(read).collect();
+    let mut ranges: Vec<Range<u64>> = std::iter::once(0..SUPERBLOCK_BLOCKS).chain(read).collect();
     ranges.sort_by_key(|r| r.start);
     // Regions that overlap are refused when they are looked at; here each block is read once.
     let mut next = 0;
