@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
+use engine_core::event::DiskError;
 use engine_core::event::Token;
 use engine_core::message::Refusal as PeerRefusal;
-use engine_core::meta::{self, Loaded};
+use engine_core::meta::Loaded;
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
 use engine_core::volume::Setup;
@@ -19,6 +20,7 @@ use crate::control::{Outcome, Refusal, Request, VolumeSpec, VolumeStatus};
 use crate::entry::Entry;
 use crate::front_end::Attachment;
 use crate::layer::faulty::Faults;
+use crate::meta_io::Lengthening;
 use crate::peers::LinkSocket;
 use crate::salvage::Stored;
 
@@ -97,8 +99,10 @@ pub(crate) enum Message {
         request: Request,
         reply: Reply<Outcome>,
     },
-    /// May this volume have so many bytes? Its backing, if there is something to do.
-    MayGrow(String, u64, Reply<Result<Option<meta::Backing>, Refusal>>),
+    /// May this volume have so many bytes? What its backing needs, if there is something to do.
+    MayGrow(String, u64, Reply<Result<Option<Lengthening>, Refusal>>),
+    /// The backing of this volume is to hold so many bytes: does it, or why not?
+    BackingGrown(String, u64, Result<u64, (DiskError, String)>),
     /// Status of one volume, `None` when it is not here; and the nodes that are connected.
     Status(String, Arc<BTreeSet<String>>, Reply<Option<VolumeStatus>>),
     /// Stop the volume cleanly and let go of its files.

@@ -10,13 +10,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use engine_core::action::{META_BLOCK, MetaBlock};
 use engine_core::bitmap::grain_for;
-use engine_core::meta::{self, Expect, FORMAT_COMMIT_BLOCKS, Loaded, Params, Peek};
+use engine_core::meta::{self, Blocks, Expect, FORMAT_COMMIT_BLOCKS, Loaded, Params, Peek};
 use engine_core::units::{GRANULE, NodeIdx};
 
 use crate::backend::memory::Memory;
@@ -129,12 +130,12 @@ pub(crate) fn nodes_digest(names: &[String]) -> u64 {
     sums::bytes(names.join("\n").as_bytes())
 }
 
-/// Digest of what all replicas must agree on (law F25).
+/// Digest of what all replicas must agree on (law F25). Not the size: each replica says the one it
+/// has, which may have grown past its file's.
 pub(crate) fn config_digest(spec: &VolumeSpec) -> u64 {
     let mut text = format!(
-        "{}\n{}\n{:?}\n{}\n{}",
+        "{}\n{:?}\n{}\n{}",
         spec.name,
-        spec.size_bytes,
         spec.write_policy,
         spec.min_copies,
         spec.replicas.join("\n")
@@ -227,7 +228,7 @@ impl Replica<'_> {
             }
             Ok(DiskKind::File) if !adopt => Err(StoreError::Exists(path.display().to_string()))?,
             Ok(kind) => {
-                let disk = open_disk(kind, path, self.spec)?;
+                let disk = open_disk(kind, path, self.spec.size_bytes, self.spec)?;
                 let backing = identity(disk.kind, disk.plain_fd(), path)?;
                 if adopt {
                     exact_size(&backing, path, size)?;
@@ -278,9 +279,7 @@ impl Replica<'_> {
             Peek::Nothing => return Err(ReplicaError::NotCreated),
             // It may have grown since the file was read, or before a crash that came before the
             // file was changed: what was committed counts.
-            Peek::Ours(found)
-                if self.spec.replicas.len() == 1 && backing != Some(&Backing::Memory) =>
-            {
+            Peek::Ours(found) if backing != Some(&Backing::Memory) => {
                 found.size_granules.saturating_mul(GRANULE)
             }
             _ => self.spec.size_bytes,
@@ -303,12 +302,12 @@ impl Replica<'_> {
                 (Opened::Memory(memory), memory_identity(size))
             }
             Some(Backing::Path(path)) => {
-                let disk = open_disk(file::kind_of(path)?, path, self.spec)?;
+                let disk = open_disk(file::kind_of(path)?, path, size, self.spec)?;
                 let identity = identity(disk.kind, disk.plain_fd(), path)?;
                 (Opened::Disk(disk), identity)
             }
         };
-        let (meta, bytes, file) = open_area(&path)?;
+        let (meta, (ranges, bytes), file) = open_area(&path)?;
         let expect = Expect {
             volume: self.spec.name.clone(),
             slice: 0,
@@ -319,7 +318,11 @@ impl Replica<'_> {
             granule_bytes: GRANULE as u32,
             backing: identity,
         };
-        let mut loaded = meta::load(&bytes, &expect).map_err(|source| ReplicaError::Load {
+        let area = Blocks {
+            ranges: &ranges,
+            bytes: &bytes,
+        };
+        let mut loaded = meta::load_parts(area, &expect).map_err(|source| ReplicaError::Load {
             path: path.display().to_string(),
             source: Box::new(source),
         })?;
@@ -330,42 +333,6 @@ impl Replica<'_> {
             meta,
             loaded,
         })
-    }
-
-    /// Makes the backing hold `size` bytes, durably, if it is still the one that `expected` names.
-    /// What it holds beyond the volume already becomes part of it as it is. Blocks.
-    pub(crate) fn grow_backing(
-        &self,
-        expected: &meta::Backing,
-        size: u64,
-    ) -> Result<(), ReplicaError> {
-        let Backing::Path(path) = self.backing()? else {
-            return Ok(());
-        };
-        let open = OpenOptions::new().write(true).open(path);
-        // Its lock is ours already, with the descriptor that the reactor holds.
-        let opened = open.map_err(StoreError::io("cannot open", path))?;
-        let kind = file::kind_of(path)?;
-        let beside = match kind {
-            DiskKind::Namespace => namespace::block_device(opened.as_fd()),
-            DiskKind::File | DiskKind::Device => None,
-        };
-        let beside = beside
-            .map(|beside| File::open(&beside).map_err(StoreError::io("cannot open", &beside)))
-            .transpose()?;
-        let plain = beside.as_ref().unwrap_or(&opened);
-        let found = identity(kind, plain.as_fd(), path)?;
-        if (found.kind, found.identity) != (expected.kind, expected.identity) {
-            let path = path.display().to_string();
-            return Err(StoreError::Replaced(path).into());
-        }
-        match kind {
-            DiskKind::File => {
-                let grown = file::grow(&opened, size, self.spec.allocation);
-                Ok(grown.map_err(StoreError::io("cannot grow", path))?)
-            }
-            DiskKind::Device | DiskKind::Namespace => Ok(has_room(path, found.size, size)?),
-        }
     }
 
     /// Removes the metadata, and with `wipe` the data too. Nothing of it may be attached.
@@ -388,12 +355,69 @@ impl Replica<'_> {
                 removed.map_err(StoreError::io("cannot remove", path))
             }
             kind => {
-                let disk = open_disk(kind, path, self.spec)?;
+                let disk = open_disk(kind, path, self.spec.size_bytes, self.spec)?;
                 let wiped = block::wipe(disk.plain_fd(), self.spec.size_bytes);
                 wiped.map_err(StoreError::io("cannot wipe", path))
             }
         }
     }
+}
+
+/// What the backing of a volume is to hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lengthening {
+    /// The backing it must still be.
+    pub(crate) backing: meta::Backing,
+    /// Bytes it is to hold.
+    pub(crate) size: u64,
+    /// From here on it is to hold zeros; `None`: what it holds beyond the volume already becomes
+    /// part of it as it is.
+    pub(crate) zeros_from: Option<u64>,
+}
+
+/// Makes the backing long enough, durably; answers the bytes it holds. Blocks.
+pub(crate) fn lengthen(spec: &VolumeSpec, order: &Lengthening) -> Result<u64, ReplicaError> {
+    let Lengthening {
+        backing: expected,
+        size,
+        zeros_from,
+    } = *order;
+    let Backing::Path(path) = spec.backing.as_ref().ok_or(ReplicaError::NoBacking)? else {
+        return Ok(size);
+    };
+    let open = OpenOptions::new().read(true).write(true).open(path);
+    // Its lock is ours already, with the descriptor that the reactor holds.
+    let opened = open.map_err(StoreError::io("cannot open", path))?;
+    let kind = file::kind_of(path)?;
+    let beside = match kind {
+        DiskKind::Namespace => namespace::block_device(opened.as_fd()),
+        DiskKind::File | DiskKind::Device => None,
+    };
+    let open_block = |path: &PathBuf| OpenOptions::new().read(true).write(true).open(path);
+    let beside = beside
+        .map(|beside| open_block(&beside).map_err(StoreError::io("cannot open", &beside)))
+        .transpose()?;
+    let plain = beside.as_ref().unwrap_or(&opened);
+    let found = identity(kind, plain.as_fd(), path)?;
+    if (found.kind, found.identity) != (expected.kind, expected.identity) {
+        let path = path.display().to_string();
+        return Err(StoreError::Replaced(path).into());
+    }
+    match kind {
+        DiskKind::File => {
+            let grown = file::grow(&opened, size, spec.allocation)
+                .and_then(|()| file::clear_from(&opened, zeros_from, found.size.min(size)));
+            grown.map_err(StoreError::io("cannot grow", path))?;
+        }
+        DiskKind::Device | DiskKind::Namespace => {
+            has_room(path, found.size, size)?;
+            if let Some(from) = zeros_from {
+                let zeroed = block::zero(plain.as_fd(), from, size);
+                zeroed.map_err(StoreError::io("cannot clear", path))?;
+            }
+        }
+    }
+    Ok(found.size.max(size))
 }
 
 fn memory_identity(size: u64) -> meta::Backing {
@@ -404,8 +428,14 @@ fn memory_identity(size: u64) -> meta::Backing {
     }
 }
 
-fn open_disk(kind: DiskKind, path: &Path, spec: &VolumeSpec) -> Result<OpenedDisk, StoreError> {
-    let (size, completion) = (spec.size_bytes, spec.completion);
+/// Opens what holds at least `size` bytes.
+fn open_disk(
+    kind: DiskKind,
+    path: &Path,
+    size: u64,
+    spec: &VolumeSpec,
+) -> Result<OpenedDisk, StoreError> {
+    let completion = spec.completion;
     match kind {
         DiskKind::File => file::open(path, size, spec.cache, completion),
         DiskKind::Device => block::open(path, size, spec.cache, completion),
@@ -497,28 +527,42 @@ fn write_area(
 
 /// Opens and locks the metadata file and reads all of it but the marks; these are read from the
 /// second file, which is not opened for direct I/O.
-fn open_area(path: &Path) -> Result<(OwnedFd, Vec<u8>, File), ReplicaError> {
+fn open_area(path: &Path) -> Result<(OwnedFd, AreaParts, File), ReplicaError> {
     let file = OpenOptions::new().read(true).write(true).open(path);
     let file = file.map_err(meta_error("cannot open", path))?;
     file::lock(&file, path)?;
     let plain = File::open(path).map_err(meta_error("cannot open", path))?;
-    let bytes = read_area(&plain).map_err(meta_error("cannot read", path))?;
+    let parts = read_area(&plain).map_err(meta_error("cannot read", path))?;
     file::try_direct(file.as_fd());
-    Ok((file.into(), bytes, plain))
+    Ok((file.into(), parts, plain))
 }
 
-/// What `meta::load` looks at: all that lies before the marks, or what there is.
-fn read_area(file: &File) -> io::Result<Vec<u8>> {
+/// Blocks of a metadata area, and which they are.
+type AreaParts = (Vec<Range<u64>>, Vec<u8>);
+
+/// What `meta::load_parts` looks at, or all there is.
+fn read_area(file: &File) -> io::Result<AreaParts> {
     let mut heads = [[0; META_BLOCK]; 2];
     for (block, head) in heads.iter_mut().enumerate() {
         read_padded(file, block as u64, head)?;
     }
-    let len = file.metadata()?.len();
-    let needed = meta::area_blocks(&heads[0], &heads[1]);
-    let needed = needed.map_or(len, |blocks| blocks.saturating_mul(META_BLOCK as u64));
-    let mut bytes = vec![0; usize::try_from(needed.min(len)).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
+    let end = file.metadata()?.len() / META_BLOCK as u64;
+    let all = || std::iter::once(0..end).collect();
+    let mut ranges = meta::read_ranges(&heads[0], &heads[1]).unwrap_or_else(all);
+    for range in &mut ranges {
+        *range = range.start.min(end)..range.end.min(end);
+    }
+    let blocks: u64 = ranges.iter().map(|r| r.end - r.start).sum();
+    let len = blocks.saturating_mul(META_BLOCK as u64);
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    let mut rest = &mut bytes[..];
+    for range in &ranges {
+        let len = (range.end - range.start) as usize * META_BLOCK;
+        let (part, others) = rest.split_at_mut(len);
+        file.read_exact_at(part, range.start * META_BLOCK as u64)?;
+        rest = others;
+    }
+    Ok((ranges, bytes))
 }
 
 /// Reads from a block on, with zeros where the file ends.

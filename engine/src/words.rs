@@ -74,6 +74,12 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
                 Some(hint),
             )
         }
+        CommandError::PrimaryElsewhere(node) if matches!(request, Request::Resize { .. }) => {
+            let primary = names.of(*node);
+            let hint = format!("on {primary}: the same command");
+            let text = format!("{primary} is primary, and grows the volume");
+            (RefusalKind::Failed, "E269", text, Some(hint))
+        }
         CommandError::PrimaryElsewhere(node) => {
             let primary = names.of(*node);
             let hint = format!("demote {primary} first: on {primary}, pollux demote {volume}");
@@ -326,12 +332,44 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
                 )),
             )
         }
-        CommandError::GrowsAlone => (
+        CommandError::GrowthUnknown(node) => (
             RefusalKind::Failed,
-            "E227",
+            "E265",
             format!(
-                "it has {} replicas, and growing a mirror is not offered yet",
-                names.nodes.len()
+                "{} runs a version that does not grow mirrors",
+                names.of(*node)
+            ),
+            Some(format!("upgrade {} first", names.of(*node))),
+        ),
+        CommandError::NoRoomOn { node, max } => {
+            let node = names.of(*node);
+            let text = format!(
+                "the metadata of the replica on {node} has room for {} bytes at most",
+                max * GRANULE
+            );
+            let hint = format!(
+                "make that replica anew: on {node}, pollux volume delete {volume}, then pollux \
+                 volume create {volume} --adopt; it is synced whole"
+            );
+            (RefusalKind::Failed, "E266", text, Some(hint))
+        }
+        CommandError::NoBackingOn { node, error } => {
+            let node = names.of(*node);
+            let why = match error {
+                DiskError::NoSpace => "has no room",
+                DiskError::Io => "cannot be made longer",
+            };
+            let text = format!("the backing on {node} {why}; nothing has changed");
+            let hint =
+                format!("{node} says why (W135); a block device must be large enough already");
+            (RefusalKind::Failed, "E267", text, Some(hint))
+        }
+        CommandError::NoWordOfRoom(node) => (
+            RefusalKind::Failed,
+            "E268",
+            format!(
+                "{} did not say in time whether it has room; nothing has changed",
+                names.of(*node)
             ),
             None,
         ),
@@ -385,6 +423,19 @@ pub(crate) fn no_memory_to_grow(names: Names<'_>, size_bytes: u64) -> Refusal {
             names.own()
         ),
         hint: None,
+    }
+}
+
+/// The backing of a replica could not be made longer.
+pub(crate) fn cannot_lengthen(size_bytes: u64, why: &str) -> String {
+    format!("the volume is to have {size_bytes} bytes, and the backing here is too short: {why}")
+}
+
+/// What a failure to make a backing longer means to the core.
+pub(crate) fn disk_error(error: &ReplicaError) -> DiskError {
+    match error {
+        ReplicaError::Store(error) if error.is_out_of_room() => DiskError::NoSpace,
+        _ => DiskError::Io,
     }
 }
 
@@ -604,6 +655,17 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
                 format!("resync {way} {peer}: {bytes} bytes"),
             )
         }
+        Notice::Grown { size } => (Level::Info, "I170", format!("has {} bytes", size * GRANULE)),
+        Notice::CannotGrow { size, max } => (
+            Level::Warn,
+            "W136",
+            format!(
+                "has grown to {} bytes elsewhere; the metadata here has room for {}: make this \
+                 replica anew",
+                size * GRANULE,
+                max * GRANULE
+            ),
+        ),
         Notice::ResyncDone { peer } => (
             Level::Info,
             "W102",

@@ -80,7 +80,7 @@ pub(super) struct Show {
 ///
 /// Its backing, its metadata and the size in the configuration file grow. A client that is attached
 /// keeps the size it was told, and sees the new one when it attaches again. A volume never shrinks.
-/// Volumes with several replicas do not grow yet.
+/// A mirror grows on every copy in sync; ask its primary. A copy that is away follows when it is back.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXIT CODES

@@ -172,6 +172,18 @@ pub enum Notice {
         /// Where.
         extent: Extent,
     },
+    /// The volume is larger from now on.
+    Grown {
+        /// Granules.
+        size: u64,
+    },
+    /// The volume has grown elsewhere, and this replica cannot follow: its metadata has no room.
+    CannotGrow {
+        /// Granules of the volume.
+        size: u64,
+        /// Granules that its metadata has room for.
+        max: u64,
+    },
     /// A verify found a difference.
     Difference {
         /// With whom.
@@ -256,14 +268,30 @@ pub enum CommandError {
     TooManyMarks,
     /// The metadata of this node's replica was made before there were marks, or its program was.
     NoRoomForMarks(NodeIdx),
-    /// Only a volume with one replica grows.
-    GrowsAlone,
+    /// The program of this member is older than mirrors that grow.
+    GrowthUnknown(NodeIdx),
+    /// The metadata of this member has no room for so large a volume.
+    NoRoomOn {
+        /// Which.
+        node: NodeIdx,
+        /// Granules it may have.
+        max: u64,
+    },
+    /// The backing of this member cannot be made longer.
+    NoBackingOn {
+        /// Which.
+        node: NodeIdx,
+        /// Why.
+        error: DiskError,
+    },
+    /// This member did not say in time whether it has room.
+    NoWordOfRoom(NodeIdx),
     /// A volume never shrinks.
     WouldShrink {
         /// Granules it has.
         size: u64,
     },
-    /// Its metadata has no room for marks of so large a volume.
+    /// Its metadata has no room for bits of so large a volume.
     NoRoomToGrow {
         /// Granules it may have.
         max: u64,
@@ -420,6 +448,14 @@ pub enum Action {
     },
     /// Ask the control store to choose this record. Answered by `Event::Record`.
     ProposeRecord(Record),
+    /// Make the backing hold so much, zeros from the old end on, durably. Answered by
+    /// `BackingGrown`; asked again while that fails.
+    GrowBacking {
+        /// Granules of the volume as it is: nothing before is touched.
+        from: u64,
+        /// Granules it is to hold.
+        size: u64,
+    },
     /// Answer an operator.
     Answer {
         /// Which command.

@@ -9,8 +9,10 @@ use crate::units::NodeIdx;
 /// Attributes and marks are kept: offered where the metadata has room for them, required once one
 /// was set.
 pub const FEATURE_ATTRIBUTES: u64 = 1;
+/// Mirrored volumes grow.
+pub const FEATURE_GROWTH: u64 = 2;
 /// Feature bits this build knows.
-pub const FEATURES_KNOWN: u64 = FEATURE_ATTRIBUTES;
+pub const FEATURES_KNOWN: u64 = FEATURE_ATTRIBUTES | FEATURE_GROWTH;
 
 /// The newest of two records.
 pub fn newest(a: Option<Record>, b: Option<Record>) -> Option<Record> {
@@ -24,8 +26,25 @@ pub fn newest(a: Option<Record>, b: Option<Record>) -> Option<Record> {
 ///
 /// First identity (law F20: each refusal names its cause), then data. Only a node that reigns
 /// (it is the primary of its newest record) may be a source, because only it may change S (T4).
+/// Sizes come last: who grows by the word of another shares its history.
 pub fn agree(me: NodeIdx, mine: &Hello, peer: NodeIdx, theirs: &Hello) -> Result<Plan, Refusal> {
     identity(mine, theirs)?;
+    let plan = plan(me, mine, peer, theirs)?;
+    match mine.size_granules == theirs.size_granules {
+        true => Ok(plan),
+        false => Err(Refusal::Size),
+    }
+}
+
+/// Of two that agree but for the size: this side grows to the other's size. What one replica has
+/// was agreed by all of S of its time, and a volume never shrinks.
+pub fn follows_size(mine: &Hello, theirs: &Hello) -> bool {
+    let is_blank = mine.volume_id == 0 && mine.disk == Disk::Blank;
+    let is_same = theirs.volume_id != 0 && (theirs.volume_id == mine.volume_id || is_blank);
+    is_same && !mine.is_primary && theirs.size_granules > mine.size_granules
+}
+
+fn plan(me: NodeIdx, mine: &Hello, peer: NodeIdx, theirs: &Hello) -> Result<Plan, Refusal> {
     match (mine.volume_id, theirs.volume_id) {
         (0, 0) => return Ok(Plan::Idle),
         (_, 0) if theirs.disk != Disk::Blank => return Err(Refusal::VolumeId),
@@ -108,11 +127,7 @@ fn identity(mine: &Hello, theirs: &Hello) -> Result<(), Refusal> {
                 && mine.to == theirs.from,
             Refusal::Volume,
         ),
-        (
-            mine.size_granules == theirs.size_granules
-                && mine.granule_bytes == theirs.granule_bytes,
-            Refusal::Size,
-        ),
+        (mine.granule_bytes == theirs.granule_bytes, Refusal::Size),
         (
             mine.config_digest == theirs.config_digest,
             Refusal::ConfigDigest,

@@ -91,6 +91,16 @@ impl Bitmap {
     /// The volume has grown: what is new is marked. Panics if it shrinks.
     pub fn grow(&mut self, size_granules: u64) {
         let old = self.size_granules;
+        self.widen(size_granules);
+        if size_granules > old {
+            self.set(Extent::new(old, size_granules));
+        }
+    }
+
+    /// The volume has grown, and the peer has what is new as it is. Pages that are new differ from
+    /// disk. Panics if it shrinks.
+    pub fn widen(&mut self, size_granules: u64) {
+        let (old, old_pages) = (self.size_granules, self.page_count());
         assert!(size_granules >= old, "{size_granules} granules after {old}");
         let grain = self.grain as u32;
         let pages = pages_for(size_granules, grain) as usize;
@@ -100,9 +110,12 @@ impl Bitmap {
         self.occupied = self.occupied.widened(pages * WORDS_PER_PAGE);
         self.stale = self.stale.widened(pages);
         self.fresh = self.fresh.widened(pages * UNITS_PER_PAGE);
-        if size_granules > old {
-            self.set(Extent::new(old, size_granules));
-        }
+        self.touch_pages(old_pages);
+    }
+
+    /// From this page on all differ from disk, whatever they hold.
+    pub fn touch_pages(&mut self, from: usize) {
+        (from..self.page_count()).for_each(|page| self.stale.insert(page));
     }
 
     /// Size of the volume.

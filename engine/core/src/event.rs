@@ -149,7 +149,8 @@ pub enum Command {
         /// Its name.
         name: MarkName,
     },
-    /// Be larger from now on; the backing already is.
+    /// Be larger from now on; the backing of this node already is, with zeros where the volume is
+    /// mirrored.
     Grow {
         /// Granules from then on.
         size: u64,
@@ -257,6 +258,13 @@ pub enum Event {
     Clients(u32),
     /// The control store answered `ProposeRecord`.
     Record(Choice),
+    /// The backing was made longer, or could not be: answers `GrowBacking`.
+    BackingGrown {
+        /// Granules it was to hold.
+        size: u64,
+        /// Bytes it holds, all that are new zeros, durably.
+        result: Result<u64, DiskError>,
+    },
     /// An operator speaks.
     Command {
         /// To answer to.

@@ -357,6 +357,20 @@ pub enum Message {
     },
     /// Source to target: bits of one page of a mark.
     MarkPage(MarkPage),
+    /// Who reigns, to a member: make room for a volume of this size.
+    GrowAsk {
+        /// Granules.
+        size: u64,
+    },
+    /// There is room, durably, or there is none.
+    GrowAnswer {
+        /// Granules that were asked for.
+        size: u64,
+        /// Granules that its metadata has room for.
+        max: u64,
+        /// Ok; refused: `max` is too little; else: the backing cannot be made longer.
+        status: Status,
+    },
     /// Source to target: I will serve your requests for what you lack.
     ResyncOffer {
         /// Granules dirty now.

@@ -91,6 +91,16 @@ pub(crate) fn clear(fd: BorrowedFd<'_>, size: u64, allocation: Allocation) -> io
     Ok(())
 }
 
+/// Zeros from `at` to `end`, durably.
+pub(crate) fn zero(fd: BorrowedFd<'_>, mut at: u64, end: u64) -> io::Result<()> {
+    while at < end {
+        let len = PIECE.min(end - at);
+        zero_out(fd, at, len)?;
+        at += len;
+    }
+    Ok(rustix::fs::fsync(fd)?)
+}
+
 /// Destroys the content: zeros where possible, released otherwise.
 pub(crate) fn wipe(fd: BorrowedFd<'_>, size: u64) -> io::Result<()> {
     clear(fd, size, Allocation::Full).or_else(|_| discard(fd, 0, size))

@@ -93,6 +93,18 @@ pub(crate) fn grow(file: &File, size: u64, allocation: Allocation) -> io::Result
     })
 }
 
+/// Zeros from `from` to `end`, durably, if that is anything: released where the file system can.
+pub(crate) fn clear_from(file: &File, from: Option<u64>, end: u64) -> io::Result<()> {
+    let Some(from) = from.filter(|from| *from < end) else {
+        return Ok(());
+    };
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    if rustix::fs::fallocate(file, punch, from, end - from).is_err() {
+        write_zeros(file, from, end)?;
+    }
+    file.sync_all()
+}
+
 /// Writes zeros from `at` to `end`, every block of them.
 fn write_zeros(file: &File, mut at: u64, end: u64) -> io::Result<()> {
     let zeros = vec![0; PIECE];

@@ -273,6 +273,20 @@ impl StoreError {
         }
     }
 
+    /// There is too little room for what was asked.
+    pub(crate) fn is_out_of_room(&self) -> bool {
+        match self {
+            StoreError::Size { .. } => true,
+            StoreError::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::FileTooLarge
+            ),
+            _ => false,
+        }
+    }
+
     /// A store of `found` bytes is no store of `expected`.
     pub(crate) fn size(path: &Path, found: u64, expected: u64) -> StoreError {
         StoreError::Size {

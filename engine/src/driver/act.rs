@@ -114,6 +114,7 @@ impl Driver {
             Action::SessionQuiet { session } => self.quiet.push(session),
             Action::Answer { id, result } => self.answers.push((id, result)),
             Action::Notice(notice) => self.notices.push(notice),
+            Action::GrowBacking { from, size } => self.growth = Some((from, size)),
             Action::Vote { to, ballot } => self.ballots.push((to, ballot)),
         }
         None

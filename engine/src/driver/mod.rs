@@ -92,6 +92,8 @@ pub(crate) struct Driver {
     pub(crate) notices: Vec<Notice>,
     pub(crate) ballots: Vec<(units::NodeIdx, Ballot)>,
     pub(crate) salvages: Vec<(Token, SalvageOrder)>,
+    /// The backing is to hold zeros from the first granule on to the second.
+    pub(crate) growth: Option<(u64, u64)>,
     /// When the core wants to be called at the latest.
     pub(crate) deadline: Option<Instant>,
     /// Operations of its own in the ring.
@@ -131,6 +133,7 @@ impl Driver {
             notices: Vec::with_capacity(16),
             ballots: Vec::with_capacity(16),
             salvages: Vec::new(),
+            growth: None,
             deadline: None,
             in_ring: 0,
         }

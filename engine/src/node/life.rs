@@ -118,7 +118,11 @@ impl Shared {
             let text = "the backing's file system has no direct I/O";
             self.say(Level::Warn, "W113", &spec.name, text);
         }
-        let size_bytes = loaded.superblock.size_granules * GRANULE;
+        let size_bytes = match spec.backing {
+            Some(_) => loaded.superblock.size_granules * GRANULE,
+            // A witness has none, and keeps what its metadata was made with.
+            None => spec.size_bytes,
+        };
         entry.change_view(|view| view.size_bytes = size_bytes);
         if size_bytes != spec.size_bytes {
             let text = words::size_differs(&spec.name, spec.size_bytes, size_bytes);
@@ -426,11 +430,10 @@ impl Shared {
         };
         let mailbox = &self.mailboxes[reactor];
         let may = |reply| Message::MayGrow(name.clone(), size_bytes, reply);
-        let Some(backing) = ask_and_wait(mailbox, name, may)? else {
+        let Some(order) = ask_and_wait(mailbox, name, may)? else {
             return Ok(Done::Already(words::has_size(name, size_bytes)));
         };
-        let grown = self.replica(spec).grow_backing(&backing, size_bytes);
-        grown.map_err(|error| {
+        meta_io::lengthen(spec, &order).map_err(|error| {
             let text = format!("cannot resize {name}: {}", words::offline(&error));
             failed(words::code_of(&error), text, None)
         })?;

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use engine_core::event::Token;
+use engine_core::event::{DiskError, Token};
 use engine_core::vote::Ballot;
 use engine_ring::sys::cpu;
 use engine_ring::{
@@ -14,13 +14,15 @@ use engine_ring::{
 };
 
 use super::StartError;
-use crate::control::{NodeSpec, Polling};
+use crate::control::{NodeSpec, Polling, VolumeSpec};
 use crate::log::{Level, Line, Log};
 use crate::mailbox::{MESSAGES_MAX, Mailbox, Message};
+use crate::meta_io::{self, Lengthening, ReplicaError};
 use crate::peers::{PeerBell, Peers, When};
 use crate::reactor::{Parts, Reactor, SleepPolicy, Turns};
 use crate::salvage::{self, Order, Step};
 use crate::shell::Shell;
+use crate::words;
 
 /// Bytes of buffers of one reactor, and what each class is promised of them.
 const ARENA_BYTES: usize = 256 << 20;
@@ -60,14 +62,15 @@ pub(super) fn start(
     let cpus = cpu::allowed().unwrap_or_default();
     let may_spin = cpus.len() >= count;
     let sessions = Arc::new(AtomicU64::new(1));
-    let process = crate::meta_io::random_u128() as u32 & 0xff_ffff;
+    let process = meta_io::random_u128() as u32 & 0xff_ffff;
     let salvages = salvage::start().map_err(StartError::Thread)?;
     let mut handles = Vec::with_capacity(count);
     for index in 0..count {
         let (redialled, said) = (Arc::clone(bells), Arc::clone(bells));
         let (sender, inbox) = sync_channel(MESSAGES_MAX);
-        let (salvages, box_of_this) = (salvages.clone(), Arc::<OnceLock<Mailbox>>::default());
-        let its_box = Arc::clone(&box_of_this);
+        let own = Arc::<OnceLock<Mailbox>>::default();
+        let answers = Arc::clone(&own);
+        let (salvages, its_box) = (salvages.clone(), Arc::clone(&own));
         let parts = Parts {
             inbox,
             sleep: SleepPolicy::new(Polling::Balanced, may_spin),
@@ -106,14 +109,34 @@ pub(super) fn start(
                     reply,
                 });
             }),
+            lengthen: Box::new(move |spec, order| lengthen(&answers, spec, order)),
         };
         let pin = (may_spin && cpus.len() >= CPUS_TO_PIN).then(|| cpus[index]);
         let handle = spawn(index, parts, sender, pin, log)?;
-        // Set once: a volume is attached only after this.
-        let _ = box_of_this.set(handle.mailbox.clone());
+        // It is set once, here.
+        let _ = own.set(handle.mailbox.clone());
         handles.push(handle);
     }
     Ok(handles)
+}
+
+/// Makes a backing longer off the reactor, and tells it.
+fn lengthen(own: &Arc<OnceLock<Mailbox>>, spec: VolumeSpec, order: Lengthening) {
+    let (own, refused) = (Arc::clone(own), Arc::clone(own));
+    let name = spec.name.clone();
+    let work = move || {
+        let error = |e: ReplicaError| (words::disk_error(&e), words::offline(&e));
+        let result = meta_io::lengthen(&spec, &order).map_err(error);
+        if let Some(own) = own.get() {
+            own.send_patiently(Message::BackingGrown(spec.name, order.size, result));
+        }
+    };
+    let spawned = thread::Builder::new().name("grow".into()).spawn(work);
+    if let (Err(e), Some(own)) = (spawned, refused.get()) {
+        let why = (DiskError::Io, format!("a thread cannot be started: {e}"));
+        // Full: the core asks again with the next growth.
+        let _ = own.send(Message::BackingGrown(name, order.size, Err(why)));
+    }
 }
 
 fn spawn(

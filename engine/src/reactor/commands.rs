@@ -3,8 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use engine_core::action::{Answer, CommandError, Notice};
-use engine_core::event::{Command, CommandId};
-use engine_core::meta::Backing;
+use engine_core::event::{Command, CommandId, DiskError, Event};
 use engine_core::quorum::Quorum;
 use engine_core::units::{GRANULE, NodeIdx, NodeSet};
 use engine_core::volume::RoleStatus;
@@ -16,6 +15,7 @@ use crate::control::{Clients, Done, Outcome, Refusal, RefusalKind, Request};
 use crate::front_end::DrainReason;
 use crate::log::Level;
 use crate::mailbox::Reply;
+use crate::meta_io::Lengthening;
 use crate::peers::When;
 use crate::{status, words};
 
@@ -191,6 +191,7 @@ impl Reactor {
             }
             self.say_ballots(slot);
             self.keep_salvages(slot);
+            self.order_growth(slot);
             self.answer(slot);
             self.go_on_asking(slot);
             self.settle(slot);
@@ -218,6 +219,56 @@ impl Reactor {
         }
     }
 
+    /// The core wants a longer backing: that blocks, so it is made off the reactor.
+    fn order_growth(&mut self, slot: u32) {
+        let Some(volume) = self.volumes.get_mut(slot) else {
+            return;
+        };
+        if let Some((from, size)) = volume.driver.growth.take() {
+            let order = Lengthening {
+                backing: volume.driver.core.backing(),
+                size: size * GRANULE,
+                zeros_from: Some(from * GRANULE),
+            };
+            (self.parts.lengthen)(volume.spec.clone(), order);
+        }
+    }
+
+    /// The backing is longer, or could not be made so.
+    pub(super) fn backing_grown(
+        &mut self,
+        name: &str,
+        size_bytes: u64,
+        result: Result<u64, (DiskError, String)>,
+    ) {
+        let slot = self.find(name);
+        let Some(volume) = slot.and_then(|slot| self.volumes.get_mut(slot)) else {
+            return;
+        };
+        let room = |bytes| match volume.driver.store.grow(size_bytes) {
+            true => Ok(bytes),
+            false => Err((
+                DiskError::NoSpace,
+                "there is no memory where it lies".into(),
+            )),
+        };
+        let result = result.and_then(room).map_err(|(error, why)| {
+            // It is tried again and again: one line says it.
+            if volume.growth_failure.as_ref() != Some(&why) {
+                let text = words::cannot_lengthen(size_bytes, &why);
+                self.shell.say(Level::Warn, "W135", name, &text);
+                volume.growth_failure = Some(why);
+            }
+            error
+        });
+        if result.is_ok() {
+            volume.growth_failure = None;
+        }
+        let size = size_bytes / GRANULE;
+        let local = &mut volume.driver.local;
+        local.push_back(Event::BackingGrown { size, result });
+    }
+
     /// Hands the core's answers to who waits for them, and writes its notices down.
     fn answer(&mut self, slot: u32) {
         let Some(volume) = self.volumes.get_mut(slot) else {
@@ -231,6 +282,9 @@ impl Reactor {
         for notice in std::mem::take(&mut volume.driver.notices) {
             is_superseded |= matches!(notice, Notice::SteppedDown { .. });
             is_leaving |= matches!(notice, Notice::HandingOver { .. });
+            if let Notice::Grown { size } = notice {
+                volume.has_grown(size * GRANULE);
+            }
             let (level, code, text) = words::notice(volume.names(), &notice);
             self.shell.say(level, code, &volume.spec.name, &text);
         }
@@ -273,7 +327,8 @@ impl Reactor {
                         volume.publish();
                     }
                     if let (Request::Resize { size_bytes }, Ok(_)) = (&request, &result) {
-                        volume.has_grown(*size_bytes);
+                        // Its file is changed next; those of other nodes are not.
+                        volume.declared_bytes = *size_bytes;
                     }
                     reply(volume.outcome(&request, result));
                 }
@@ -418,9 +473,14 @@ impl Volume {
     }
 
     /// It may have so many bytes: what its backing is, or `None` if it has them.
-    pub(super) fn may_grow(&self, size_bytes: u64) -> Result<Option<Backing>, Refusal> {
-        match self.driver.core.may_grow(size_bytes / GRANULE) {
-            Ok(()) => Ok(Some(self.driver.core.backing())),
+    pub(super) fn may_grow(&self, size_bytes: u64) -> Result<Option<Lengthening>, Refusal> {
+        let core = &self.driver.core;
+        match core.may_grow(size_bytes / GRANULE) {
+            Ok(()) => Ok(Some(Lengthening {
+                backing: core.backing(),
+                size: size_bytes,
+                zeros_from: core.grows_by_zeros().then_some(core.granules() * GRANULE),
+            })),
             Err(CommandError::NothingToDo) => Ok(None),
             Err(error) => {
                 let request = Request::Resize { size_bytes };

@@ -28,8 +28,10 @@ use engine_core::time::Instant;
 use engine_core::vote::Ballot;
 use engine_ring::{Completion, Wait};
 
+use crate::control::VolumeSpec;
 use crate::link::Links;
 use crate::mailbox::Message;
+use crate::meta_io::Lengthening;
 use crate::peers::When;
 use crate::salvage::Step;
 use crate::share;
@@ -68,6 +70,8 @@ pub(crate) type Say = Box<dyn Fn(&str, &str, Ballot) + Send>;
 /// Gives the thread that writes salvages a step for a volume; `Message::Salvaged` answers. Never
 /// waits.
 pub(crate) type Salvage = Box<dyn Fn(&str, engine_core::event::Token, Step) + Send>;
+/// Makes the backing of a volume longer on another thread; `Message::BackingGrown` follows.
+pub(crate) type Lengthen = Box<dyn Fn(VolumeSpec, Lengthening) + Send>;
 
 /// What a reactor needs besides its shell.
 pub(crate) struct Parts {
@@ -81,6 +85,7 @@ pub(crate) struct Parts {
     pub(crate) salvage: Salvage,
     /// Where salvages go.
     pub(crate) salvage_folder: PathBuf,
+    pub(crate) lengthen: Lengthen,
     /// Counts this reactor's system calls.
     pub(crate) turns: Arc<Turns>,
 }

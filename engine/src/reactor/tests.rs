@@ -497,6 +497,7 @@ impl Node {
             say: Box::new(|_, _, _| {}),
             salvage: Box::new(|_, _, _| {}),
             salvage_folder: Default::default(),
+            lengthen: Box::new(|_, _| {}),
             redial: Box::new(move |_, _, _| wants.store(true, Ordering::SeqCst)),
         };
         let shell = Shell::new(Box::new(ring), arena, Arc::new(Silent)).unwrap();

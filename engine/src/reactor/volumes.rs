@@ -110,6 +110,8 @@ pub(super) struct Volume {
     pub(super) verify_failure: Option<String>,
     /// Where the newest salvage lies.
     pub(super) salvage: String,
+    /// Why the backing was last not made longer.
+    pub(super) growth_failure: Option<String>,
     pub(super) rates: Rates,
     pub(super) notes: Vec<String>,
 }
@@ -212,7 +214,6 @@ impl Volume {
     /// It has grown: who attaches from now on is told so.
     pub(super) fn has_grown(&mut self, size_bytes: u64) {
         self.spec.size_bytes = size_bytes;
-        self.declared_bytes = size_bytes;
         self.driver.intake.size_bytes = size_bytes;
         self.publish();
     }
@@ -293,6 +294,9 @@ impl Reactor {
                         format!("{name} is being demoted or stopped"),
                     )),
                 });
+            }
+            Message::BackingGrown(name, size_bytes, result) => {
+                self.backing_grown(&name, size_bytes, result);
             }
             Message::Status(volume, connected, reply) => {
                 let slot = self.find(&volume);
@@ -430,6 +434,7 @@ impl Reactor {
             node_refusals: [None; NODES_MAX],
             verify_failure: None,
             salvage: String::new(),
+            growth_failure: None,
             rates: Rates::default(),
             notes,
             declared_bytes,

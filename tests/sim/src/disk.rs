@@ -220,6 +220,16 @@ impl Disk {
         }
     }
 
+    /// Nothing but zeros in these granules from now on, durably.
+    pub fn clear(&mut self, extent: Extent) {
+        for block in self.live.nonzero(extent) {
+            self.replace(block, 0);
+        }
+        for block in blocks(extent) {
+            self.unsynced.remove(&block);
+        }
+    }
+
     /// A power cut loses what was not flushed.
     pub fn has_volatile_cache(&self) -> bool {
         self.has_volatile_cache

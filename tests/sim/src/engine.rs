@@ -118,14 +118,11 @@ pub fn format(spec: &NodeSpec) -> impl Iterator<Item = (u64, Box<MetaBlock>)> + 
     meta::format(&params).expect("the parameters of a run are in range")
 }
 
-/// What a volume with one replica was grown to counts, whatever it was made with.
+/// What a volume was grown to counts, whatever it was made with.
 fn size_on(spec: &NodeSpec, area: &[u8]) -> u64 {
     let (head, rest) = area.split_at_checked(META_BLOCK).unwrap_or_default();
     let slots = head.first_chunk().zip(rest.first_chunk());
-    match slots
-        .filter(|_| spec.replicas == 1)
-        .map(|(a, b)| meta::peek(a, b))
-    {
+    match slots.map(|(a, b)| meta::peek(a, b)) {
         Some(Peek::Ours(found)) => found.size_granules,
         _ => spec.granules,
     }
@@ -399,6 +396,11 @@ impl Engine {
     /// Whether the volume may grow to so many granules now.
     pub fn may_grow(&self, size: u64) -> Result<(), CommandError> {
         self.volume.may_grow(size)
+    }
+
+    /// Granules that clients may use, if it serves.
+    pub fn served_granules(&self) -> u64 {
+        self.volume.served_granules()
     }
 
     /// Its metadata could not be written.

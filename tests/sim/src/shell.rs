@@ -195,6 +195,7 @@ impl World {
                 let delay = self.nodes[node].rng.between(1_000, 300_000);
                 self.schedule(delay, Happening::Chosen { node, life });
             }
+            Action::GrowBacking { from, size } => self.grow_backing(node, from, size),
             Action::Answer { id, result } => self.answered(node, id, &result),
             Action::Notice(notice) => self.noticed(node, &notice),
         }

@@ -289,6 +289,53 @@ fn mark_steps(seed: u64, begin: u64, span: u64) -> Vec<(u64, Step)> {
     steps
 }
 
+/// A mirror that grows, and what strikes meanwhile. Drawn apart, as marks are.
+fn growth_steps(seed: u64, within: (u64, u64), settings: &Settings, mix: &Mix) -> Vec<(u64, Step)> {
+    let mut rng = Rng::fork(seed, "growth", 0);
+    match rng.one_in(3) {
+        true => alone::growth(&mut rng, within, settings, mix, AROUND_GROWTH),
+        false => Vec::new(),
+    }
+}
+
+/// What strikes while a mirror grows.
+const AROUND_GROWTH: &[Trouble] = &[
+    |rng, _| Step::KillAtEvent {
+        node: node(rng),
+        events: rng.between(1, 60),
+        down: down(rng),
+    },
+    |rng, _| Step::KillInMetaWrite {
+        node: node(rng),
+        writes: rng.between(1, 12),
+        down: down(rng),
+    },
+    |rng, _| Step::CutPower {
+        node: node(rng),
+        down: down(rng),
+    },
+    |rng, _| Step::CutAllPower { down: down(rng) },
+    |rng, _| Step::CutWire {
+        a: 0,
+        b: 1,
+        span: rng.between(1, 900) * MS,
+    },
+    |rng, _| Step::Pause {
+        node: node(rng),
+        span: rng.between(1, 2500) * MS,
+    },
+    |rng, _| Step::Full {
+        node: node(rng),
+        span: rng.between(5, 300) * MS,
+    },
+    |rng, _| Step::MetaHang {
+        node: node(rng),
+        span: rng.between(5, 2000) * MS,
+    },
+    |rng, _| Step::Replace { node: node(rng) },
+    |_, _| Step::Switch {},
+];
+
 /// Seeds from here on are of worlds in which a majority chooses.
 pub const VOTES: u64 = 1 << 40;
 
@@ -511,6 +558,7 @@ fn pair(seed: u64) -> Plan {
         }
     }
     steps.extend(mark_steps(seed, begin, span));
+    steps.extend(growth_steps(seed, (begin, span), &settings, &mix));
     steps.sort_by_key(|(at, _)| *at);
     Plan {
         seed,

@@ -68,8 +68,6 @@ pub enum Field {
     Regions,
     /// An activity-log slot lies past the volume's end.
     ActivityLogSlot,
-    /// A bit lies past the volume's end.
-    BitmapBit,
     /// The table of attributes contradicts itself, or a page of it is missing.
     Attributes,
 }

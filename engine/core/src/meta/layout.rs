@@ -1,5 +1,7 @@
 //! Where everything lies, and the blocks of a fresh replica.
 
+use std::ops::Range;
+
 use crate::action::{META_BLOCK, MetaBlock};
 use crate::bitmap::{WORDS_PER_PAGE, pages_for};
 use crate::generation::Chain;
@@ -12,7 +14,7 @@ use crate::meta::pages::{
     encode_bitmap_page,
 };
 use crate::meta::superblock::{
-    Backing, FEATURES_COMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
+    Backing, FEATURE_ROOM, FEATURES_COMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
 };
 use crate::units::{AL_EXTENT, GRANULE, NODES_MAX, NodeIdx, NodeSet, Term};
 
@@ -46,7 +48,7 @@ pub struct Params {
     pub nodes_digest: u64,
     /// Size of the volume.
     pub size_granules: u64,
-    /// Size up to which it may grow: there is room for its marks.
+    /// Size up to which it may grow: there is room for its marks and bitmaps.
     pub size_granules_max: u64,
     /// Granules one bitmap bit covers; [`crate::bitmap::grain_for`] chooses.
     pub grain: u32,
@@ -83,8 +85,10 @@ impl Region {
 /// The whole metadata area.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Blocks that are written at format, superblocks included.
+    /// Blocks before the marks, superblocks and room to grow included.
     pub blocks: u64,
+    /// Blocks of each bitmap that are written at format; what follows is room to grow, a hole.
+    pub bitmap_blocks: u64,
     /// All regions in order: activity log, one bitmap per other node, attributes.
     pub regions: Vec<Region>,
     /// Pages of all marks, slot after slot, behind everything else: not written before use.
@@ -125,9 +129,10 @@ impl Geometry {
     pub(super) fn layout(&self) -> Result<Layout, ParamsError> {
         self.check()?;
         let log_pages = u64::from(self.activity_log_slots).div_ceil(LOG_SLOTS_PER_PAGE as u64);
-        let bitmap_blocks = 2 * pages_for(self.size_granules, self.grain);
+        let bitmap_room = 2 * pages_for(self.size_granules_max, self.grain);
         let mut layout = Layout {
             blocks: SUPERBLOCK_BLOCKS,
+            bitmap_blocks: 2 * pages_for(self.size_granules, self.grain),
             regions: Vec::new(),
             marks: Region {
                 kind: Kind::Mark as u32,
@@ -141,7 +146,7 @@ impl Geometry {
         let is_witness = self.self_node.0 >= self.node_count;
         let others = (0..self.node_count).filter(|node| *node != self.self_node.0);
         for node in others.filter(|_| !is_witness) {
-            layout.place(Kind::Bitmap, u32::from(node), bitmap_blocks);
+            layout.place(Kind::Bitmap, u32::from(node), bitmap_room);
         }
         layout.place(Kind::Attributes, 0, ATTRIBUTES_BLOCKS);
         layout.marks.offset = layout.blocks;
@@ -209,9 +214,21 @@ impl Layout {
         self.regions.iter().find(is_it).copied()
     }
 
-    /// Bytes written at format.
+    /// Bytes before the marks: preallocated.
     pub fn bytes(&self) -> u64 {
         self.blocks * META_BLOCK as u64
+    }
+
+    /// Blocks written at format: the superblocks, then those of each region.
+    pub fn written(&self) -> impl Iterator<Item = Range<u64>> {
+        let regions = self.regions.iter().map(|region| {
+            let room = match region.kind == Kind::Bitmap as u32 {
+                true => self.bitmap_blocks,
+                false => region.length,
+            };
+            region.offset..region.offset + room
+        });
+        std::iter::once(0..SUPERBLOCK_BLOCKS).chain(regions)
     }
 
     /// Bytes in total: the file's length, its end a hole.
@@ -226,17 +243,22 @@ impl Layout {
 pub fn format(
     params: &Params,
 ) -> Result<impl Iterator<Item = (u64, Box<MetaBlock>)> + use<>, ParamsError> {
-    let Layout { regions, marks, .. } = layout(params)?;
+    let layout = layout(params)?;
+    let written: Vec<Range<u64>> = layout.written().skip(1).collect();
+    let Layout { regions, marks, .. } = layout;
     let table = regions.iter().copied().chain([marks]).collect();
     let superblock = fresh_superblock(params, table);
     let incarnation = params.incarnation;
     let empty = (0..SUPERBLOCK_BLOCKS).map(|block| (block, Box::new([0; META_BLOCK])));
-    let pages = regions.into_iter().flat_map(move |region| {
-        (0..region.length).map(move |at| {
-            let (block, counter) = (region.offset + at, first_counter(at));
-            (block, fresh_page(region.kind, incarnation, block, counter))
-        })
-    });
+    let pages = regions
+        .into_iter()
+        .zip(written)
+        .flat_map(move |(region, blocks)| {
+            blocks.map(move |block| {
+                let counter = first_counter(block - region.offset);
+                (block, fresh_page(region.kind, incarnation, block, counter))
+            })
+        });
     let superblocks = (0..SUPERBLOCK_BLOCKS).map(move |block| {
         (
             block,
@@ -263,9 +285,10 @@ fn fresh_page(kind: u32, incarnation: u128, block: u64, counter: u64) -> Box<Met
 }
 
 fn fresh_superblock(params: &Params, regions: Vec<Region>) -> Superblock {
+    let has_bitmaps = regions.iter().any(|r| r.kind == Kind::Bitmap as u32);
     Superblock {
         features_compatible: FEATURES_COMPATIBLE,
-        features_incompatible: 0,
+        features_incompatible: if has_bitmaps { FEATURE_ROOM } else { 0 },
         volume: params.volume.clone(),
         volume_id: 0,
         slice: params.slice,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::action::{META_BLOCK, MetaBlock};
-use crate::bitmap::Bitmap;
+use crate::bitmap::{Bitmap, pages_for};
 use crate::marks::MARKS_MAX;
 use crate::meta::attributes::{LoadedAttributes, decode_attributes, decode_directory};
 use crate::meta::block::{Finding, Kind, VERSION, examine, has_magic, incarnation_of};
@@ -49,6 +49,8 @@ pub struct PeerBitmap {
     pub bitmap: Bitmap,
     /// Where its pages go next.
     pub writer: PageWriter,
+    /// Pages that its region has room for.
+    pub pages_max: usize,
 }
 
 /// A replica's metadata as it stood at the last commit of each record.
@@ -98,7 +100,19 @@ pub fn peek(a: &MetaBlock, b: &MetaBlock) -> Peek {
 /// Reads a whole metadata area. Pure: repeating it gives the same, whatever crashed in between
 /// (law M3). Memory taken is bounded by the area's length.
 pub fn load(blocks: &[u8], expect: &Expect) -> Result<Loaded, LoadError> {
-    let area = Area { blocks };
+    let all = 0..(blocks.len() / META_BLOCK) as u64;
+    let ranges = std::slice::from_ref(&all);
+    load_parts(
+        Blocks {
+            ranges,
+            bytes: blocks,
+        },
+        expect,
+    )
+}
+
+/// As [`load`], from the blocks of the area that count: [`read_ranges`] names them.
+pub fn load_parts(area: Blocks<'_>, expect: &Expect) -> Result<Loaded, LoadError> {
     let (superblock, newest) = read_superblock(area.block(0)?, area.block(1)?)?;
     check_identity(&superblock, expect)?;
     let superblock_block = slot_block(0, 0, newest.slot);
@@ -107,7 +121,7 @@ pub fn load(blocks: &[u8], expect: &Expect) -> Result<Loaded, LoadError> {
         field,
     };
     let layout = needed_layout(&superblock).map_err(invalid)?;
-    check_regions(&superblock, &layout, area.len(), &invalid(Field::Regions))?;
+    check_regions(&superblock, &layout, area.end(), &invalid(Field::Regions))?;
 
     let find = |wanted: &Region| {
         let same = |r: &&Region| (r.kind, r.index) == (wanted.kind, wanted.index);
@@ -126,7 +140,14 @@ pub fn load(blocks: &[u8], expect: &Expect) -> Result<Loaded, LoadError> {
     let mut bitmaps = Vec::new();
     for wanted in &layout.regions {
         if wanted.kind == Kind::Bitmap as u32 {
-            bitmaps.push(reader.bitmap(find(wanted), &superblock)?);
+            let region = find(wanted);
+            let used = Region {
+                length: wanted.length,
+                ..region
+            };
+            let mut bitmap = reader.bitmap(used, &superblock)?;
+            bitmap.pages_max = region.pages() as usize;
+            bitmaps.push(bitmap);
         }
     }
     let attributes =
@@ -149,35 +170,68 @@ pub fn load(blocks: &[u8], expect: &Expect) -> Result<Loaded, LoadError> {
     })
 }
 
-/// Blocks of an area that [`load`] reads, by its superblocks; `None` if those cannot be read.
-pub fn area_blocks(a: &MetaBlock, b: &MetaBlock) -> Option<u64> {
+/// The blocks of an area that [`load_parts`] looks at, by its superblocks, lowest first; `None` if
+/// those cannot be read. What is left out are marks, and room to grow.
+pub fn read_ranges(a: &MetaBlock, b: &MetaBlock) -> Option<Vec<Range<u64>>> {
     let (superblock, _) = read_superblock(a, b).ok()?;
-    let read = superblock
-        .regions
-        .iter()
-        .filter(|r| r.kind != Kind::Mark as u32);
-    read.map(|r| r.offset.saturating_add(r.length)).max()
+    let pages = pages_for(superblock.size_granules, superblock.grain.max(1));
+    let regions = superblock.regions.iter();
+    let read = regions.filter(|r| r.kind != Kind::Mark as u32).map(|r| {
+        let used = match r.kind == Kind::Bitmap as u32 {
+            true => r.length.min(pages.saturating_mul(2)),
+            false => r.length,
+        };
+        r.offset..r.offset.saturating_add(used)
+    });
+    let mut ranges: Vec<Range<u64>> = std::iter::once(0..SUPERBLOCK_BLOCKS).chain(read).collect();
+    ranges.sort_by_key(|r| r.start);
+    // Regions that overlap are refused when they are looked at; here each block is read once.
+    let mut next = 0;
+    for range in &mut ranges {
+        range.start = range.start.max(next).min(range.end);
+        next = next.max(range.end);
+    }
+    Some(ranges)
 }
 
-/// Blocks as they were read.
-#[derive(Clone, Copy)]
-pub(super) struct Area<'a> {
-    pub(super) blocks: &'a [u8],
+/// Blocks as they were read: those of each range, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocks<'a> {
+    /// Which blocks, lowest first; they do not overlap.
+    pub ranges: &'a [Range<u64>],
+    /// Their bytes; the last may be missing, where the file ends.
+    pub bytes: &'a [u8],
 }
 
-impl<'a> Area<'a> {
-    /// Whole blocks.
-    fn len(self) -> u64 {
-        (self.blocks.len() / META_BLOCK) as u64
+impl<'a> Blocks<'a> {
+    /// One past the last block that is there.
+    fn end(self) -> u64 {
+        let mut left = (self.bytes.len() / META_BLOCK) as u64;
+        let mut end = 0;
+        for range in self.ranges {
+            let here = (range.end - range.start).min(left);
+            left -= here;
+            if here > 0 {
+                end = range.start + here;
+            }
+        }
+        end
     }
 
     pub(super) fn block(self, block: u64) -> Result<&'a MetaBlock, LoadError> {
-        let at = usize::try_from(block)
-            .ok()
-            .and_then(|b| b.checked_mul(META_BLOCK));
-        let bytes = at.and_then(|at| self.blocks.get(at..)?.first_chunk());
+        let mut before = 0;
+        let mut place = None;
+        for range in self.ranges {
+            if range.contains(&block) {
+                place = Some(before + block - range.start);
+                break;
+            }
+            before += range.end - range.start;
+        }
+        let at = place.and_then(|at| usize::try_from(at).ok()?.checked_mul(META_BLOCK));
+        let bytes = at.and_then(|at| self.bytes.get(at..)?.first_chunk());
         bytes.ok_or(LoadError::Short {
-            found: self.len(),
+            found: self.end(),
             expected: block.saturating_add(1),
         })
     }
@@ -317,10 +371,13 @@ fn check_regions(
     for region in &superblock.regions {
         let end = region.offset.checked_add(region.length);
         let end = end.ok_or_else(|| invalid.clone())?;
-        if end > area_blocks && region.kind != Kind::Mark as u32 {
+        let same = |r: &&Region| (r.kind, r.index) == (region.kind, region.index);
+        let used = needed.regions.iter().find(same).map_or(0, |r| r.length);
+        let expected = region.offset + used.min(region.length);
+        if expected > area_blocks && used > 0 {
             return Err(LoadError::Short {
                 found: area_blocks,
-                expected: end,
+                expected,
             });
         }
         if taken.iter().any(|t| region.offset < t.end && t.start < end) {
@@ -344,12 +401,12 @@ fn check_regions(
         if region.version != VERSION {
             return Err(LoadError::version(kind_of(wanted), region.version));
         }
-        let is_fit = match region.kind == Kind::Mark as u32 {
-            // There is room to grow.
-            true => {
-                region.length >= wanted.length && region.length.is_multiple_of(2 * MARKS_MAX as u64)
-            }
-            false => region.length == wanted.length,
+        // There is room to grow.
+        let has_room = |unit: u64| region.length >= wanted.length && region.length % unit == 0;
+        let is_fit = match kind_of(wanted) {
+            Kind::Mark => has_room(2 * MARKS_MAX as u64),
+            Kind::Bitmap => has_room(2),
+            _ => region.length == wanted.length,
         };
         if !is_fit {
             return Err(invalid.clone());
@@ -372,7 +429,7 @@ fn kind_of(region: &Region) -> Kind {
 
 /// Reads pages of one life.
 pub(super) struct Reader<'a> {
-    pub(super) area: Area<'a>,
+    pub(super) area: Blocks<'a>,
     pub(super) incarnation: u128,
 }
 
@@ -492,17 +549,15 @@ impl Reader<'_> {
     ) -> Result<PeerBitmap, LoadError> {
         let mut bitmap = Bitmap::new(superblock.size_granules, superblock.grain);
         let writer = self.pages(Kind::Bitmap, region, |page, bytes| {
-            let is_taken = bitmap.load_page(page, &decode_bitmap_page(bytes));
-            if is_taken {
-                Ok(())
-            } else {
-                Err(Field::BitmapBit)
-            }
+            // Bits past the end are of a growth that was not committed.
+            bitmap.load_page_cut(page, &decode_bitmap_page(bytes));
+            Ok(())
         })?;
         Ok(PeerBitmap {
             peer: NodeIdx(region.index as u8),
             bitmap,
             writer,
+            pages_max: region.pages() as usize,
         })
     }
 }

@@ -36,7 +36,7 @@ pub use layout::{
     ATTRIBUTES_BLOCKS, FORMAT_COMMIT_BLOCKS, Layout, Params, Region, SIZE_GRANULES_MAX,
     SUPERBLOCK_BLOCKS, format, layout,
 };
-pub use load::{Expect, Loaded, Peek, PeerBitmap, area_blocks, load, peek};
+pub use load::{Blocks, Expect, Loaded, Peek, PeerBitmap, load, load_parts, peek, read_ranges};
 pub use marks::{LoadedMark, MarkRegion, load_marks};
 pub use pages::{
     LOG_SLOTS_PER_PAGE, LogPage, LogSlot, PageWriter, Slot, encode_activity_log_page,
@@ -46,6 +46,6 @@ pub use recovery::{Decision, Why};
 #[cfg(feature = "inspect")]
 pub use reload::{Reread, reload};
 pub use superblock::{
-    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_GIVEN_UP, FEATURE_VOTES, FEATURES_COMPATIBLE,
-    FEATURES_INCOMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
+    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_GIVEN_UP, FEATURE_ROOM, FEATURE_VOTES,
+    FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
 };

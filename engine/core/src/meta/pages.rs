@@ -81,7 +81,7 @@ impl PageWriter {
 
     /// The region has more pages now. Of those nothing counts, but a growth that ended before its
     /// superblock was written may have left some: `counter` is above theirs.
-    pub(super) fn grow(&mut self, pages: usize, counter: u64) {
+    pub(crate) fn grow(&mut self, pages: usize, counter: u64) {
         let slot = Slot::B;
         let pages = pages.max(self.newest.len());
         self.newest.resize(pages, Newest { slot, counter });

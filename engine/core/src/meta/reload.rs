@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::action::META_BLOCK;
 use crate::meta::block::Kind;
 use crate::meta::error::LoadError;
 use crate::meta::layout::Region;
-use crate::meta::load::{Area, Expect, Loaded, Reader, check_identity, load, read_superblock};
+use crate::meta::load::{Blocks, Expect, Loaded, Reader, check_identity, load, read_superblock};
 use crate::meta::pages::PageWriter;
 use crate::meta::superblock::Superblock;
 
@@ -48,7 +49,11 @@ pub fn reload(
     expect: &Expect,
     changed: &BTreeSet<u64>,
 ) -> Result<Reread, LoadError> {
-    let area = Area { blocks };
+    let all = 0..(blocks.len() / META_BLOCK) as u64;
+    let area = Blocks {
+        ranges: std::slice::from_ref(&all),
+        bytes: blocks,
+    };
     let (superblock, newest) = read_superblock(area.block(0)?, area.block(1)?)?;
     check_identity(&superblock, expect)?;
     if shape(&superblock) != shape(&loaded.superblock) {

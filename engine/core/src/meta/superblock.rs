@@ -38,8 +38,10 @@ pub const FEATURE_GIVEN_UP: u64 = 1;
 pub const FEATURE_ATTRIBUTES: u64 = 1;
 /// This replica voted: who does not know votes would break its promises.
 pub const FEATURE_VOTES: u64 = 2;
+/// Bitmaps have room to grow: who does not know that takes their regions for misshapen.
+pub const FEATURE_ROOM: u64 = 4;
 /// Incompatible features this build knows; any other bit refuses the volume (law M4).
-pub const FEATURES_INCOMPATIBLE: u64 = FEATURE_ATTRIBUTES | FEATURE_VOTES;
+pub const FEATURES_INCOMPATIBLE: u64 = FEATURE_ATTRIBUTES | FEATURE_VOTES | FEATURE_ROOM;
 /// Most bytes of a volume name.
 pub const VOLUME_NAME_MAX: usize = 255;
 

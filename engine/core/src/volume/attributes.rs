@@ -11,7 +11,7 @@
 //! promotion nor that of its joining before it is durable here.
 
 use crate::action::Action;
-use crate::agree::FEATURE_ATTRIBUTES;
+use crate::agree::{FEATURE_ATTRIBUTES, FEATURE_GROWTH};
 use crate::message::{Message, Refusal, SetAttr, Status};
 use crate::meta::{
     self, Attributes, LoadedAttributes, PageWriter, TablePage, encode_attributes, encode_directory,
@@ -130,7 +130,7 @@ impl Volume {
     /// Feature bits this node offers.
     pub(super) fn features_offered(&self) -> u64 {
         match self.keeps_attributes() {
-            true => FEATURE_ATTRIBUTES,
+            true => FEATURE_ATTRIBUTES | FEATURE_GROWTH,
             false => 0,
         }
     }
@@ -239,7 +239,7 @@ impl Volume {
             (false, None) => return self.breach(node),
         };
         put(&mut table, &set.key, set.value);
-        if encode_attributes(&table).is_none() {
+        if encode_attributes(&table).is_none() || !self.can_have_size(&table) {
             return self.breach(node);
         }
         if !set.is_last {
@@ -305,6 +305,7 @@ impl Volume {
         let told = &self.peers.get(node).told;
         let (table, superblock) = told.needs;
         told.partial.is_none()
+            && !self.owes_size()
             && self.attributes.is_durable(table)
             && self.durable.is_durable(superblock)
             && self.marks.has_stored_told()

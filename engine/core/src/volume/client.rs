@@ -54,7 +54,7 @@ impl Volume {
             Op::Flush => return None,
         };
         let end = range.offset.checked_add(range.len);
-        end.is_none_or(|end| end > self.size * GRANULE)
+        end.is_none_or(|end| end > self.client_size() * GRANULE)
             .then_some(Outcome::OutOfRange)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::action::{Action, Answer, CommandError, Notice};
 use crate::activity_log::NEVER;
-use crate::agree::agree;
+use crate::agree::{agree, follows_size};
 use crate::event::{CommandId, LinkId, Payload};
 use crate::generation::{Verdict, judge};
 use crate::message::{
@@ -113,7 +113,7 @@ impl Volume {
         (peer.runs_from, peer.runs_received, peer.gate) = (None, false, Gate::Open);
         (peer.said, peer.adoption_owed, peer.wish) = (None, false, Wish::default());
         (peer.source, peer.target) = Default::default();
-        (peer.told, peer.mark_pages) = Default::default();
+        (peer.told, peer.room, peer.mark_pages) = Default::default();
         self.marks.forget_told();
         let forget_marks = planted!(self, NoMarkOnLinkLoss);
         let peer = self.peers.get_mut(node);
@@ -263,6 +263,8 @@ impl Volume {
             Message::SetAttr(set) => self.attribute_told(node, set),
             Message::MarkPage(page) => self.mark_page_told(node, &page),
             Message::SetAttrAck { number, status } => self.attribute_acked(node, number, status),
+            Message::GrowAsk { size } => self.room_wanted(node, link, size),
+            Message::GrowAnswer { size, max, status } => self.room_told(node, size, max, status),
             Message::ResyncOffer { dirty, by_checksum } => {
                 self.resync_offer(node, dirty, by_checksum);
             }
@@ -327,6 +329,7 @@ impl Volume {
         let keeps_set = |c: super::record::Change| self.has_votes() && c.record.in_sync == in_sync;
         let is_ready = (self.durable.change).is_none_or(|c| self.role.is_primary() && keeps_set(c))
             && self.adopting.is_none()
+            && !self.is_resizing()
             && self.durable.is_settled()
             && self.role.is_settled();
         if !peer.hello_owed || !is_ready {
@@ -399,7 +402,13 @@ impl Volume {
         let plan = match agree(self.me, mine, node, theirs) {
             Ok(plan) => plan,
             Err(why) if why.is_split_brain() => return self.begin_parting(node, why),
-            Err(why) => return self.refuse(node, why),
+            Err(why) => {
+                let size = theirs.size_granules;
+                if why == Refusal::Size && follows_size(mine, theirs) {
+                    self.follow(node, size);
+                }
+                return self.refuse(node, why);
+            }
         };
         if !self.follows(theirs) {
             return self.refuse(node, Refusal::Diverged);

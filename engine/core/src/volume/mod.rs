@@ -65,7 +65,7 @@ use adopt::Adopting;
 use attributes::Store;
 use flush::{Flushing, MemberFlushes};
 use give_up::GivingUp;
-use grow::Growing;
+use grow::{Growing, Lengthening};
 use log::PageWrites;
 use marks::Marks;
 use ops::Ops;
@@ -163,6 +163,7 @@ pub struct Volume {
     clients: u32,
     /// When a client last wrote here.
     last_write: Option<Instant>,
+    lengthening: Lengthening,
     verify: Verifying,
     votes: Votes,
     /// Reads whose bytes are there, and whose answer waits for the lease (law T7).
@@ -238,6 +239,7 @@ impl Volume {
             salvages: 0,
             clients: 0,
             last_write: None,
+            lengthening: Lengthening::default(),
             verify: Verifying::default(),
             votes: Votes::new(&setup.names),
             wait_lease: Vec::new(),
@@ -324,6 +326,7 @@ impl Volume {
             Event::LinkDown { link } => self.link_down(link),
             Event::Unreachable { peer } => self.unreachable(peer),
             Event::Vote { from, ballot } => self.ballot(from, &ballot),
+            Event::BackingGrown { size, result } => self.backing_grown(size, result),
             Event::Record(choice) => self.record_choice(choice),
             Event::SalvageDone { token, result } => {
                 if let Some((ops::Purpose::Salvage, number, _)) = ops::parts(token) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::bitmap::Bitmap;
 use crate::event::LinkId;
-use crate::message::{Disk, Hello, Refusal};
+use crate::message::{Disk, Hello, Refusal, Status};
 use crate::meta::{PageWriter, PeerBitmap};
 use crate::session::{Plan, Session};
 use crate::time::Instant;
@@ -25,6 +25,8 @@ pub(super) struct Peer {
     /// What it lacks, as far as we know.
     pub dirty: Bitmap,
     pub writer: PageWriter,
+    /// Pages of bits that the metadata has room for.
+    pub pages_max: usize,
     /// We wait with our hello until a record under way is settled.
     pub hello_owed: bool,
     /// Exchange: where our runs go on; `None` once all are said.
@@ -65,8 +67,23 @@ pub(super) struct Peer {
     pub record_pending: bool,
     /// Attributes and marks, as told in this session.
     pub told: super::attributes::Told,
+    /// Whether it has room for a larger volume, as it says in this session.
+    pub room: Room,
     /// Pages of marks that a target is still to be told: the next slot and page.
     pub mark_pages: Option<(u8, usize)>,
+}
+
+/// What a peer says of its room to grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Room {
+    #[default]
+    Unasked,
+    /// For so many granules.
+    Asked(u64),
+    /// It has it, durably.
+    Ready(u64),
+    /// It has none, and why; so many granules are the most its metadata can hold.
+    Lacking(Status, u64),
 }
 
 /// What an operator wants of the resync on the other side.
@@ -100,13 +117,14 @@ impl Peers {
             peer,
             bitmap,
             writer,
+            pages_max,
         } in bitmaps
         {
             assert!(
                 peer != me && usize::from(peer.0) < names.len(),
                 "{peer:?} is another node"
             );
-            peers[usize::from(peer.0)] = Some(Peer::new(peer, bitmap, writer));
+            peers[usize::from(peer.0)] = Some(Peer::new(peer, bitmap, writer, pages_max));
         }
         Peers { peers }
     }
@@ -157,7 +175,7 @@ impl Peers {
 }
 
 impl Peer {
-    fn new(node: NodeIdx, dirty: Bitmap, writer: PageWriter) -> Peer {
+    fn new(node: NodeIdx, dirty: Bitmap, writer: PageWriter, pages_max: usize) -> Peer {
         Peer {
             node,
             session: Session::Connecting,
@@ -167,6 +185,7 @@ impl Peer {
             is_primary: false,
             dirty,
             writer,
+            pages_max,
             hello_owed: false,
             runs_from: None,
             runs_received: false,
@@ -189,6 +208,7 @@ impl Peer {
             wish: Wish::default(),
             record_pending: false,
             told: Default::default(),
+            room: Room::Unasked,
             mark_pages: None,
         }
     }

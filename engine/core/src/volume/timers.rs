@@ -76,6 +76,7 @@ impl Volume {
             || self.flush.has_work()
             || self.durable.retry_at.is_some()
             || self.marks.is_setting()
+            || self.growing.is_some()
             || self.peers.iter().any(|p| !p.told.is_settled())
             || (self.has_votes() && self.durable.sb.voted.is_some());
         if is_moving {

@@ -96,7 +96,7 @@ impl Volume {
         if self.verify.run.is_some() && !self.is_disk_usable() {
             return self.verify_failed(CommandError::DiskFailed);
         }
-        let size = self.size;
+        let size = self.client_size();
         while let Some(run) = &mut self.verify.run {
             if run.pieces.len() >= PIECES_MAX * run.peers.len() {
                 return;

@@ -6,12 +6,16 @@
 //!  SetAttrAck  an answer
 //!  MarkPage    0: number u64 | 8: term | 16: mark u128 | 32: page u32 | 36: grain u32
 //!              40: words u32, at most 504 | 44: zero, 4 bytes;   lists: that many u64
+//!  GrowAsk     0: granules u64
+//!  GrowAnswer  0: granules u64 | 8: most u64 | 16: status u8 | 17: zero, 7 bytes
 //! ```
 
 use crate::bitmap::WORDS_PER_PAGE;
-use crate::message::{MarkPage, SetAttr};
+use crate::message::{MarkPage, Message, SetAttr, Status};
 use crate::meta::ATTRIBUTE_VALUE_MAX;
 use crate::wire::bytes::{Reader, Writer};
+use crate::wire::codes::Code;
+use crate::wire::data::take_status;
 use crate::wire::error::{BadField, WireError};
 
 pub(super) fn put_set(set: &SetAttr, w: &mut Writer) {
@@ -76,4 +80,17 @@ pub(super) fn take_page(fields: &mut Reader, lists: &mut Reader) -> Result<MarkP
         grain,
         words,
     })
+}
+
+pub(super) fn put_room(size: u64, max: u64, status: Status, w: &mut Writer) {
+    w.u64(size);
+    w.u64(max);
+    w.u8(status.code());
+    w.zeros::<7>();
+}
+
+pub(super) fn take_room(fields: &mut Reader) -> Result<Message, WireError> {
+    let (size, max) = (fields.counter()?, fields.counter()?);
+    let status = take_status(fields)?;
+    Ok(Message::GrowAnswer { size, max, status })
 }

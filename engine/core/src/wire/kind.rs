@@ -68,6 +68,10 @@ pub enum Kind {
     SumReply = 51,
     /// `Message::Parted`
     Parted = 53,
+    /// `Message::GrowAsk`
+    GrowAsk = 56,
+    /// `Message::GrowAnswer`
+    GrowAnswer = 57,
     /// First frame of a control connection.
     ControlHello = 256,
     /// Are you there?
@@ -80,7 +84,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every type, by number.
-    pub const ALL: [Kind; 36] = [
+    pub const ALL: [Kind; 38] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::Runs,
@@ -112,6 +116,8 @@ impl Kind {
         Kind::ReadReply,
         Kind::SumRequest,
         Kind::SumReply,
+        Kind::GrowAnswer,
+        Kind::GrowAsk,
         Kind::Parted,
         Kind::ControlHello,
         Kind::Ping,

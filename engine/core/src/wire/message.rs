@@ -46,6 +46,10 @@ pub(super) fn put(message: &Message, w: &mut Writer) {
         Message::SetAttr(set) => attribute::put_set(set, w),
         Message::SetAttrAck { number, status } => data::put_answer(*number, *status, w),
         Message::MarkPage(page) => attribute::put_page(page, w),
+        Message::GrowAsk { size } => w.u64(*size),
+        Message::GrowAnswer { size, max, status } => {
+            attribute::put_room(*size, *max, *status, w);
+        }
         Message::ResyncOffer { dirty, by_checksum } => resync::put_offer(*dirty, *by_checksum, w),
         Message::MapRequest { from } => w.u64(*from),
         Message::ResyncRequest { id, extent, sums } => resync::put_request(*id, *extent, sums, w),
@@ -104,6 +108,10 @@ pub(super) fn take(kind: Kind, body: &mut Body) -> Result<Message, WireError> {
             Message::SetAttrAck { number, status }
         }
         Kind::MarkPage => Message::MarkPage(attribute::take_page(fields, lists)?),
+        Kind::GrowAsk => Message::GrowAsk {
+            size: fields.counter()?,
+        },
+        Kind::GrowAnswer => attribute::take_room(fields)?,
         Kind::ResyncOffer => resync::take_offer(fields)?,
         Kind::MapRequest => Message::MapRequest {
             from: fields.counter()?,
@@ -179,6 +187,8 @@ pub(super) fn kind_of(message: &Message) -> Kind {
         Message::SetAttr(_) => Kind::SetAttr,
         Message::SetAttrAck { .. } => Kind::SetAttrAck,
         Message::MarkPage(_) => Kind::MarkPage,
+        Message::GrowAsk { .. } => Kind::GrowAsk,
+        Message::GrowAnswer { .. } => Kind::GrowAnswer,
         Message::ResyncOffer { .. } => Kind::ResyncOffer,
         Message::MapRequest { .. } => Kind::MapRequest,
         Message::Map { .. } => Kind::Map,

@@ -162,17 +162,6 @@ fn what_cannot_be_resized_says_why_and_changes_nothing() {
     let named = "not done yet: pollux volume resize disk 64MiB";
     assert!(ran.stdout.contains(named), "{ran:?}");
     drop(daemon);
-
-    let volumes = "[volume.pair]\nsize = \"8MiB\"\nbacking = \"pair.img\"\n\
-                   replicas = [\"solo\", \"other\"]\nnbd = [{ name = \"pair\" }]\n";
-    let lab = Lab::new(&["solo", "other"], volumes);
-    let _daemon = lab.serve("solo");
-    lab.done("solo", &["volume", "create", "pair"]);
-    let ran = lab.pollux("solo", &["volume", "resize", "pair", "16MiB"]);
-    assert_eq!(ran.exit, 1, "{ran:?}");
-    let words = "error[E227]: cannot resize pair on solo: it has 2 replicas, and growing a mirror \
-                 is not offered yet";
-    assert!(ran.stderr.contains(words), "{ran:?}");
 }
 
 #[test]

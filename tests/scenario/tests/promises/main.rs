@@ -3,6 +3,7 @@
 
 mod disks;
 mod give_up;
+mod growth;
 mod identity;
 mod marks;
 mod replicas;

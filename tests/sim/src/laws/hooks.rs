@@ -185,7 +185,9 @@ impl World {
         self.laws.must_leave[node] = false;
         self.laws.seen[node] = None;
         self.laws.found[node] = (0, Err("made anew".into()));
-        self.laws.sizes = Sizes::new(self.plan.settings.granules);
+        if self.is_alone() {
+            self.laws.sizes = Sizes::new(self.plan.settings.granules);
+        }
         self.refresh(node);
         self.note_disk(node);
     }
@@ -221,6 +223,11 @@ impl World {
             Notice::KeptRole { .. } => self.hand_over_is_off(node),
             Notice::Demoted => self.role_laid_down(node),
             Notice::GaveUp { .. } => {}
+            Notice::Grown { size } => self.has_grown(node, *size),
+            Notice::CannotGrow { size, max } => {
+                let text = format!("node {node} cannot follow to {size}: it has room for {max}");
+                self.fail("B13", text);
+            }
             // What either side may have changed alone joins the marks at the exchange.
             Notice::PeerConnected(_) | Notice::PeerLost(_) => self.marks_get_vague(),
         }
@@ -232,6 +239,7 @@ impl World {
         self.hand_over_ends(node);
         self.situation_promoted(node);
         self.size_is_settled();
+        self.law_promotion_keeps_the_size(node);
         self.law_promotion_was_allowed(node);
         self.judge_crash();
         self.law_marks_say_enough();

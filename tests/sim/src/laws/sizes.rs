@@ -1,5 +1,8 @@
 //! The size of the volume (laws B13, M2): what was answered stays, what a crash cut short is the old
-//! size or the new one, and the backing is never shorter.
+//! size or the new one, and the backing is never shorter. In a mirror all of S has what was answered,
+//! and whoever is promoted serves it.
+
+use std::collections::BTreeSet;
 
 use engine_core::action::CommandError;
 
@@ -11,10 +14,13 @@ use crate::world::World;
 pub(super) struct Sizes {
     /// The newest that was answered, or that a process began with.
     known: u64,
-    /// Sizes asked for and not answered: a crash may leave any of them. Until the next process has
-    /// written a superblock of its own: what is left of a torn one may become whole by a torn
-    /// second one in its place.
+    /// Sizes asked for and not answered: a crash may leave any of them. Of a volume with one replica
+    /// until the next process has written a superblock of its own: what is left of a torn one may
+    /// become whole by a torn second one in its place.
     asked: Vec<u64>,
+    /// In a mirror: all it ever had or may have been about to have. A replica that was away has an
+    /// older one.
+    ever: BTreeSet<u64>,
 }
 
 impl Sizes {
@@ -22,6 +28,7 @@ impl Sizes {
         Sizes {
             known: granules,
             asked: Vec::new(),
+            ever: BTreeSet::from([granules]),
         }
     }
 }
@@ -35,7 +42,11 @@ impl World {
     /// Granules that it may have.
     pub fn granules_at_most(&self) -> u64 {
         let sizes = &self.laws.sizes;
-        sizes.asked.iter().fold(sizes.known, |a, b| a.max(*b))
+        let most = sizes.asked.iter().fold(sizes.known, |a, b| a.max(*b));
+        match self.is_alone() {
+            true => most,
+            false => sizes.ever.iter().fold(most, |a, b| a.max(*b)),
+        }
     }
 
     /// Granules that a node's metadata says the volume has.
@@ -46,20 +57,25 @@ impl World {
     /// The core is about to be told to grow.
     pub fn growth_asked(&mut self, size: u64) {
         self.laws.sizes.asked.push(size);
+        self.laws.sizes.ever.insert(size);
         let new = self.granules()..size;
         self.changes_by_growth(new, false);
     }
 
     /// It answered.
     pub fn growth_answered(&mut self, node: usize, size: u64, result: Result<(), &CommandError>) {
-        let sizes = &mut self.laws.sizes;
         match result {
             // Whether it was committed is seen at the next start.
             Err(CommandError::MetaFailed) => return self.count("growths unanswered"),
             Err(_) => self.count("growths refused"),
             Ok(()) => {
-                sizes.known = size;
                 self.count("growths");
+                if self.is_alone() {
+                    self.laws.sizes.known = size;
+                } else {
+                    self.has_grown(node, size);
+                    self.law_all_of_s_has_grown(node, size);
+                }
             }
         }
         let asked = &mut self.laws.sizes.asked;
@@ -74,8 +90,58 @@ impl World {
         }
     }
 
+    /// In a mirror: a node serves so much from now on.
+    pub(super) fn has_grown(&mut self, node: usize, size: u64) {
+        self.count("replicas grown");
+        let serves = self.primaries().contains(&node);
+        let known = self.laws.sizes.known;
+        // Of two histories after a bold promotion either may be kept, with its size.
+        if self.is_alone() || !serves || size <= known || self.operator.was_bold {
+            return;
+        }
+        self.laws.sizes.known = size;
+        self.changes_by_growth(known..size, true);
+    }
+
+    /// What was answered all of S has, durably.
+    fn law_all_of_s_has_grown(&mut self, node: usize, size: u64) {
+        let record = self.nodes[node].engine.as_ref().and_then(|e| e.record());
+        let Some(record) = record else { return };
+        for member in self.all() {
+            self.refresh(member);
+            let is_member = record.in_sync.0 >> member & 1 == 1;
+            let is_there = self.is_alive(member) && !self.nodes[member].is_rolled_back;
+            let has = self.granules_on(member);
+            if is_member && is_there && has < size {
+                let text =
+                    format!("{size} granules were answered, and node {member} of S has {has}");
+                return self.fail("B13", text);
+            }
+        }
+    }
+
+    /// Whoever serves next serves what was answered before.
+    pub(super) fn law_promotion_keeps_the_size(&mut self, node: usize) {
+        let Some(engine) = &self.nodes[node].engine else {
+            return;
+        };
+        let (serves, known) = (engine.served_granules(), self.laws.sizes.known);
+        if self.is_alone() || serves >= known {
+            return;
+        }
+        if self.operator.was_bold || self.operator.forced(node) {
+            self.laws.sizes.known = serves;
+            return;
+        }
+        let text = format!("node {node} is promoted with {serves} granules: {known} were answered");
+        self.fail("B13", text);
+    }
+
     /// A process begins with the size it found.
     pub(super) fn size_is_known(&mut self, node: usize) {
+        if !self.is_alone() {
+            return;
+        }
         let found = self.granules_on(node);
         if !self.laws.sizes.asked.is_empty() {
             self.count(match found > self.granules() {
@@ -88,7 +154,7 @@ impl World {
 
     /// It serves: what was asked of the one before will not come true any more.
     pub(super) fn size_is_settled(&mut self) {
-        if !self.operator.is_growing() {
+        if self.is_alone() && !self.operator.is_growing() {
             self.laws.sizes.asked.clear();
         }
     }
@@ -102,8 +168,15 @@ impl World {
         after: &Found,
     ) {
         let sizes = &self.laws.sizes;
-        let is_fine = after.granules == sizes.known || sizes.asked.contains(&after.granules);
-        let disk = self.nodes[node].disk.granules();
+        let is_fine = match self.is_alone() {
+            true => after.granules == sizes.known || sizes.asked.contains(&after.granules),
+            false => sizes.ever.contains(&after.granules),
+        };
+        // A witness has none.
+        let disk = match self.is_witness(node) {
+            true => after.granules,
+            false => self.nodes[node].disk.granules(),
+        };
         if !is_fine || after.granules > disk || before.is_some_and(|b| b > after.granules) {
             let text = format!(
                 "node {node} has {} granules after {before:?}: {} were answered, {:?} asked for; \
@@ -112,24 +185,30 @@ impl World {
             );
             return self.fail("B13", text);
         }
-        if let Some(before) = before.filter(|b| *b < after.granules) {
+        let before = before.filter(|b| *b < after.granules && self.is_alone());
+        if let Some(before) = before {
             self.changes_by_growth(before..after.granules, true);
         }
     }
 
     /// Why a growth must be refused now: the core's answer is compared with it.
-    pub fn is_rightly_refused(&self, size: u64, why: &CommandError) -> bool {
-        let known = self.granules();
+    pub fn is_rightly_refused(&self, node: usize, size: u64, why: &CommandError) -> bool {
+        let (known, has) = (self.granules(), self.granules_on(node));
+        let is_alone = self.is_alone();
         match why {
-            CommandError::GrowsAlone => !self.is_alone(),
-            CommandError::WouldShrink { size: now } => size < known && *now == known,
-            CommandError::NothingToDo => size == known,
+            CommandError::WouldShrink { size: now } => size < *now && *now >= known,
+            CommandError::NothingToDo => size == has && size >= known,
             CommandError::NoRoomToGrow { max } => {
                 size > *max && *max >= 4 * self.plan.settings.granules
             }
-            CommandError::NotPrimary => self.primaries().is_empty(),
-            CommandError::InProgress => {
+            CommandError::NotPrimary | CommandError::PrimaryElsewhere(_) => {
+                !self.primaries().contains(&node)
+            }
+            CommandError::InProgress if is_alone => {
                 self.operator.is_setting_marks() || !self.laws.sizes.asked.is_empty()
+            }
+            CommandError::InProgress => {
+                self.operator.is_setting_marks() || self.laws.sizes.ever.len() > 1
             }
             CommandError::MetaFailed => self.nodes.iter().any(|n| n.meta.has_failed),
             _ => false,

@@ -1,7 +1,7 @@
-//! A volume with one replica grows: first its backing, then the volume.
+//! The volume grows: first its backing, then the volume.
 
-use engine_core::event::Command;
-use engine_core::units::GRANULE;
+use engine_core::event::{Command, DiskError, Event};
+use engine_core::units::{Extent, GRANULE};
 
 use super::Purpose;
 use crate::disk::BLOCKS_PER_GRANULE;
@@ -17,7 +17,7 @@ impl World {
         let engine = self.nodes[node].engine.as_ref().expect("it is alive");
         if let Err(why) = engine.may_grow(size) {
             self.count("growths refused");
-            if !self.is_rightly_refused(size, &why) {
+            if !self.is_rightly_refused(node, size, &why) {
                 let text = format!("node {node} refuses to grow to {size}: {why:?}");
                 self.fail("B13", text);
             }
@@ -44,6 +44,10 @@ impl World {
 
     fn lengthen(&mut self, node: usize, size: u64, is_held: bool) {
         let old = self.nodes[node].disk.granules();
+        if !self.is_alone() {
+            let from = self.granules_on(node);
+            return self.lengthen_with_zeros(node, from, size);
+        }
         if size <= old {
             return;
         }
@@ -53,6 +57,52 @@ impl World {
         };
         self.nodes[node].disk.lengthen(size, &held);
         self.note_disk(node);
+    }
+
+    /// In a mirror what is new is zeros, whatever lay there.
+    fn lengthen_with_zeros(&mut self, node: usize, from: u64, size: u64) {
+        let disk = &mut self.nodes[node].disk;
+        let size = size.max(disk.granules());
+        if from < size {
+            disk.lengthen(size, &[]);
+            disk.clear(Extent::new(from, size));
+        }
+        self.note_disk(node);
+    }
+
+    /// A core wants its backing longer.
+    pub fn grow_backing(&mut self, node: usize, from: u64, size: u64) {
+        let has = self.found(node).map_or(0, |f| f.granules);
+        let life = self.nodes[node].life;
+        if from != has || size <= from {
+            let text = format!("node {node} has {has} granules, and grows from {from} to {size}");
+            return self.fail("B13", text);
+        }
+        self.count("backings grown");
+        let delay = self.nodes[node].rng.between(1_000, 3_000_000);
+        self.schedule(
+            delay,
+            Happening::BackingGrown {
+                node,
+                life,
+                from,
+                size,
+            },
+        );
+    }
+
+    /// The shell is done with it.
+    pub fn backing_grown(&mut self, node: usize, from: u64, size: u64) {
+        let faults = &self.nodes[node].disk.faults;
+        let result = match (faults.is_full, faults.write_error) {
+            (true, _) => Err(DiskError::NoSpace),
+            (_, true) => Err(DiskError::Io),
+            _ => {
+                self.lengthen_with_zeros(node, from, size);
+                Ok(self.nodes[node].disk.granules() * GRANULE)
+            }
+        };
+        self.feed(node, Event::BackingGrown { size, result });
     }
 
     /// The backing is long enough: the volume may follow.

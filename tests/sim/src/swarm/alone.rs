@@ -143,11 +143,12 @@ fn size_max(first: u64) -> u64 {
     (4 * first).next_multiple_of(BITS_PER_PAGE)
 }
 
-fn growth(
+pub(super) fn growth(
     rng: &mut Rng,
     (begin, span): (u64, u64),
     settings: &Settings,
     mix: &Mix,
+    around: &[Trouble],
 ) -> Vec<(u64, Step)> {
     let mut times: Vec<u64> = (0..rng.between(0, 4))
         .map(|_| begin + rng.below(span))
@@ -159,7 +160,7 @@ fn growth(
     for at in times {
         let size = size_after(rng, first, old);
         if !rng.one_in(3) {
-            let kind = *rng.pick(AROUND_GROWTH);
+            let kind = *rng.pick(around);
             steps.push((at + rng.below(3 * MS), kind(rng, at)));
         }
         let held = rng.below(2);
@@ -206,7 +207,13 @@ pub(super) fn plan(seed: u64) -> Plan {
     let begin = if rng.coin() { 60 * MS } else { 5 * MS };
     let mix = mix(&mut rng);
     let mut steps = bursts(&mut rng, (begin, span), &spots, &settings, &mix);
-    steps.extend(growth(&mut rng, (begin, span), &settings, &mix));
+    steps.extend(growth(
+        &mut rng,
+        (begin, span),
+        &settings,
+        &mix,
+        AROUND_GROWTH,
+    ));
     let kinds: Vec<Trouble> = (0..rng.between(0, 3))
         .map(|_| *rng.pick(TROUBLES))
         .collect();

@@ -82,6 +82,13 @@ pub enum Happening {
         size: u64,
         is_held: bool,
     },
+    /// A core asked for this.
+    BackingGrown {
+        node: usize,
+        life: u64,
+        from: u64,
+        size: u64,
+    },
     /// A deadline of the core.
     Wake { node: usize, life: u64 },
     /// A paused process goes on.

@@ -90,6 +90,14 @@ impl World {
             } if self.is_current(node, life) => {
                 self.lengthened(node, size, is_held);
             }
+            Happening::BackingGrown {
+                node,
+                life,
+                from,
+                size,
+            } if self.is_current(node, life) => {
+                self.backing_grown(node, from, size);
+            }
             Happening::LinkUp { connection, end } => self.link_up(connection, end),
             Happening::LinkDown { connection, end } => self.link_down(connection, end),
             Happening::Connect => self.connect_all(),
@@ -108,6 +116,7 @@ impl World {
             | Happening::Copied { .. }
             | Happening::Salvaged { .. }
             | Happening::Lengthened { .. }
+            | Happening::BackingGrown { .. }
             | Happening::Wake { .. } => {}
         }
     }

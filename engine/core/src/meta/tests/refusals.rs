@@ -44,10 +44,10 @@ fn an_unknown_version_is_refused_wherever_it_stands() {
 #[test]
 fn an_unknown_incompatible_feature_is_refused_and_a_compatible_one_is_carried_along() {
     assert_eq!(
-        superblock(72, &[4]),
+        superblock(72, &[64]),
         LoadError::Feature {
-            found: 4,
-            expected: 3
+            found: 64,
+            expected: 7
         }
     );
     let mut area = Area::formatted(&params());
@@ -193,11 +193,40 @@ fn a_whole_record_that_contradicts_itself_is_refused() {
         forged(log, 64, &[0xff; 8]),
         invalid(log, Field::ActivityLogSlot)
     );
-    let bitmap = layout.bitmap(NodeIdx(0)).unwrap().offset + 3;
-    assert_eq!(
-        forged(bitmap, 4095, &[1]),
-        invalid(bitmap, Field::BitmapBit)
-    );
+}
+
+#[test]
+fn bits_that_a_growth_left_past_the_end_are_not_taken() {
+    let mut area = Area::formatted(&params());
+    let bitmap = layout(&params()).unwrap().bitmap(NodeIdx(0)).unwrap();
+    area.forge(bitmap.offset + 3, |b| b[4095] = 1);
+    let loaded = area.load().unwrap();
+    assert!(loaded.bitmaps[0].bitmap.is_empty());
+}
+
+#[test]
+fn bitmaps_have_room_to_grow_that_is_not_read() {
+    let params = Params {
+        size_granules_max: 400_000,
+        ..params()
+    };
+    let placed = layout(&params).unwrap();
+    let bitmap = placed.bitmap(NodeIdx(0)).unwrap();
+    assert_eq!((bitmap.length, placed.bitmap_blocks), (2 * 13, 4));
+    let area = Area::formatted(&params);
+    let ranges = read_ranges(area.block(0), area.block(1)).unwrap();
+    assert!(ranges.contains(&(bitmap.offset..bitmap.offset + 4)));
+    let parts: Vec<u8> = ranges
+        .iter()
+        .flat_map(|r| area.0[r.start as usize * 4096..r.end as usize * 4096].to_vec())
+        .collect();
+    let blocks = Blocks {
+        ranges: &ranges,
+        bytes: &parts,
+    };
+    let loaded = load_parts(blocks, &expect(&params)).unwrap();
+    assert_eq!(loaded.bitmaps[0].pages_max, 13);
+    assert_eq!(loaded, load(&area.0, &expect(&params)).unwrap());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::action::MetaBlock;
+use crate::event::DiskError;
 use crate::marks::MarkName;
 use crate::meta::{Peek, peek};
 
@@ -123,6 +124,55 @@ fn what_cannot_grow_is_refused_with_the_reason() {
     assert_eq!(refused, Err(CommandError::NoRoomToGrow { max }));
     assert_eq!(world.command(0, grow(max)), Ok(Answer::Ok));
     let mut pair = in_sync_pair();
-    assert_eq!(pair.command(0, grow(NEW)), Err(CommandError::GrowsAlone));
-    assert_eq!(pair.command(1, grow(NEW)), Err(CommandError::GrowsAlone));
+    let refused = pair.command(1, grow(NEW));
+    assert_eq!(refused, Err(CommandError::PrimaryElsewhere(NodeIdx(0))));
+    pair.nodes[1].is_short = true;
+    let refused = pair.command(0, grow(NEW));
+    let (node, error) = (NodeIdx(1), DiskError::NoSpace);
+    assert_eq!(refused, Err(CommandError::NoBackingOn { node, error }));
+    assert_eq!(
+        pair.nodes[0].volume.granules(),
+        pair.nodes[1].volume.granules()
+    );
+}
+
+/// Sizes of a pair, in memory and as a crash would find them.
+fn sizes(pair: &World) -> [u64; 4] {
+    let (a, b) = (&pair.nodes[0], &pair.nodes[1]);
+    [
+        a.volume.granules(),
+        b.volume.granules(),
+        size_of(&a.meta),
+        size_of(&b.meta),
+    ]
+}
+
+#[test]
+fn a_mirror_has_its_new_size_on_all_of_s_when_it_is_answered() {
+    let mut pair = in_sync_pair();
+    pair.nodes[0].disk.resize(NEW as usize, 0);
+    assert_eq!(pair.command(0, grow(NEW)), Ok(Answer::Ok));
+    assert_eq!(sizes(&pair), [NEW; 4]);
+    assert_eq!(pair.write(0, NEW - 2, 2, 9), Outcome::Ok);
+    assert_eq!(pair.nodes[1].disk[NEW as usize - 1], 9);
+    assert_eq!(pair.status(0).peers[0].out_of_sync, 0);
+    pair.restart(0);
+    pair.restart(1);
+    assert_eq!(sizes(&pair), [NEW; 4]);
+}
+
+#[test]
+fn a_replica_that_was_away_grows_before_it_joins() {
+    let mut pair = in_sync_pair();
+    pair.kill(1);
+    pair.nodes[0].disk.resize(NEW as usize, 0);
+    assert_eq!(pair.command(0, grow(NEW)), Ok(Answer::Ok));
+    assert_eq!(pair.write(0, NEW - 2, 2, 9), Outcome::Ok);
+    // What lay behind its end is not the volume's.
+    pair.nodes[1].disk.resize(NEW as usize + 10, 7);
+    pair.start(1);
+    pair.connect();
+    assert_eq!(sizes(&pair), [NEW; 4]);
+    assert_eq!(pair.nodes[0].disk, pair.nodes[1].disk);
+    assert_eq!(pair.status(0).peers[0].out_of_sync, 0);
 }

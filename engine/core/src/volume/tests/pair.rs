@@ -26,6 +26,8 @@ pub struct Node {
     pub salvage: (BTreeMap<u64, u64>, bool),
     /// There is no room for one.
     pub is_salvage_full: bool,
+    /// Its backing cannot be made longer.
+    pub is_short: bool,
     buffers: HashMap<u64, Vec<u64>>,
     events: VecDeque<Event>,
     lives: u128,
@@ -194,6 +196,7 @@ impl World {
                 written: Vec::new(),
                 salvage: Default::default(),
                 is_salvage_full: false,
+                is_short: false,
                 buffers: HashMap::new(),
                 events: VecDeque::from([Event::Start]),
                 lives: 0,
@@ -443,6 +446,18 @@ impl World {
         match action {
             Action::Complete { req, outcome, .. } => {
                 self.outcomes.insert(req.0, outcome);
+            }
+            Action::GrowBacking { from, size } => {
+                let result = match node.is_short {
+                    true => Err(DiskError::NoSpace),
+                    false => {
+                        node.disk.truncate(from as usize);
+                        node.disk.resize(size as usize, 0);
+                        Ok(size * GRANULE)
+                    }
+                };
+                let event = Event::BackingGrown { size, result };
+                node.events.push_back(event);
             }
             Action::Answer { id, result } => {
                 self.answers.insert(id.0, result);

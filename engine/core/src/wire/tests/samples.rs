@@ -246,6 +246,15 @@ pub(super) fn one_of_each() -> Vec<(Message, u32)> {
             }),
             0,
         ),
+        (Message::GrowAsk { size: 9 }, 0),
+        (
+            Message::GrowAnswer {
+                size: 9,
+                max: 8,
+                status: Status::Refused,
+            },
+            0,
+        ),
     ]
 }
 
@@ -493,42 +502,47 @@ pub(super) fn messages() -> impl Strategy<Value = (Message, u32)> {
             }
         ),
     ];
-    let attributes = prop_oneof![
-        (
-            numbers(),
-            terms(),
-            any::<(bool, bool)>(),
-            "[a-z]{0,30}",
-            prop::collection::vec(any::<u8>(), 0..=300)
-        )
-            .prop_map(|(number, term, (is_first, is_last), key, value)| {
-                Message::SetAttr(SetAttr {
-                    number,
-                    term,
-                    is_first,
-                    is_last,
-                    key,
-                    value,
-                })
-            }),
-        (numbers(), statuses()).prop_map(|(number, status)| Message::SetAttrAck { number, status }),
-        (
-            numbers(),
-            terms(),
-            any::<(u128, u32, u32)>(),
-            prop::collection::vec(any::<u64>(), 0..=504)
-        )
-            .prop_map(|(number, term, (mark, page, grain), words)| {
-                Message::MarkPage(MarkPage {
-                    number,
-                    term,
-                    mark,
-                    page,
-                    grain,
-                    words,
-                })
-            }),
-    ];
+    let attributes =
+        prop_oneof![
+            (
+                numbers(),
+                terms(),
+                any::<(bool, bool)>(),
+                "[a-z]{0,30}",
+                prop::collection::vec(any::<u8>(), 0..=300)
+            )
+                .prop_map(|(number, term, (is_first, is_last), key, value)| {
+                    Message::SetAttr(SetAttr {
+                        number,
+                        term,
+                        is_first,
+                        is_last,
+                        key,
+                        value,
+                    })
+                }),
+            (numbers(), statuses())
+                .prop_map(|(number, status)| Message::SetAttrAck { number, status }),
+            numbers().prop_map(|size| Message::GrowAsk { size }),
+            (numbers(), numbers(), statuses())
+                .prop_map(|(size, max, status)| Message::GrowAnswer { size, max, status }),
+            (
+                numbers(),
+                terms(),
+                any::<(u128, u32, u32)>(),
+                prop::collection::vec(any::<u64>(), 0..=504)
+            )
+                .prop_map(|(number, term, (mark, page, grain), words)| {
+                    Message::MarkPage(MarkPage {
+                        number,
+                        term,
+                        mark,
+                        page,
+                        grain,
+                        words,
+                    })
+                }),
+        ];
     (
         prop_oneof![opening, writing, syncing, attributes],
         1u32..=8193,
