@@ -140,14 +140,7 @@ pub fn load_parts(area: Blocks<'_>, expect: &Expect) -> Result<Loaded, LoadError
     let mut bitmaps = Vec::new();
     for wanted in &layout.regions {
         if wanted.kind == Kind::Bitmap as u32 {
-            let region = find(wanted);
-            let used = Region {
-                length: wanted.length,
-                ..region
-            };
-            let mut bitmap = reader.bitmap(used, &superblock)?;
-            bitmap.pages_max = region.pages() as usize;
-            bitmaps.push(bitmap);
+            bitmaps.push(reader.bitmap(find(wanted), &superblock)?);
         }
     }
     let attributes =
@@ -542,13 +535,19 @@ impl Reader<'_> {
         })
     }
 
+    /// Its pages for the size there is; what lies behind is room to grow, perhaps never written.
     pub(super) fn bitmap(
         &self,
         region: Region,
         superblock: &Superblock,
     ) -> Result<PeerBitmap, LoadError> {
-        let mut bitmap = Bitmap::new(superblock.size_granules, superblock.grain);
-        let writer = self.pages(Kind::Bitmap, region, |page, bytes| {
+        let (size, grain) = (superblock.size_granules, superblock.grain);
+        let mut bitmap = Bitmap::new(size, grain);
+        let used = Region {
+            length: region.length.min(pages_for(size, grain) * 2),
+            ..region
+        };
+        let writer = self.pages(Kind::Bitmap, used, |page, bytes| {
             // Bits past the end are of a growth that was not committed.
             bitmap.load_page_cut(page, &decode_bitmap_page(bytes));
             Ok(())
