@@ -103,6 +103,11 @@ impl Volume {
         if told != 0 {
             self.durable.sb.known[usize::from(primary.0)] = told;
         }
+        if !record.in_sync.has(primary) {
+            // It leads without its copy, and says of no write whether that has it: if the copy is
+            // ever used again, it lacks everything.
+            self.durable.sb.known[usize::from(primary.0)] = 0;
+        }
         let unstable = self.peers.get(primary).unstable.clone();
         let before = known.map_or(NodeSet::EMPTY, |k| k.in_sync);
         for peer in self.peers.iter_mut().filter(|p| p.node != primary) {
