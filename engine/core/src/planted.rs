@@ -59,7 +59,7 @@ impl Bug {
     }
 
     /// All of them.
-    pub const ALL: [Bug; 40] = [
+    pub const ALL: [Bug; 44] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
