@@ -20,6 +20,7 @@ fn befalls_one(step: &Step) -> bool {
             | Step::Stop { .. }
             | Step::MarkCreate { .. }
             | Step::MarkDelete { .. }
+            | Step::Grow { .. }
     )
 }
 
