@@ -75,7 +75,11 @@ fn a_path_that_is_lost_takes_its_own_links_and_not_the_node() {
     until("the silent path is given up", || {
         ear.heard().path_gone.contains(&0)
     });
-    assert_eq!((ear.heard().gone, ear.heard().unreachable), (0, 0));
+    let lost = |ear: &Ear| {
+        let heard = ear.heard();
+        (heard.gone, heard.unreachable)
+    };
+    assert_eq!(lost(&ear), (0, 0));
     assert!(log.has("W126", "1 of 2 paths are up"));
     // What is dialled now takes the one that is left, also a ballot.
     let before = ear.heard().links.len();
@@ -89,6 +93,7 @@ fn a_path_that_is_lost_takes_its_own_links_and_not_the_node() {
     drop(silent);
     drop(beta);
     until("with the last path the node is gone", || {
-        ear.heard().gone == 1 && ear.heard().unreachable > 0
+        let (gone, unreachable) = lost(&ear);
+        gone == 1 && unreachable > 0
     });
 }
