@@ -102,12 +102,22 @@ fn a_backing_that_is_too_short_is_refused() {
     only_a_is_offline(&lab, &[]);
 }
 
+/// The metadata decides, and the difference is told: a mirror grows where the file is not at hand.
 #[test]
-fn a_volume_declared_with_another_size_is_refused() {
+fn a_volume_declared_with_another_size_keeps_its_own() {
     let lab = at_rest();
     let larger = volume("a").replace("16MiB", "32MiB");
     lab.write_config("lab", &format!("{larger}{}", volume("b")));
-    only_a_is_offline(&lab, &[]);
+    let _daemon = lab.serve("solo");
+    lab.until_serving("solo", "a", scenario::HEALTHY_MAX);
+    let entry = lab.volume("solo", "a");
+    assert_eq!(entry["size_bytes"], 16 << 20, "{entry:#}");
+    let notes = entry["notes"].to_string();
+    assert!(notes.contains("volume resize a 33554432B"), "{notes}");
+    assert_eq!(
+        read(&mut attach(&lab.node("solo").uri("a")), 0, 8192),
+        Ok(vec![0xa; 8192])
+    );
 }
 
 #[test]
