@@ -205,7 +205,11 @@ fn own_replica(name: &str, core: &Status) -> ReplicaStatus {
         .iter()
         .filter(|peer| matches!(peer.session, Session::Target(_)));
     ReplicaStatus {
-        disk_state: disk_state(core.disk),
+        disk_state: match disk_state(core.disk) {
+            // Its last record is on its way to disk, and may never be in force.
+            DiskState::UpToDate if is_target(core) => DiskState::Inconsistent,
+            own => own,
+        },
         link_state: LinkState::SelfNode,
         out_of_sync_bytes: pulls
             .map(|peer| peer.out_of_sync * GRANULE)
@@ -289,6 +293,12 @@ fn disk_state(disk: Disk) -> DiskState {
     }
 }
 
+/// This node pulls what it lacks.
+fn is_target(core: &Status) -> bool {
+    let is_pulling = |peer: &PeerStatus| matches!(peer.session, Session::Target(_));
+    core.peers.iter().any(is_pulling)
+}
+
 /// Why a peer is not connected, where one side said so. A refused peer is tried again and again:
 /// what the last attempt met with stands until the two agree.
 fn cause(peer: &PeerStatus) -> Option<Why> {
@@ -352,15 +362,20 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
         let text = format!("it was never promoted; pollux promote {}", spec.name);
         return say(State::Degraded, "W105", text);
     }
+    // What a target wrote down of S is old, or not in force yet.
+    let in_sync = match is_target(core) {
+        true => core.in_sync.without(me),
+        false => core.in_sync,
+    };
     let missing: Vec<_> = NodeSet::first(count)
+        .minus(in_sync)
         .iter()
-        .filter(|node| !core.in_sync.has(*node))
         .map(name)
         .collect();
     if !missing.is_empty() {
         let mut text = format!(
             "{} of {count} synchronous copies are current; not in sync: {}",
-            core.in_sync.count(),
+            in_sync.count(),
             missing.join(", ")
         );
         obstacles.for_each(|obstacle| text.push_str(&format!("; {obstacle}")));

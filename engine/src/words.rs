@@ -16,11 +16,11 @@
 //! | W123 | TLS of a link refused | | | |
 //! | W117 – W119 | superseded; no majority; no vote yet | | E231, E232 | no majority of the voters; a witness |
 //! | I168, W130 | hands over; kept the role | | E260 | not handed over |
-//! | W131, I169 | majority lost; back | | | |
+//! | W131, I169 | majority lost; back | | W139 | nobody serves, and why |
 //! | W127 – W129, I166 | split brain: copy given up, salvage | | E255 – E258 | a copy is not given up |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use engine_core::action::{CommandError, Notice};
 use engine_core::event::DiskError;
@@ -595,6 +595,15 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
         Notice::QuorumBack => {
             let text = "a majority of its voters answers again; I/O goes on".into();
             (Level::Info, "I169", text)
+        }
+        Notice::NotElected { error } => {
+            let promote = Request::Promote {
+                force: false,
+                wait: Duration::ZERO,
+            };
+            let why = refusal(names, &promote, error).text;
+            let text = format!("nobody serves it: {}", why.replace("\n  ", "; "));
+            (Level::Warn, "W139", text)
         }
         Notice::SteppedDown { term } => {
             let text = format!(

@@ -112,6 +112,12 @@ pub enum Notice {
     },
     /// It has a lease again.
     QuorumBack,
+    /// Nobody reigns, and this is what keeps the node from serving by itself. Said once, until
+    /// somebody reigns.
+    NotElected {
+        /// What a promotion by an operator would be answered.
+        error: CommandError,
+    },
     /// It does not any more, because a majority may have chosen somebody else: clients are cut off.
     SteppedDown {
         /// The term that it lost.

@@ -246,3 +246,15 @@ fn who_is_not_in_sync_is_not_shown_as_up_to_date_though_it_thinks_so() {
     // A secondary does not know who is in sync by now.
     assert_eq!(shown(RoleStatus::Secondary, alone), DiskState::UpToDate);
 }
+
+#[test]
+fn a_target_is_neither_up_to_date_nor_healthy_before_its_record_is_in_force() {
+    let (alpha, beta) = (NodeIdx(0), NodeIdx(1));
+    let both = NodeSet::only(alpha).with(beta);
+    let mut core = core(1, both, Session::Target(LinkId(1)), None);
+    (core.disk, core.peers[0].disk) = (Disk::UpToDate, Some(Disk::UpToDate));
+    let (connected, mut rates) = (BTreeSet::new(), Rates::default());
+    let status = attached(&spec(), (alpha, &connected), &core, &mut rates, Instant(1));
+    assert_eq!(status.state, State::Degraded);
+    assert_eq!(status.replicas[0].disk_state, DiskState::Inconsistent);
+}

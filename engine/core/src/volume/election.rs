@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use crate::action::CommandError;
+use crate::action::{CommandError, Notice};
 use crate::message::{Disk, Reign};
 use crate::promotion;
 use crate::quorum::{Election, Promise, basis, elect, has_quorum, voters_of};
@@ -77,6 +77,19 @@ impl Volume {
         if may && is_due && !is_released && self.durable.record.is_some() {
             let patience = self.setup.lease * 2;
             self.begin_promotion(None, false, patience);
+        }
+    }
+
+    /// What keeps this node from serving by itself is said once, until somebody reigns.
+    pub(super) fn note_not_elected(&mut self, error: CommandError) {
+        // Another one reigns, or a majority was asked at the same time: neither lasts.
+        let passes = matches!(
+            error,
+            CommandError::PrimaryElsewhere(_) | CommandError::TimedOut
+        );
+        if self.has_votes() && !passes && self.votes.obstacle.as_ref() != Some(&error) {
+            self.votes.obstacle = Some(error.clone());
+            self.notice(Notice::NotElected { error });
         }
     }
 

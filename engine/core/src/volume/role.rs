@@ -636,8 +636,10 @@ impl Volume {
             let pause = self.setup.lease / 8 + self.draw(span);
             self.postpone_election(self.now.after(pause));
         }
-        if let Some(id) = promotion.id {
-            self.reply(id, result);
+        match (promotion.id, result) {
+            (Some(id), result) => self.reply(id, result),
+            (None, Err(error)) => self.note_not_elected(error),
+            (None, Ok(_)) => {}
         }
         self.ops.attention = true;
     }

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use crate::action::Action;
+use crate::action::{Action, CommandError};
 use crate::meta;
 use crate::quorum::{CopyState, Grant};
 use crate::record::Record;
@@ -49,6 +49,8 @@ pub(super) struct Votes {
     pub lease: Lease,
     /// The role that this node handed over.
     pub handed: Option<Handed>,
+    /// What kept this node from serving, as it was last said.
+    pub obstacle: Option<CommandError>,
     /// When blank voters were last asked for.
     pub asked_at: Instant,
     /// No candidacy of our own before this moment.
@@ -396,7 +398,7 @@ impl Volume {
         if is_granted {
             let until = self.now.after(self.setup.lease.max(length));
             self.votes.grant = Grant { term, until };
-            self.votes.handed = None;
+            (self.votes.handed, self.votes.obstacle) = (None, None);
             self.postpone_election(until);
         }
         let answer = Vote::Granted {

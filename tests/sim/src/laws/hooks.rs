@@ -204,6 +204,7 @@ impl World {
             Notice::SteppedDown { .. } => self.count("primaries stepped down"),
             Notice::QuorumLost { .. } => self.count("majorities lost"),
             Notice::QuorumBack => self.count("majorities back"),
+            Notice::NotElected { .. } => self.count("elections refused"),
             Notice::ResyncBegan { .. } => self.count("resyncs begun"),
             Notice::ResyncDone { .. } => self.count("resyncs done"),
             Notice::DiskFailed => {
