@@ -81,9 +81,10 @@ fn whatever_link_is_cut_one_node_serves_and_nothing_acknowledged_is_lost() {
         mesh.heal();
         trio.until_healthy(alpha);
     }
-    // The primary hears nobody.
-    mesh.cut(alpha, beta);
+    // The primary hears nobody. The witness first: with its vote it would have beta leave S, and then
+    // nobody could know that it did not go on alone.
     mesh.cut(alpha, gamma);
+    mesh.cut(alpha, beta);
     moves(&mesh, &trio, &followers, (alpha, beta));
     // Nobody hears the primary, which hears them all.
     mesh.silence(beta, alpha);
