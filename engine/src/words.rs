@@ -16,7 +16,7 @@
 //! | W123 | TLS of a link refused | | | |
 //! | W117 – W119 | superseded; no majority; no vote yet | | E231, E232 | no majority of the voters; a witness |
 //! | I168, W130 | hands over; kept the role | | E260 | not handed over |
-//! | W131, I169 | majority lost; back | | W139 | nobody serves, and why |
+//! | W131, I169 | majority lost; back | | W149 | nobody serves, and why |
 //! | W127 – W129, I166 | split brain: copy given up, salvage | | E255 – E258 | a copy is not given up |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
@@ -603,7 +603,7 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
             };
             let why = refusal(names, &promote, error).text;
             let text = format!("nobody serves it: {}", why.replace("\n  ", "; "));
-            (Level::Warn, "W139", text)
+            (Level::Warn, "W149", text)
         }
         Notice::SteppedDown { term } => {
             let text = format!(
