@@ -11,7 +11,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use engine::control::{Clients, Refusal, RefusalKind, Request};
+use engine::control::{Clients, Refusal, RefusalKind, Repair, Request};
 
 use crate::api::body::{DiskState, LinkState, Problem, Replica, State, VolumeEntry};
 use crate::config::edit::EditError;
@@ -620,7 +620,11 @@ pub fn asked(request: &Request) -> String {
         Request::ResyncSetRate {
             bytes_per_second: None,
         } => "resync set --rate max".to_owned(),
-        Request::Verify => "verify".to_owned(),
+        Request::Verify { repair } => match repair {
+            Repair::No => "verify".to_owned(),
+            Repair::Majority => "verify --repair".to_owned(),
+            Repair::From(node) => format!("verify --repair --from {node}"),
+        },
         Request::VerifyStatus => "verify --status".to_owned(),
         Request::Disconnect { clients } => match clients {
             Clients::Id(id) => format!("export nbd disconnect {id}"),

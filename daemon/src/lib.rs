@@ -21,3 +21,4 @@ mod handover;
 pub mod live;
 pub mod node;
 pub mod serve;
+pub mod verified;

@@ -85,8 +85,11 @@ pub enum Request {
         /// Bytes per second; `None` means as fast as the disks and the link allow.
         bytes_per_second: Option<u64>,
     },
-    /// Compare the copies by checksums of every granule.
-    Verify,
+    /// Compare the copies.
+    Verify {
+        /// What follows where they differ.
+        repair: Repair,
+    },
     /// State of a running or finished verify.
     VerifyStatus,
     /// From now on keep what changed, on every replica in sync.
@@ -113,6 +116,17 @@ pub enum Request {
         /// Which.
         clients: Clients,
     },
+}
+
+/// What follows where a verify finds copies that differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Who differs stays out of use until an operator says whose data is kept.
+    No,
+    /// From the primary's copy, if those equal to it are a majority; else as with `No`.
+    Majority,
+    /// From the copy of this node, which is the primary.
+    From(String),
 }
 
 /// Some of a volume's clients.
@@ -214,6 +228,12 @@ pub struct VerifyReport {
     pub different_bytes: u64,
     /// First ranges found different, (offset, length) in bytes; at most 16.
     pub different: Vec<(u64, u64)>,
+    /// Verifies that compared everything, since this process began.
+    pub completed: u64,
+    /// Mean of about 30 s; `None` while it is too early, and without one that runs.
+    pub rate_bytes_per_second: Option<u64>,
+    /// The copies that differ are being repaired.
+    pub is_repairing: bool,
     /// Why the verify ended early, if it did.
     pub failure: Option<String>,
 }
@@ -382,6 +402,8 @@ pub struct ReplicaStatus {
     pub out_of_sync_bytes: u64,
     /// A running resync.
     pub resync: Option<ResyncStatus>,
+    /// The resync towards it that ended last, since this process began.
+    pub last_resync: Option<ResyncBytes>,
     /// The paths to its node, in the file's order; none of this node itself.
     pub paths: Vec<PathStatus>,
 }
@@ -397,9 +419,45 @@ pub struct PathStatus {
     pub carries_data: bool,
 }
 
+/// What a resync took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResyncBytes {
+    /// Made equal and durable.
+    pub done: u64,
+    /// Of those, sent as data.
+    pub sent: u64,
+    /// Of those, told to be zeros.
+    pub zeroed: u64,
+    /// Of those, found equal.
+    pub equal: u64,
+}
+
+/// What a resync does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResyncState {
+    /// It moves, and for too short a time to say how fast.
+    Estimating,
+    /// It moves.
+    Moving,
+    /// An operator paused it.
+    Paused,
+    /// It goes as fast as it may.
+    Throttled,
+    /// It moves nothing, and should.
+    Stalled,
+    /// Nothing is left to move; the replica is about to be in sync.
+    Joining,
+}
+
 /// Progress of a resync.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ResyncStatus {
+    /// What it does now.
+    pub state: ResyncState,
+    /// Why, where it does not simply move.
+    pub reason: Option<&'static str>,
+    /// What it took so far, in this session. A target knows only what is done.
+    pub bytes: ResyncBytes,
     /// Moved / (moved + left), 0..1.
     pub done_ratio: f64,
     /// Exponential mean of the last 30 s; 0 while estimating.
@@ -503,6 +561,8 @@ pub struct VolumeSpec {
     pub polling: Polling,
     /// Whose disk reads for clients of this node.
     pub reads: Reads,
+    /// Limit of resync and verify in bytes per second on this node; `None` is no limit.
+    pub resync_rate: Option<u64>,
     /// NBD exports of it.
     pub nbd: Vec<NbdExportSpec>,
 }

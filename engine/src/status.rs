@@ -9,76 +9,24 @@ use engine_core::generation::Entry;
 use engine_core::message::{Disk, Refusal as Why};
 use engine_core::session::{Plan, Session};
 use engine_core::time::Instant;
-use engine_core::units::{GRANULE, NODES_MAX, NodeIdx, NodeSet};
-use engine_core::volume::{MarkStatus, PartingStatus, PeerStatus, RoleStatus, SideStatus, Status};
+use engine_core::units::{GRANULE, NodeIdx, NodeSet};
+use engine_core::volume::{
+    MarkStatus, PartingStatus, PeerStatus, ResyncFigures, ResyncState as CoreState,
+    ResyncStatus as CoreResync, RoleStatus, SideStatus, Status,
+};
 
 use crate::control::{
     DiskState, Generation, IoCounters, LinkState, MarkReport, PartingReport, Reason, ReplicaStatus,
-    ResyncStatus, Role, SideReport, State, VerifyReport, VolumeSpec, VolumeStatus,
+    ResyncBytes, ResyncState, ResyncStatus, Role, SideReport, State, VerifyReport, VolumeSpec,
+    VolumeStatus,
 };
 use crate::words;
-
-/// Rates are not shown for this long after a resync began.
-const ESTIMATING: Duration = Duration::from_secs(5);
-/// Time over which a rate is averaged.
-const MEAN_SECONDS: f64 = 30.0;
-
-/// Rate of the resync with one peer.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rate {
-    moved: u64,
-    at: Instant,
-    began: Instant,
-    bytes_per_second: f64,
-}
-
-/// Rates of the resyncs with all peers; sampled when status is asked for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Rates([Rate; NODES_MAX]);
-
-impl Rates {
-    /// Mean rate, 0 while estimating.
-    fn sample(&mut self, peer: NodeIdx, moved: u64, now: Instant) -> u64 {
-        let rate = &mut self.0[usize::from(peer.0)];
-        if rate.began == Instant(0) || moved < rate.moved {
-            *rate = Rate {
-                moved,
-                at: now,
-                began: now,
-                bytes_per_second: 0.0,
-            };
-            return 0;
-        }
-        let seconds = now.since(rate.at).as_secs_f64();
-        if seconds > 0.1 {
-            let fresh = ((moved - rate.moved) * GRANULE) as f64 / seconds;
-            // Until there is a mean, the whole time since the beginning is one.
-            let age = now.since(rate.began).as_secs_f64().min(MEAN_SECONDS);
-            let weight = 1.0 - (-seconds / age.max(seconds)).exp();
-            let is_first = rate.bytes_per_second == 0.0;
-            let step = (fresh - rate.bytes_per_second) * if is_first { 1.0 } else { weight };
-            rate.bytes_per_second += step;
-            (rate.moved, rate.at) = (moved, now);
-        }
-        if now.since(rate.began) < ESTIMATING {
-            0
-        } else {
-            rate.bytes_per_second as u64
-        }
-    }
-
-    fn forget(&mut self, peer: NodeIdx) {
-        self.0[usize::from(peer.0)] = Rate::default();
-    }
-}
 
 /// Status of a volume that lives on a reactor; clients and counters are added by the caller.
 pub(crate) fn attached(
     spec: &VolumeSpec,
     (me, connected): (NodeIdx, &BTreeSet<String>),
     core: &Status,
-    rates: &mut Rates,
-    now: Instant,
 ) -> VolumeStatus {
     let quorum = core
         .votes
@@ -91,7 +39,7 @@ pub(crate) fn attached(
         let peer = core.peers.iter().find(|peer| peer.node == node);
         peer.map_or_else(
             || connected_or_not(name, connected),
-            |peer| peer_replica(name, core, peer, rates, now),
+            |peer| peer_replica(name, core, peer),
         )
     });
     let witnesses = spec.votes.witnesses.iter().map(|name| {
@@ -195,6 +143,7 @@ fn unknown(name: &str) -> ReplicaStatus {
         link_state: LinkState::Connecting,
         out_of_sync_bytes: 0,
         resync: None,
+        last_resync: None,
         paths: Vec::new(),
     }
 }
@@ -219,13 +168,7 @@ fn own_replica(name: &str, core: &Status) -> ReplicaStatus {
     }
 }
 
-fn peer_replica(
-    name: &str,
-    core: &Status,
-    peer: &PeerStatus,
-    rates: &mut Rates,
-    now: Instant,
-) -> ReplicaStatus {
+fn peer_replica(name: &str, core: &Status, peer: &PeerStatus) -> ReplicaStatus {
     let link_state = match peer.session {
         Session::Standalone(_) | Session::Parted(..) => LinkState::Standalone,
         Session::Exchange(_, Plan::Parted(_)) => LinkState::Standalone,
@@ -233,16 +176,6 @@ fn peer_replica(
         Session::Source(_) => LinkState::ResyncSource,
         Session::Target(_) => LinkState::ResyncTarget,
         Session::Exchange(..) | Session::Waiting(_) | Session::InSync(_) => LinkState::Connected,
-    };
-    let is_syncing = matches!(
-        link_state,
-        LinkState::ResyncSource | LinkState::ResyncTarget
-    );
-    let resync = if is_syncing {
-        Some(resync_status(core, peer, rates, now))
-    } else {
-        rates.forget(peer.node);
-        None
     };
     let is_target = link_state == LinkState::ResyncTarget;
     let is_behind = core.role == RoleStatus::Primary && !core.in_sync.has(peer.node);
@@ -262,25 +195,64 @@ fn peer_replica(
         } else {
             peer.out_of_sync * GRANULE
         },
-        resync,
+        resync: peer
+            .resync
+            .map(|resync| resync_status(resync, peer.out_of_sync)),
+        last_resync: peer.last_resync.map(resync_bytes),
         paths: Vec::new(),
     }
 }
 
-fn resync_status(
-    core: &Status,
-    peer: &PeerStatus,
-    rates: &mut Rates,
-    now: Instant,
-) -> ResyncStatus {
-    let (moved, left) = (peer.moved, peer.out_of_sync);
-    let rate = rates.sample(peer.node, moved, now);
+fn resync_bytes(figures: ResyncFigures) -> ResyncBytes {
+    ResyncBytes {
+        done: figures.moved * GRANULE,
+        sent: figures.sent * GRANULE,
+        zeroed: figures.zeroed * GRANULE,
+        equal: figures.equal() * GRANULE,
+    }
+}
+
+fn resync_status(resync: CoreResync, left: u64) -> ResyncStatus {
+    let (state, reason) = resync_state(resync.state);
+    let moved = resync.figures.moved;
     let all = (moved + left).max(1);
+    let rate = resync.granules_per_second.unwrap_or(0);
+    // What waits has no end that could be told.
+    let goes_on = matches!(state, ResyncState::Moving | ResyncState::Throttled);
     ResyncStatus {
+        state,
+        reason,
+        bytes: resync_bytes(resync.figures),
         done_ratio: (moved as f64 / all as f64).min(0.999),
-        rate_bytes_per_second: rate,
-        eta_seconds: (rate > 0).then(|| (left * GRANULE).div_ceil(rate)),
-        paused: core.is_resync_paused || peer.is_paused,
+        rate_bytes_per_second: rate * GRANULE,
+        eta_seconds: (rate > 0 && goes_on).then(|| left.div_ceil(rate)),
+        paused: state == ResyncState::Paused,
+    }
+}
+
+fn resync_state(state: CoreState) -> (ResyncState, Option<&'static str>) {
+    match state {
+        CoreState::Estimating => (ResyncState::Estimating, None),
+        CoreState::Moving => (ResyncState::Moving, None),
+        CoreState::PausedHere => (ResyncState::Paused, Some("by an operator")),
+        CoreState::PausedThere => (
+            ResyncState::Paused,
+            Some("by an operator, on the other node"),
+        ),
+        CoreState::AwaitsOperator => (
+            ResyncState::Paused,
+            Some("verify found differences; pollux resync start says whose data is kept"),
+        ),
+        CoreState::HeldByRate => (ResyncState::Throttled, Some("by the resync rate")),
+        CoreState::HeldByClients => (
+            ResyncState::Throttled,
+            Some("requests of clients take longer than usual"),
+        ),
+        CoreState::Stalled => (
+            ResyncState::Stalled,
+            Some("nothing was made equal for 10 s: look at both disks and the link"),
+        ),
+        CoreState::Joining => (ResyncState::Joining, Some("the last writes become durable")),
     }
 }
 
@@ -444,6 +416,9 @@ pub(crate) fn verify_report(core: &Status, size: u64, failure: Option<String>) -
         compared_bytes: core.verify.compared * GRANULE,
         total_bytes: size,
         different_bytes: core.verify.different * GRANULE,
+        completed: core.verifies_completed,
+        rate_bytes_per_second: core.verify_rate.map(|rate| rate * GRANULE),
+        is_repairing: core.verify.is_repairing,
         different: core
             .verify
             .runs

@@ -18,6 +18,7 @@
 //! | I168, W130 | hands over; kept the role | | E260 | not handed over |
 //! | W131, I169 | majority lost; back | | W149 | nobody serves, and why |
 //! | W127 – W129, I166 | split brain: copy given up, salvage | | E255 – E258 | a copy is not given up |
+//! | | | | E275, E276 | a repair without a majority; from a node that is not primary |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
 use std::time::{Duration, SystemTime};
@@ -29,7 +30,7 @@ use engine_core::message::Refusal as Why;
 use engine_core::meta::LoadError;
 use engine_core::units::{Extent, GRANULE, NodeIdx, NodeSet};
 
-use crate::control::{Refusal, RefusalKind, Request};
+use crate::control::{Refusal, RefusalKind, Repair, Request};
 use crate::log::Level;
 use crate::meta_io::ReplicaError;
 
@@ -217,6 +218,21 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
                 format!("{node} is not connected"),
                 Some(hint),
             )
+        }
+        CommandError::NoMajority => {
+            let why = format!("{volume} has two copies: where they differ neither is the majority");
+            let hint = format!("pollux verify {volume} --repair --from {me}");
+            (RefusalKind::Failed, "E275", why, Some(hint))
+        }
+        CommandError::NotPrimary
+            if let Request::Verify {
+                repair: Repair::From(from),
+            } = request
+                && from.as_str() != me =>
+        {
+            let why = format!("copies are repaired from the primary's, and {from} is not primary");
+            let hint = format!("pollux promote {volume} on {from}, or leave out --from");
+            (RefusalKind::Failed, "E276", why, Some(hint))
         }
         // The node whose data is kept is the one that can say so to the others.
         CommandError::NotPrimary if let Request::ResyncStart { from } = request => {
@@ -465,7 +481,7 @@ fn verb(request: &Request) -> &'static str {
         Request::ResyncPause => "pause the resync of",
         Request::ResyncResume => "resume the resync of",
         Request::ResyncSetRate { .. } => "set the resync rate of",
-        Request::Verify | Request::VerifyStatus => "verify",
+        Request::Verify { .. } | Request::VerifyStatus => "verify",
         Request::Disconnect { .. } => "disconnect a client of",
         Request::MarkCreate { .. } => "make a mark of",
         Request::MarkDelete { .. } => "delete a mark of",
@@ -522,7 +538,7 @@ pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
         Request::ResyncPause => format!("resync of {volume} is paused"),
         Request::ResyncResume => format!("resync of {volume} goes on"),
         Request::ResyncSetRate { .. } => format!("resync rate of {volume} is set"),
-        Request::Verify | Request::VerifyStatus => format!("{volume} is compared"),
+        Request::Verify { .. } | Request::VerifyStatus => format!("{volume} is compared"),
         Request::Disconnect { .. } => format!("clients of {volume} are cut off"),
         Request::Create { .. } => format!("{volume} is created on {me}"),
         Request::Delete { .. } => format!("{volume} is deleted on {me}"),
@@ -675,11 +691,20 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
                 max * GRANULE
             ),
         ),
-        Notice::ResyncDone { peer } => (
-            Level::Info,
-            "W102",
-            format!("resync with {} is done", names.of(*peer)),
-        ),
+        Notice::ResyncDone { peer, figures } => {
+            let (peer, moved) = (names.of(*peer), figures.moved * GRANULE);
+            let mut text = format!("resync with {peer} is done: {moved} bytes");
+            // A target does not know what was sent to it and what was found equal.
+            if figures.sent + figures.zeroed > 0 {
+                text.push_str(&format!(
+                    ", {} of them sent, {} zeros, {} equal",
+                    figures.sent * GRANULE,
+                    figures.zeroed * GRANULE,
+                    figures.equal() * GRANULE
+                ));
+            }
+            (Level::Info, "W102", text)
+        }
         Notice::DiskFailed => (
             Level::Error,
             "W103",
@@ -780,6 +805,7 @@ mod tests {
         let start = Request::ResyncStart {
             from: "alpha".to_owned(),
         };
+        let verify = Request::Verify { repair: Repair::No };
         let alpha = NodeIdx(0);
         let source = Some(alpha);
         let cases = [
@@ -790,8 +816,8 @@ mod tests {
             (&promote, CommandError::MayHaveGoneOn(alpha)),
             (&promote, CommandError::CannotFound { missing: alpha }),
             (&promote, CommandError::SplitBrain(alpha)),
-            (&Request::Verify, CommandError::NotConnected(alpha)),
-            (&Request::Verify, CommandError::NotPrimary),
+            (&verify, CommandError::NotConnected(alpha)),
+            (&verify, CommandError::NotPrimary),
             (&start, CommandError::NotPrimary),
         ];
         for (request, error) in cases {
@@ -813,7 +839,8 @@ mod tests {
     fn a_peer_is_connected_again_by_its_name() {
         let nodes = ["alpha".to_owned(), "beta".to_owned()];
         let error = CommandError::NotConnected(NodeIdx(0));
-        let hint = refusal(names(&nodes), &Request::Verify, &error).hint;
+        let verify = Request::Verify { repair: Repair::No };
+        let hint = refusal(names(&nodes), &verify, &error).hint;
         assert_eq!(
             hint.as_deref(),
             Some("pollux peer connect alpha --volume vm-store")

@@ -9,8 +9,8 @@ use std::time::Duration;
 use common::nodes::*;
 use common::{OK, pattern};
 use engine::control::{
-    Backing, DiskState, Done, LinkState, NodeSpec, Reads, RefusalKind, Request, Role, State,
-    VolumeSpec,
+    Backing, DiskState, Done, LinkState, NodeSpec, Reads, RefusalKind, Repair, Request, Role,
+    State, VolumeSpec,
 };
 use engine::front_end::Service;
 use engine::node::NodeHandle;
@@ -293,7 +293,8 @@ fn an_operator_can_disconnect_and_connect_a_peer() {
 fn a_verify_of_equal_copies_finds_nothing() {
     let pair = Pair::created(false);
     assert_eq!(attach(pair.alpha(), "v").write(0, &pattern(3, 1 << 20)), OK);
-    let first = ask(pair.alpha(), "v", Request::Verify).unwrap();
+    let verify = Request::Verify { repair: Repair::No };
+    let first = ask(pair.alpha(), "v", verify).unwrap();
     assert!(matches!(first, Done::Verify(_)));
     until("compared", || {
         let Ok(Done::Verify(report)) = ask(pair.alpha(), "v", Request::VerifyStatus) else {

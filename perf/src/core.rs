@@ -304,6 +304,7 @@ fn setup() -> Setup {
         read_margin: None,
         discards_unchanged: false,
         min_copies: 1,
+        resync_rate: 0,
         member_timeout: Duration::from_secs(5),
         has_volatile_cache: false,
         is_memory: true,

@@ -56,6 +56,9 @@ pub struct VolumeEntry {
     /// Votes; `null` where nobody votes (`quorum = "off"`, one replica).
     #[serde(default)]
     pub quorum: Option<Quorum>,
+    /// The verify that compared everything last.
+    #[serde(default)]
+    pub last_verify: Option<LastVerify>,
     /// Attached clients.
     pub clients: Vec<Client>,
     /// Risks and facts that are no fault.
@@ -135,6 +138,24 @@ words! {
 }
 
 words! {
+    /// What a resync does.
+    ResyncState from control::ResyncState {
+        /// It moves, and for too short a time to say how fast.
+        Estimating => Estimating "estimating",
+        /// It moves.
+        Moving => Moving "moving",
+        /// An operator paused it.
+        Paused => Paused "paused",
+        /// It goes as fast as it may.
+        Throttled => Throttled "throttled",
+        /// It moves nothing, and should.
+        Stalled => Stalled "stalled",
+        /// Nothing is left to move.
+        Joining => Joining "joining",
+    }
+}
+
+words! {
     /// State of the link to a replica's node.
     LinkState from control::LinkState {
         /// This node itself.
@@ -183,6 +204,9 @@ pub struct Replica {
     pub out_of_sync_bytes: u64,
     /// A running resync.
     pub resync: Option<Resync>,
+    /// The resync towards it that ended last, since the daemon began.
+    #[serde(default)]
+    pub last_resync: Option<ResyncBytes>,
     /// The paths to its node, in the file's order; none of the answering node itself.
     #[serde(default)]
     pub paths: Vec<LinkPath>,
@@ -282,6 +306,54 @@ pub struct Resync {
     pub eta_seconds: Option<u64>,
     /// Stopped by an operator.
     pub paused: bool,
+    /// What it does now.
+    #[serde(default = "estimating")]
+    pub state: ResyncState,
+    /// Why, where it does not simply move.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// What it took so far, since the link stood. A target knows only what is done.
+    #[serde(default)]
+    pub bytes: ResyncBytes,
+}
+
+fn estimating() -> ResyncState {
+    ResyncState::Estimating
+}
+
+/// What a resync took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncBytes {
+    /// Made equal and durable.
+    pub done: u64,
+    /// Of those, sent as data.
+    pub sent: u64,
+    /// Of those, told to be zeros.
+    pub zeroed: u64,
+    /// Of those, found equal.
+    pub equal: u64,
+}
+
+impl From<control::ResyncBytes> for ResyncBytes {
+    fn from(bytes: control::ResyncBytes) -> ResyncBytes {
+        ResyncBytes {
+            done: bytes.done,
+            sent: bytes.sent,
+            zeroed: bytes.zeroed,
+            equal: bytes.equal,
+        }
+    }
+}
+
+/// The verify that compared everything last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastVerify {
+    /// RFC 3339, UTC, by the clock of the node that was primary.
+    pub ended_at: String,
+    /// Bytes compared.
+    pub compared_bytes: u64,
+    /// Bytes found different.
+    pub different_bytes: u64,
 }
 
 /// One attached client.
@@ -343,7 +415,11 @@ pub struct VolumeIo {
 
 impl VolumeEntry {
     /// `status` as seen at `now`.
-    pub fn new(status: VolumeStatus, now: Timestamp) -> VolumeEntry {
+    pub fn new(
+        status: VolumeStatus,
+        last_verify: Option<LastVerify>,
+        now: Timestamp,
+    ) -> VolumeEntry {
         VolumeEntry {
             name: status.name,
             size_bytes: status.size_bytes,
@@ -359,6 +435,7 @@ impl VolumeEntry {
             }),
             replicas: status.replicas.into_iter().map(Replica::from).collect(),
             quorum: status.quorum.map(Quorum::from),
+            last_verify,
             clients: status
                 .clients
                 .into_iter()
@@ -405,7 +482,11 @@ impl From<control::ReplicaStatus> for Replica {
                 rate_bytes_per_second: resync.rate_bytes_per_second,
                 eta_seconds: resync.eta_seconds,
                 paused: resync.paused,
+                state: resync.state.into(),
+                reason: resync.reason.map(str::to_owned),
+                bytes: resync.bytes.into(),
             }),
+            last_resync: replica.last_resync.map(ResyncBytes::from),
             paths: replica.paths.into_iter().map(LinkPath::from).collect(),
         }
     }
@@ -478,6 +559,9 @@ pub struct Declared {
     pub splitbrain: String,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: u32,
+    /// Limit of resync and verify; `null` is no limit.
+    #[serde(default)]
+    pub resync_rate_bytes_per_second: Option<u64>,
     /// Exports with the URIs that clients can paste.
     pub nbd: Vec<DeclaredExport>,
 }
@@ -561,6 +645,15 @@ pub struct VerifyReport {
     pub different_bytes: u64,
     /// First ranges found different; at most 16.
     pub different: Vec<DifferentRange>,
+    /// Mean of about 30 s; `null` while unknown.
+    #[serde(default)]
+    pub rate_bytes_per_second: Option<u64>,
+    /// The copies that differ are being repaired.
+    #[serde(default)]
+    pub repairing: bool,
+    /// The one that compared everything last, before this one.
+    #[serde(default)]
+    pub last: Option<LastVerify>,
     /// Why it ended early.
     pub failure: Option<String>,
 }
@@ -589,6 +682,9 @@ impl VerifyReport {
             total_bytes: report.total_bytes,
             different_bytes: report.different_bytes,
             different: report.different.into_iter().map(range).collect(),
+            rate_bytes_per_second: report.rate_bytes_per_second,
+            repairing: report.is_repairing,
+            last: None,
             failure: report.failure,
         }
     }
@@ -939,6 +1035,16 @@ pub mod ask {
     pub struct ResyncRate {
         /// `null`: as fast as disks and link allow.
         pub bytes_per_second: Option<u64>,
+    }
+
+    /// `POST …/verify`.
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Verify {
+        /// Repair the copies that differ.
+        pub repair: bool,
+        /// From the copy of this node; else from the majority.
+        pub from: Option<String>,
     }
 
     /// A request without a body.

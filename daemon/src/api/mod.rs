@@ -35,6 +35,7 @@ use tokio::sync::oneshot;
 use crate::config::{self, Config, nearest};
 use crate::explain::{self, Failure};
 use crate::live::Live;
+use crate::verified::Verified;
 
 /// Longest request body that is read, in bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -44,6 +45,8 @@ pub struct Shared {
     node: Arc<dyn Node>,
     facts: Facts,
     live: Option<Live>,
+    /// When copies were compared last.
+    pub(crate) verified: Verified,
     draining: AtomicBool,
 }
 
@@ -85,16 +88,23 @@ impl Shared {
             node,
             facts,
             live: None,
+            verified: Verified::default(),
             draining: AtomicBool::new(false),
         })
     }
 
     /// The same of a node that follows its file.
-    pub fn with_live(node: Arc<dyn Node>, facts: Facts, live: Live) -> Arc<Shared> {
+    pub fn with_live(
+        node: Arc<dyn Node>,
+        facts: Facts,
+        live: Live,
+        verified: Verified,
+    ) -> Arc<Shared> {
         Arc::new(Shared {
             node,
             facts,
             live: Some(live),
+            verified,
             draining: AtomicBool::new(false),
         })
     }
@@ -137,7 +147,7 @@ impl Shared {
     }
 
     /// Asks the engine for one change of a configured volume.
-    async fn change(&self, name: &str, request: Request) -> Result<Done, Failure> {
+    pub(crate) async fn change(&self, name: &str, request: Request) -> Result<Done, Failure> {
         if self.is_draining() {
             return Err(explain::draining());
         }
@@ -157,7 +167,7 @@ impl Shared {
         outcome
     }
 
-    async fn ask(&self, name: &str, request: Request) -> Result<Done, Failure> {
+    pub(crate) async fn ask(&self, name: &str, request: Request) -> Result<Done, Failure> {
         self.volume(name)?;
         let (answer, answered) = oneshot::channel();
         let reply = Box::new(move |outcome| {
@@ -172,7 +182,7 @@ impl Shared {
     }
 
     /// Status of one volume or of all.
-    async fn volumes(&self, name: Option<&str>) -> Result<Vec<VolumeStatus>, Failure> {
+    pub(crate) async fn volumes(&self, name: Option<&str>) -> Result<Vec<VolumeStatus>, Failure> {
         volume_status(&*self.node, name)
             .await
             .ok_or_else(|| explain::engine_gone(name.unwrap_or("(all)")))

@@ -49,7 +49,10 @@ async fn report(shared: &Shared, name: Option<&str>) -> Result<StatusReport, Fai
             .collect(),
         volumes: volumes
             .into_iter()
-            .map(|volume| VolumeEntry::new(volume, now))
+            .map(|volume| {
+                let last_verify = shared.verified.of(&volume.name);
+                VolumeEntry::new(volume, last_verify, now)
+            })
             .collect(),
     })
 }
@@ -93,6 +96,7 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         reads: volume.reads.word().to_owned(),
         splitbrain: volume.splitbrain.word().to_owned(),
         min_copies: volume.min_copies,
+        resync_rate_bytes_per_second: volume.resync_rate,
         nbd: exports.collect(),
     })
 }

@@ -4,20 +4,41 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use engine::control::{Done, Request};
+use engine::control::{Done, Repair, Request};
 
 use super::Shared;
 use super::body::{VerifyReport, ask};
 use super::problem::Body;
-use crate::explain::Failure;
+use crate::explain::{self, Failure};
 
 /// `POST …/verify`: starts one and answers with its figures so far.
 pub(super) async fn start(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
-    Body(ask::Nothing {}): Body<ask::Nothing>,
+    Body(ask): Body<ask::Verify>,
 ) -> Result<Json<VerifyReport>, Failure> {
-    match shared.change(&name, Request::Verify).await? {
+    let repair = match ask {
+        ask::Verify {
+            repair: false,
+            from: None,
+        } => Repair::No,
+        ask::Verify { from: None, .. } => Repair::Majority,
+        ask::Verify {
+            repair,
+            from: Some(node),
+        } => {
+            if !repair {
+                return Err(explain::bad_request(
+                    "`from` says whose copy repairs the others",
+                ));
+            }
+            if !shared.volume(&name)?.replicas.contains(&node) {
+                return Err(explain::no_such_peer(&node, Some(&name)));
+            }
+            Repair::From(node)
+        }
+    };
+    match shared.change(&name, Request::Verify { repair }).await? {
         Done::Verify(report) => Ok(Json(VerifyReport::new(&name, report))),
         _ => figures(&shared, &name).await,
     }
@@ -36,5 +57,7 @@ async fn figures(shared: &Shared, name: &str) -> Result<Json<VerifyReport>, Fail
         Done::Verify(report) => report,
         _ => Default::default(),
     };
-    Ok(Json(VerifyReport::new(name, report)))
+    let last = shared.verified.of(name);
+    let report = VerifyReport::new(name, report);
+    Ok(Json(VerifyReport { last, ..report }))
 }

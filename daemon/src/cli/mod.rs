@@ -7,6 +7,7 @@ mod export;
 mod mark;
 mod output;
 mod peer;
+mod progress;
 mod promote;
 mod resync;
 mod serve;

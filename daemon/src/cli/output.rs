@@ -19,6 +19,12 @@ pub(super) fn say_json(value: &impl serde::Serialize) {
     say(&format!("{text}\n"));
 }
 
+/// Writes `value` to stdout as JSON of one line.
+pub(super) fn say_json_line(value: &impl serde::Serialize) {
+    let text = serde_json::to_string(value).expect("reports have only strings and numbers");
+    say(&format!("{text}\n"));
+}
+
 /// Colour is wanted on stdout.
 pub(super) fn stdout_color() -> bool {
     io::stdout().is_terminal() && colors_allowed()

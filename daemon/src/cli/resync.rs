@@ -1,10 +1,14 @@
 //! `pollux resync status|start|pause|resume|set`.
 
+use std::time::{Duration, Instant};
+
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{CHANGE_MAX, Place, block_on, change, output, parse_rate, text};
-use crate::api::body::{StatusReport, ask};
+use super::progress::Progress;
+use super::text::Shape;
+use super::{CHANGE_MAX, Place, block_on, change, output, parse_duration, parse_rate, text};
+use crate::api::body::{DiskState, StatusReport, ask};
 use crate::api::percent_encode;
 use crate::client::Daemon;
 use crate::exit::Exit;
@@ -25,12 +29,14 @@ pub(super) enum Resync {
     Set(Set),
 }
 
-/// Show running resyncs
+/// Show running resyncs, and what the last ones took
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXAMPLES
   pollux resync status
-  pollux resync status vm-store --json")]
+  pollux resync status vm-store --wait            until every copy is current
+  pollux resync status vm-store --wait=10m
+  pollux resync status vm-store --wait --json     one object per second")]
 pub(super) struct Status {
     /// Only this volume
     #[arg(value_name = "VOL")]
@@ -38,7 +44,14 @@ pub(super) struct Status {
     /// As JSON, like `status --json`
     #[arg(long)]
     json: bool,
+    /// Wait until every copy is current, at most so long; Ctrl-C detaches and does not cancel
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
+          default_missing_value = "3650d", value_parser = parse_duration)]
+    wait: Option<Duration>,
 }
+
+/// Between two looks while waiting; also between two objects of `--json`.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Start a resync from the node whose data is kept
 #[derive(Debug, Args)]
@@ -133,11 +146,42 @@ impl Status {
             Some(volume) => format!("/api/v1/status?volume={}", percent_encode(volume)),
             None => "/api/v1/status".to_owned(),
         };
-        let report: StatusReport = block_on(daemon.get(&path))?;
-        match self.json {
-            true => output::say_json(&report),
-            false => output::say(&text::resyncs(&report)),
+        let report = block_on(self.look(daemon, &path))?;
+        match (self.json, self.wait) {
+            (true, Some(_)) => output::say_json_line(&report),
+            (true, None) => output::say_json(&report),
+            (false, _) => output::say(&text::resyncs(&report, Shape::Bar)),
         }
-        Ok(Exit::Done)
+        match self.wait.is_some() && !is_current(&report) {
+            true => Ok(Exit::TimedOut),
+            false => Ok(Exit::Done),
+        }
     }
+
+    /// The state now, or once everything is current or the time is over.
+    async fn look(&self, daemon: &Daemon, path: &str) -> Result<StatusReport, Failure> {
+        let began = Instant::now();
+        let mut progress = Progress::new();
+        loop {
+            let report: StatusReport = daemon.get(path).await?;
+            let is_over = self.wait.is_none_or(|wait| began.elapsed() >= wait);
+            if is_over || is_current(&report) {
+                progress.end();
+                return Ok(report);
+            }
+            match self.json {
+                true => output::say_json_line(&report),
+                false => progress.show(|shape| text::resyncs(&report, shape)),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Every copy of every volume is current, as far as this node knows.
+fn is_current(report: &StatusReport) -> bool {
+    let replicas = report.volumes.iter().flat_map(|volume| &volume.replicas);
+    replicas
+        .filter(|replica| replica.disk_state != DiskState::Diskless)
+        .all(|replica| replica.disk_state == DiskState::UpToDate && replica.resync.is_none())
 }

@@ -6,8 +6,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::body::{
-    Client, DeclaredExport, DiskState, Lease, LinkState, MarksReport, Quorum, Replica, Resync,
-    State, StatusReport, VerifyReport, VolumeEntry, VolumeReport, VoteCount,
+    Client, DeclaredExport, DiskState, LastVerify, Lease, LinkState, MarksReport, Quorum, Replica,
+    Resync, ResyncState, State, StatusReport, VerifyReport, VolumeEntry, VolumeReport, VoteCount,
 };
 use crate::config::units::{show_bytes, show_seconds};
 use crate::explain::{counted, next_step};
@@ -169,7 +169,10 @@ fn volume_details(report: &StatusReport, volume: &VolumeEntry, zone: &TimeZone) 
             line("paths", &paths_line(replica));
         }
         if let Some(resync) = &replica.resync {
-            line("resync", &resync_line(report, replica, resync, zone));
+            line(
+                "resync",
+                &resync_line(report, replica, resync, (zone, Shape::Bar)),
+            );
         }
     }
     for client in &volume.clients {
@@ -201,6 +204,9 @@ fn volume_details(report: &StatusReport, volume: &VolumeEntry, zone: &TimeZone) 
         counted_ops(io.errors, "error"),
     );
     line("io", &figures);
+    if let Some(last) = &volume.last_verify {
+        line("verify", &verified(last, report));
+    }
     text
 }
 
@@ -314,34 +320,50 @@ fn resync_line(
     report: &StatusReport,
     replica: &Replica,
     resync: &Resync,
-    zone: &TimeZone,
+    (zone, shape): (&TimeZone, Shape),
 ) -> String {
     let (from, to) = match replica.link_state {
         LinkState::ResyncTarget => (&replica.node, &report.node),
         _ => (&report.node, &replica.node),
     };
-    let rest = match (
-        resync.paused,
-        resync.rate_bytes_per_second,
-        resync.eta_seconds,
-    ) {
-        (true, ..) => "paused by an operator".to_owned(),
-        (false, 0, _) => "estimating".to_owned(),
-        (false, rate, None) => format!("{}/s", show_bytes(rate)),
-        (false, rate, Some(eta)) => {
-            format!(
-                "{}/s, {} to go{}",
-                show_bytes(rate),
-                show_seconds(eta),
-                end(report, eta, zone)
-            )
-        }
+    let rate = resync.rate_bytes_per_second;
+    let pace = match resync.eta_seconds {
+        _ if rate == 0 => "estimating".to_owned(),
+        None => format!("{}/s", show_bytes(rate)),
+        Some(eta) => format!(
+            "{}/s, {} to go{}",
+            show_bytes(rate),
+            show_seconds(eta),
+            end(report, eta, zone)
+        ),
+    };
+    let reason = resync.reason.as_deref().unwrap_or("no reason is known");
+    let rest = match resync.state {
+        ResyncState::Estimating => "estimating".to_owned(),
+        ResyncState::Moving => pace,
+        ResyncState::Paused => format!("paused {reason}"),
+        ResyncState::Throttled => format!("{pace}; throttled: {reason}"),
+        ResyncState::Stalled => format!("stalled: {reason}"),
+        ResyncState::Joining => format!("almost in sync: {reason}"),
     };
     let left = show_bytes(replica.out_of_sync_bytes);
-    format!(
-        "{from} → {to}  {}   {left} left, {rest}",
-        bar(resync.done_ratio)
-    )
+    let done = match shape {
+        Shape::Bar => bar(resync.done_ratio),
+        Shape::Plain => percent(resync.done_ratio),
+    };
+    format!("{from} → {to}  {done}   {left} left, {rest}")
+}
+
+/// How far something is: with a bar, or as figures alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Bar,
+    Plain,
+}
+
+/// `41 %`; below 100 until it is over.
+fn percent(ratio: f64) -> String {
+    format!("{:.0} %", (ratio.clamp(0.0, 0.999) * 100.0).floor())
 }
 
 fn end(report: &StatusReport, eta: u64, zone: &TimeZone) -> String {
@@ -370,32 +392,60 @@ fn clock(since: Option<Timestamp>, report: &StatusReport, zone: &TimeZone) -> St
 
 /// `[####......] 41 %`; below 100 until it is over.
 fn bar(ratio: f64) -> String {
-    let ratio = ratio.clamp(0.0, 0.999);
-    let full = (ratio * BAR as f64) as usize;
+    let full = (ratio.clamp(0.0, 0.999) * BAR as f64) as usize;
     format!(
-        "[{}{}] {:.0} %",
+        "[{}{}] {}",
         "#".repeat(full),
         ".".repeat(BAR - full),
-        (ratio * 100.0).floor()
+        percent(ratio)
     )
 }
 
-/// Running resyncs, one line each.
-pub(super) fn resyncs(report: &StatusReport) -> String {
+/// Running resyncs, one line each; of the others what the last one took.
+pub(super) fn resyncs(report: &StatusReport, shape: Shape) -> String {
     let zone = TimeZone::system();
     let mut text = String::new();
     for volume in &report.volumes {
         for replica in &volume.replicas {
-            if let Some(resync) = &replica.resync {
-                let line = resync_line(report, replica, resync, &zone);
-                let _ = writeln!(text, "{}  {line}", volume.name);
-            }
+            let line = match (&replica.resync, &replica.last_resync) {
+                (Some(resync), _) => resync_line(report, replica, resync, (&zone, shape)),
+                (None, Some(last)) => format!(
+                    "{} → {}  done: {} equal now; {} sent, {} zeros, {} were equal",
+                    report.node,
+                    replica.node,
+                    show_bytes(last.done),
+                    show_bytes(last.sent),
+                    show_bytes(last.zeroed),
+                    show_bytes(last.equal)
+                ),
+                (None, None) => continue,
+            };
+            let _ = writeln!(text, "{}  {line}", volume.name);
         }
     }
-    match text.is_empty() {
-        true => "no resync is running\n".to_owned(),
-        false => text,
+    let is_running = |volume: &VolumeEntry| volume.replicas.iter().any(|r| r.resync.is_some());
+    if !report.volumes.iter().any(is_running) {
+        text.push_str("no resync is running\n");
     }
+    text
+}
+
+/// `3 d ago, 0 B differ`.
+fn verified(last: &LastVerify, report: &StatusReport) -> String {
+    let at = last.ended_at.parse::<Timestamp>().ok();
+    let now = report.generated_at.parse::<Timestamp>().ok();
+    let age = at
+        .zip(now)
+        .map(|(at, now)| now.as_second() - at.as_second());
+    let ago = match age.and_then(|age| u64::try_from(age).ok()) {
+        Some(age) => format!("{} ago", show_seconds(age)),
+        None => last.ended_at.clone(),
+    };
+    let differ = match last.different_bytes {
+        0 => "no blocks differ".to_owned(),
+        bytes => format!("{} differed", show_bytes(bytes)),
+    };
+    format!("{ago}, {differ}")
 }
 
 /// How a volume is declared, and its state in a line.
@@ -545,9 +595,18 @@ pub(super) fn verify(report: &VerifyReport) -> String {
     let mut text = match (report.running, &report.failure) {
         (true, _) => format!(
             "{}\nnext: pollux verify {volume} --status\n",
-            progress(report)
+            progress(report, Shape::Bar)
         ),
-        (false, Some(_)) => format!("{}\n", progress(report)),
+        (false, Some(_)) => format!("{}\n", progress(report, Shape::Bar)),
+        (false, None) if report.compared_bytes == 0 && report.last.is_some() => {
+            let last = report.last.as_ref();
+            let at = last.map_or("", |last| &last.ended_at);
+            let different = last.map_or(0, |last| last.different_bytes);
+            format!(
+                "{volume} was compared last at {at}, {} differed\n",
+                show_bytes(different)
+            )
+        }
         (false, None) if report.total_bytes == 0 => {
             format!("volume {volume} was not verified since the daemon started\n")
         }
@@ -567,24 +626,42 @@ pub(super) fn verify(report: &VerifyReport) -> String {
         let (offset, length) = (range.offset_bytes, range.length_bytes);
         let _ = writeln!(text, "  differs at {offset}, {length} bytes");
     }
-    if report.different_bytes > 0 {
-        let _ = writeln!(text, "next: pollux resync start {volume} --from NODE");
+    match report.different_bytes {
+        0 => {}
+        _ if report.repairing => {
+            let _ = writeln!(text, "the copies that differ are being repaired");
+            let _ = writeln!(text, "next: pollux resync status {volume} --wait");
+        }
+        _ => {
+            let _ = writeln!(text, "next: pollux resync start {volume} --from NODE");
+        }
     }
     text
 }
 
 /// `vm-store  [###...] 12 %   1.2 GiB of 10 GiB compared`.
-pub(super) fn progress(report: &VerifyReport) -> String {
+pub(super) fn progress(report: &VerifyReport, shape: Shape) -> String {
     let ratio = match report.total_bytes {
         0 => 0.0,
         total => report.compared_bytes as f64 / total as f64,
     };
     format!(
-        "{}  {}   {} of {} compared",
+        "{}  {}   {} of {} compared{}",
         report.volume,
-        bar(ratio),
+        match shape {
+            Shape::Bar => bar(ratio),
+            Shape::Plain => percent(ratio),
+        },
         show_bytes(report.compared_bytes),
-        show_bytes(report.total_bytes)
+        show_bytes(report.total_bytes),
+        match report.rate_bytes_per_second {
+            Some(rate) if rate > 0 => {
+                let left = report.total_bytes.saturating_sub(report.compared_bytes);
+                let to_go = show_seconds(left.div_ceil(rate));
+                format!(", {}/s, {to_go} to go", show_bytes(rate))
+            }
+            _ => String::new(),
+        }
     )
 }
 

@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 use super::endpoint::parse_network;
 use super::section::{Findings, Section};
+use super::units;
 use super::words::Words;
 use super::{
     At, Cluster, Config, Diagnostic, Endpoint, Hooks, Listener, NbdExport, Node, Placed, Quorum,
@@ -30,6 +31,8 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 const LEASE: Duration = Duration::from_secs(2);
 /// How long a client may be waited for.
 const NBD_PATIENCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+/// Shortest time between two verifies that begin by themselves.
+const VERIFY_EVERY_MIN: Duration = Duration::from_secs(60);
 /// How long a program that is told of a role may run.
 const HOOK_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(600);
@@ -366,6 +369,8 @@ fn volume(
         min_copies: section
             .count("min_copies", 1..=32, out)
             .unwrap_or(At::new(1, 0..0)),
+        resync_rate: resync_rate(&mut section, out),
+        verify_every: verify_every(&mut section, out),
         nbd: exports
             .into_iter()
             .map(|table| nbd_export(&name, table, out))
@@ -379,6 +384,38 @@ fn volume(
 fn owned(texts: At<Vec<At<&str>>>) -> At<Vec<At<String>>> {
     let own = |text: At<&str>| At::new(text.value.to_owned(), text.span);
     At::new(texts.value.into_iter().map(own).collect(), texts.span)
+}
+
+/// `None` is no limit: the key is missing, or says `max`.
+fn resync_rate(section: &mut Section<'_>, out: &mut Findings) -> Option<u64> {
+    let text = section.text("resync_rate", out)?;
+    match units::rate(text.value) {
+        Ok(Some(0)) => {
+            let says = format!(
+                "`resync_rate` of {} is 0: a resync would never end",
+                section.title
+            );
+            let found = Diagnostic::error("E005", text.span, says);
+            out.push(found.label("`pollux resync pause` stops one for a while"));
+            None
+        }
+        Ok(rate) => rate,
+        Err(wrong) => {
+            out.push(section.wrong_unit("resync_rate", &text, &wrong));
+            None
+        }
+    }
+}
+
+fn verify_every(section: &mut Section<'_>, out: &mut Findings) -> Option<Duration> {
+    section.value("verify_every")?;
+    let every = section.duration("verify_every", VERIFY_EVERY_MIN, out);
+    if every.value < VERIFY_EVERY_MIN {
+        let says = format!("`verify_every` of {} is out of range", section.title);
+        let found = Diagnostic::error("E005", every.span, says);
+        out.push(found.label("must be at least 1m; 7d reads each copy once a week"));
+    }
+    Some(every.value)
 }
 
 fn hooks(section: &mut Section<'_>, out: &mut Findings) -> Hooks {

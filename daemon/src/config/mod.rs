@@ -223,6 +223,10 @@ pub struct Volume {
     pub completion: Completion,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: At<u32>,
+    /// Limit of resync and verify in bytes per second; `None` is no limit.
+    pub resync_rate: Option<u64>,
+    /// The primary compares the copies by itself this long after the last time; `None`: never.
+    pub verify_every: Option<Duration>,
     /// Programs that are told the role of this node.
     pub hooks: Hooks,
     /// `[[volume.V.nbd]]`.

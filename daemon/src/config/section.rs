@@ -300,7 +300,12 @@ impl<'s> Section<'s> {
         None
     }
 
-    fn wrong_unit(&self, key: &str, text: &At<&str>, wrong: &units::UnitError) -> Diagnostic {
+    pub(super) fn wrong_unit(
+        &self,
+        key: &str,
+        text: &At<&str>,
+        wrong: &units::UnitError,
+    ) -> Diagnostic {
         // Escapes make a literal longer than its text; only a plain one can be marked inside.
         let plain = text.span.len() == text.value.len() + 2;
         let inside = text.span.start + 1 + wrong.span.start..text.span.start + 1 + wrong.span.end;

@@ -175,6 +175,7 @@ impl Volume {
             polling: self.polling,
             reads: self.reads,
             splitbrain: self.splitbrain,
+            resync_rate: self.resync_rate,
             nbd: self.nbd.iter().map(NbdExport::spec).collect(),
         }
     }

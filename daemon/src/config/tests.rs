@@ -280,6 +280,16 @@ fn each_slip_is_found_where_it_stands() {
             "E005 18:16 `hook_timeout` of [volume.vm-store] is out of range",
         ),
         (
+            "write_policy = \"written\"",
+            "resync_rate = \"0B\"",
+            "E005 18:15 `resync_rate` of [volume.vm-store] is 0: a resync would never end",
+        ),
+        (
+            "write_policy = \"written\"",
+            "verify_every = \"5s\"",
+            "E005 18:16 `verify_every` of [volume.vm-store] is out of range",
+        ),
+        (
             "quorum =",
             "keepalive = \"2s\"\nquorum =",
             "E013 4:13 `peer_timeout` must be at least two times `keepalive`",

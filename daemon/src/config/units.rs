@@ -37,7 +37,13 @@ const SIZES: [(&str, u64); 16] = [
     ("PB", 1_000_000_000_000_000),
 ];
 
-const TIMES: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+const TIMES: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 /// Bytes meant by `text`. Errors: no number, no or unknown unit, over 2^63.
 pub fn size(text: &str) -> Result<u64, UnitError> {

@@ -17,6 +17,7 @@ mod notify;
 mod queued_log;
 mod roles;
 mod sockets;
+mod verifies;
 mod watch;
 
 use std::collections::HashMap;
@@ -43,6 +44,7 @@ use crate::explain::{self, Failure, counted};
 use crate::handover::{self, Answer, Door, Given, Listener, Offer, Predecessor, Role};
 use crate::live::{self, Live};
 use crate::node::{StartNode, Started};
+use crate::verified::Verified;
 use hooks::Followed;
 use lock::DataDirLock;
 use queued_log::QueuedLog;
@@ -317,7 +319,9 @@ impl Daemon<'_> {
         let nbd = Arc::new(nbd.map_err(|why| explain::nbd_did_not_start(&why))?);
         let spec = facts.spec.clone();
         let live = Live::new(self.loaded, self.node, nbd.clone(), engine.clone());
-        let shared = Shared::with_live(engine.clone(), facts, live);
+        let volumes = spec.volumes.iter().map(|volume| volume.name.as_str());
+        let verified = Verified::load(&self.node.data_dir, volumes);
+        let shared = Shared::with_live(engine.clone(), facts, live, verified);
         let own_uid = rustix::process::geteuid().as_raw();
         let all = api::router(shared.clone(), Access::All);
         api_socket.own_file();
@@ -333,6 +337,12 @@ impl Daemon<'_> {
             }));
         }
         tasks.push(tokio::spawn(watch::log_changes(engine.clone())));
+        let volumes = self.loaded.config.volumes.iter();
+        let every = volumes.filter_map(|v| Some((v.name.value.clone(), v.verify_every?)));
+        tasks.push(tokio::spawn(verifies::follow(
+            shared.clone(),
+            every.collect(),
+        )));
         Ok(Session {
             engine,
             spec,

@@ -89,6 +89,7 @@ fn the_status_is_the_documented_json() {
                     "out_of_sync_bytes": 0,
                     "resync": null,
                     "paths": [],
+                    "last_resync": null,
                 },
                 {
                     "node": "beta",
@@ -100,13 +101,23 @@ fn the_status_is_the_documented_json() {
                         "rate_bytes_per_second": 1_048_576,
                         "eta_seconds": 1,
                         "paused": false,
+                        "state": "moving",
+                        "reason": null,
+                        "bytes": {
+                            "done": 1_048_576,
+                            "sent": 4096,
+                            "zeroed": 0,
+                            "equal": 1_044_480,
+                        },
                     },
                     "paths": [
                         { "address": "10.0.0.2:8790", "up": true, "carries_data": true },
                     ],
+                    "last_resync": null,
                 },
             ],
             "quorum": null,
+            "last_verify": null,
             "clients": [
                 {
                     "id": 17,

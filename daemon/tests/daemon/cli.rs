@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::control::{Done, Outcome, Refusal, RefusalKind, Request, State, VerifyReport};
+use engine::control::{Done, Outcome, Refusal, RefusalKind, Repair, Request, State, VerifyReport};
 use serde_json::Value;
 
 use crate::fake::{Place, Ran, Served, agree, vm_store};
@@ -87,7 +87,19 @@ fn every_verb_asks_the_engine_for_what_it_says() {
                 bytes_per_second: None,
             },
         ),
-        ("verify vm-store", Request::Verify),
+        ("verify vm-store", Request::Verify { repair: Repair::No }),
+        (
+            "verify vm-store --repair",
+            Request::Verify {
+                repair: Repair::Majority,
+            },
+        ),
+        (
+            "verify vm-store --repair --from beta",
+            Request::Verify {
+                repair: Repair::From(beta()),
+            },
+        ),
     ] {
         let served = served();
         let ran = served.pollux(args);
@@ -327,6 +339,24 @@ fn status_is_text_for_people_and_json_for_scripts() {
 }
 
 #[test]
+fn who_waits_for_a_resync_is_told_when_the_time_is_over_and_by_lines_without_a_terminal() {
+    let served = served();
+    let ran = served.pollux("resync status vm-store --wait=1s --json");
+    assert_eq!(ran.exit, 7, "{ran:?}");
+    let objects: Vec<Value> = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(objects.len() >= 2, "one object per second: {objects:?}");
+    let resync = &objects[0]["volumes"][0]["replicas"][1]["resync"];
+    assert_eq!(resync["state"], "moving");
+    assert_eq!(resync["bytes"]["sent"], 4096);
+    let ran = served.pollux("resync status vm-store --wait=1s");
+    assert!(ran.stderr.contains("alpha → beta  50 %"), "{ran:?}");
+}
+
+#[test]
 fn show_gives_uris_to_paste() {
     let served = served();
     let json: Value =
@@ -344,14 +374,14 @@ fn show_gives_uris_to_paste() {
 }
 
 fn differing(_: &str, request: &Request) -> Option<Outcome> {
-    matches!(request, Request::Verify | Request::VerifyStatus).then(|| {
+    matches!(request, Request::Verify { .. } | Request::VerifyStatus).then(|| {
         Ok(Done::Verify(VerifyReport {
             running: true,
             compared_bytes: 8192,
             total_bytes: 8192,
             different_bytes: 4096,
             different: vec![(4096, 4096)],
-            failure: None,
+            ..Default::default()
         }))
     })
 }
@@ -380,7 +410,7 @@ fn verify_waits_for_the_end_and_tells_differences_apart() {
     assert_eq!(
         requests,
         [
-            Request::Verify,
+            Request::Verify { repair: Repair::No },
             Request::VerifyStatus,
             Request::VerifyStatus
         ]
@@ -389,7 +419,9 @@ fn verify_waits_for_the_end_and_tells_differences_apart() {
     let served = Served::new(vec![vm_store(State::Healthy)], differing);
     let ran = served.pollux("verify vm-store --wait --json");
     assert_eq!(ran.exit, 5, "{ran:?}");
-    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
+    // One object per second while it runs, and one at the end.
+    let last = ran.stdout.lines().last().unwrap();
+    let json: Value = serde_json::from_str(last).unwrap();
     assert_eq!(json["schema"], "pollux.verify/1");
     assert_eq!(json["running"], false);
     assert_eq!(json["different"][0]["offset_bytes"], 4096);

@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 
 use engine::control::{
     ClientStatus, ClientTls, DiskState, Done, Generation, IoCounters, LinkState, Node, Outcome,
-    PathStatus, Reason, ReplicaStatus, Request, ResyncStatus, Role, State, VerifyReport,
-    VolumeStatus,
+    PathStatus, Reason, ReplicaStatus, Request, ResyncBytes, ResyncState, ResyncStatus, Role,
+    State, VerifyReport, VolumeStatus,
 };
 use engine::front_end::{AttachError, Attachment, ExportLabel, VolumeView};
 use engine::handover::{HandOverError, Legacy};
@@ -101,7 +101,7 @@ impl Volumes for Fake {
 /// Says yes to everything.
 pub fn agree(volume: &str, request: &Request) -> Option<Outcome> {
     Some(Ok(match request {
-        Request::Verify | Request::VerifyStatus => Done::Verify(VerifyReport {
+        Request::Verify { .. } | Request::VerifyStatus => Done::Verify(VerifyReport {
             running: true,
             compared_bytes: 1 << 30,
             total_bytes: 1 << 30,
@@ -135,6 +135,7 @@ pub fn vm_store(state: State) -> VolumeStatus {
                 out_of_sync_bytes: 0,
                 resync: None,
                 paths: Vec::new(),
+                last_resync: None,
             },
             ReplicaStatus {
                 node: "beta".to_owned(),
@@ -146,12 +147,21 @@ pub fn vm_store(state: State) -> VolumeStatus {
                     rate_bytes_per_second: 1 << 20,
                     eta_seconds: Some(1),
                     paused: false,
+                    state: ResyncState::Moving,
+                    reason: None,
+                    bytes: ResyncBytes {
+                        done: 1 << 20,
+                        sent: 4096,
+                        zeroed: 0,
+                        equal: (1 << 20) - 4096,
+                    },
                 }),
                 paths: vec![PathStatus {
                     address: "10.0.0.2:8790".to_owned(),
                     is_up: true,
                     carries_data: true,
                 }],
+                last_resync: None,
             },
         ],
         quorum: None,

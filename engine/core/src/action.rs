@@ -12,6 +12,7 @@ use crate::event::{CommandId, DiskError, LinkId, ReqId, SessionId, Token};
 use crate::message::{Message, Refusal, Zeroing};
 use crate::record::Record;
 use crate::units::{BufId, ByteRange, Extent, NodeIdx, NodeSet, Term};
+use crate::volume::ResyncFigures;
 use crate::vote::Ballot;
 
 /// Bytes of a metadata record.
@@ -58,6 +59,14 @@ pub enum Job {
     Sums {
         /// What, at most 1 MiB.
         extent: Extent,
+    },
+    /// Strong hashes of what the local disk holds: the first 16 bytes of BLAKE3, one for each run
+    /// of `each` granules, the last one shorter where they do not divide it. Answer: `Hashes`.
+    Hashes {
+        /// What, at most 1 MiB.
+        extent: Extent,
+        /// Granules per hash, at least 1.
+        each: u32,
     },
 }
 
@@ -166,6 +175,8 @@ pub enum Notice {
     ResyncDone {
         /// The other side.
         peer: NodeIdx,
+        /// What it took.
+        figures: ResyncFigures,
     },
     /// This node's disk failed and takes part no more.
     DiskFailed,
@@ -253,6 +264,8 @@ pub enum CommandError {
     NotPrimary,
     /// There is nothing to resync with that peer.
     NothingToDo,
+    /// Two copies that differ have no majority: an operator says whose data is kept.
+    NoMajority,
     /// The node stops.
     Stopping,
     /// The peer is lost or the store did not choose in time.
@@ -313,6 +326,8 @@ pub struct VerifyFigures {
     pub different: u64,
     /// First differing runs, at most 16.
     pub runs: Vec<Extent>,
+    /// The copies that differ are being repaired.
+    pub is_repairing: bool,
 }
 
 /// How a command ended well.

@@ -11,8 +11,10 @@ use crate::units::NodeIdx;
 pub const FEATURE_ATTRIBUTES: u64 = 1;
 /// Mirrored volumes grow.
 pub const FEATURE_GROWTH: u64 = 2;
+/// Feature bit: resync and verify compare by strong hashes (`ResyncAsk`, `HashRequest`).
+pub const FEATURE_HASHES: u64 = 4;
 /// Feature bits this build knows.
-pub const FEATURES_KNOWN: u64 = FEATURE_ATTRIBUTES | FEATURE_GROWTH;
+pub const FEATURES_KNOWN: u64 = FEATURE_ATTRIBUTES | FEATURE_GROWTH | FEATURE_HASHES;
 
 /// The newest of two records.
 pub fn newest(a: Option<Record>, b: Option<Record>) -> Option<Record> {

@@ -91,8 +91,22 @@ pub enum JobOutcome {
     Buffer(BufId),
     /// One CRC-64/NVME per granule.
     Sums(Vec<u64>),
+    /// One strong hash per run of granules asked for.
+    Hashes(Vec<u128>),
     /// The disk under it failed.
     Failed(DiskError),
+}
+
+/// What follows where a verify finds copies that differ (law S10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Who differs stays out of S until an operator says whose data is kept.
+    No,
+    /// Copies are repaired from the primary's, if it and those equal to it are a majority wherever
+    /// something differs; else as with `No`.
+    Majority,
+    /// They are repaired from this node's copy, which is the primary's.
+    From(NodeIdx),
 }
 
 /// An operator's word.
@@ -135,8 +149,8 @@ pub enum Command {
         /// `None`: whatever it is.
         token: Option<u64>,
     },
-    /// Compare the copies.
-    Verify,
+    /// Compare the copies, and repair what differs if that is wanted.
+    Verify(Repair),
     /// From now on keep what changed, under this name.
     MarkCreate {
         /// Its name.

@@ -13,6 +13,9 @@ pub const RUNS_MAX: usize = 256;
 /// Most granules one resync piece or one verify piece covers (1 MiB).
 pub const RESYNC_PIECE_GRANULES: u64 = 256;
 
+/// Most differing runs one piece can have: every other granule.
+pub const DIFFERING_MAX: usize = RESYNC_PIECE_GRANULES as usize / 2;
+
 /// Lowest protocol version this build speaks.
 pub const PROTOCOL_MIN: u16 = 1;
 /// Highest protocol version this build speaks.
@@ -437,6 +440,23 @@ pub enum Message {
         /// Limit in bytes per second; 0 is none.
         rate: u64,
     },
+    /// Target to source: does this differ from what I hold? Answered by `ResyncEqual`,
+    /// `ResyncDiffer` or `ResyncFailed`.
+    ResyncAsk {
+        /// As in `ResyncRequest`.
+        id: u64,
+        /// At most [`RESYNC_PIECE_GRANULES`].
+        extent: Extent,
+        /// Strong hashes of what the target holds there, one per granule.
+        hashes: Vec<u128>,
+    },
+    /// Source to target: these runs of the piece differ, all the rest is equal.
+    ResyncDiffer {
+        /// Which request.
+        id: u64,
+        /// Inside the piece, lowest first; one to [`DIFFERING_MAX`].
+        runs: Vec<Extent>,
+    },
     /// Read for a primary whose own copy failed.
     ReadRequest {
         /// Number of the request.
@@ -466,6 +486,24 @@ pub enum Message {
         status: Status,
         /// One per granule when Ok.
         sums: Vec<u64>,
+    },
+    /// Strong hashes of this, for a verify.
+    HashRequest {
+        /// Number of the request.
+        id: u64,
+        /// What, at most [`RESYNC_PIECE_GRANULES`].
+        extent: Extent,
+        /// Granules per hash, at least 1.
+        each: u32,
+    },
+    /// Answer to `HashRequest`.
+    HashReply {
+        /// Which.
+        id: u64,
+        /// How it ended.
+        status: Status,
+        /// One per run of granules asked for when Ok.
+        hashes: Vec<u128>,
     },
     /// After `Runs`, in a split brain: what else an operator wants to know of this side. Nothing
     /// follows.

@@ -32,10 +32,12 @@ pub enum Bug {
     MarksNotTold,
     PeerReadPassesWrites,
     ReadsFromWhoLeft,
+    ComparedIsCleared,
     GivesUpBeforeSaved,
     GivesUpItsMarks,
     GrowthNotAgreed,
     NewPagesWrittenOnce,
+    VerifyTrustsInnerNodes,
     PromiseNotDurable,
     VotesForLowerTerms,
     ChosenByHalf,
@@ -59,7 +61,7 @@ impl Bug {
     }
 
     /// All of them.
-    pub const ALL: [Bug; 44] = [
+    pub const ALL: [Bug; 46] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -86,10 +88,12 @@ impl Bug {
         Bug::MarksNotTold,
         Bug::PeerReadPassesWrites,
         Bug::ReadsFromWhoLeft,
+        Bug::ComparedIsCleared,
         Bug::GivesUpBeforeSaved,
         Bug::GivesUpItsMarks,
         Bug::GrowthNotAgreed,
         Bug::NewPagesWrittenOnce,
+        Bug::VerifyTrustsInnerNodes,
         Bug::PromiseNotDurable,
         Bug::VotesForLowerTerms,
         Bug::ChosenByHalf,

@@ -6,13 +6,12 @@ use engine_core::message::Zeroing;
 use engine_core::units::{Extent, GRANULE};
 use engine_ring::{BufId, Class};
 
-use super::disk::{Then, Transfer, done};
+use super::disk::{Sum, Then, Transfer, done};
 use super::{Driver, Ended, SalvageOrder, job, to_core, to_ring};
 use crate::backend::Store;
 use crate::link::Links;
 use crate::salvage::Step;
 use crate::shell::Shell;
-use crate::sums;
 
 impl Driver {
     /// Does it, or gives it back when there is no buffer now.
@@ -292,19 +291,25 @@ impl Driver {
                 self.job_done(token, JobOutcome::Done);
                 true
             }
-            Job::Sums { extent } => {
-                if let Store::Memory(memory) = &self.store {
-                    let bytes = memory.slice(extent.offset(), extent.bytes() as usize);
-                    self.job_done(token, JobOutcome::Sums(sums::of_granules(bytes)));
-                    return true;
-                }
-                let Some(buf) = shell.arena.alloc(Class::Resync, extent.bytes() as usize) else {
-                    return false;
-                };
-                self.read_inline(shell, extent, buf, Then::Sums(token));
-                true
+            Job::Sums { extent } => self.start_sums(shell, token, extent, Sum::Crc),
+            Job::Hashes { extent, each } => {
+                self.start_sums(shell, token, extent, Sum::Hashes { each })
             }
         }
+    }
+
+    fn start_sums(&mut self, shell: &mut Shell, token: Token, extent: Extent, sum: Sum) -> bool {
+        if let Store::Memory(memory) = &self.store {
+            let bytes = memory.slice(extent.offset(), extent.bytes() as usize);
+            let outcome = sum.of(bytes);
+            self.job_done(token, outcome);
+            return true;
+        }
+        let Some(buf) = shell.arena.alloc(Class::Resync, extent.bytes() as usize) else {
+            return false;
+        };
+        self.read_inline(shell, extent, buf, Then::Sums(token, sum));
+        true
     }
 
     /// Fills `buf`: at once and `true` for memory; for a disk `then` says how it goes on.

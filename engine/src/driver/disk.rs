@@ -64,8 +64,26 @@ pub(super) enum Then {
     Meta(Token),
     /// `Job::MergeZeros`.
     MergeZeros { token: Token, range: ByteRange },
-    /// `Job::Sums`.
-    Sums(Token),
+    /// `Job::Sums` and `Job::Hashes`.
+    Sums(Token, Sum),
+}
+
+/// What is made of bytes that were read to be compared.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sum {
+    /// CRC-64/NVME of every granule.
+    Crc,
+    /// A strong hash of every `each` granules.
+    Hashes { each: u32 },
+}
+
+impl Sum {
+    pub(super) fn of(self, bytes: &[u8]) -> JobOutcome {
+        match self {
+            Sum::Crc => JobOutcome::Sums(sums::of_granules(bytes)),
+            Sum::Hashes { each } => JobOutcome::Hashes(sums::hashes(bytes, each)),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -357,11 +375,9 @@ impl Driver {
                 };
                 Event::JobDone { token, outcome }
             }
-            Then::Sums(token) => {
+            Then::Sums(token, sum) => {
                 let outcome = match end {
-                    Ok(()) => {
-                        JobOutcome::Sums(sums::of_granules(shell.arena.slice(buf.slice(0, len))))
-                    }
+                    Ok(()) => sum.of(shell.arena.slice(buf.slice(0, len))),
                     Err(error) => JobOutcome::Failed(error),
                 };
                 shell.arena.release(buf);

@@ -18,6 +18,7 @@ fn spec(backing: Backing) -> VolumeSpec {
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,
+        resync_rate: None,
         nbd: Vec::new(),
     }
 }

@@ -143,6 +143,7 @@ impl Shared {
                 WritePolicy::Durable => Policy::Durable,
                 WritePolicy::Written => Policy::Written,
             },
+            resync_rate: spec.resync_rate.unwrap_or(0),
             read_margin: (spec.reads == Reads::Balanced).then_some(READ_MARGIN),
             min_copies: spec.min_copies,
             discards_unchanged: spec.splitbrain == SplitBrain::DiscardUnchanged,

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use engine_core::action::{Answer, CommandError, Notice};
-use engine_core::event::{Command, CommandId, DiskError, Event};
+use engine_core::event::{self as core, Command, CommandId, DiskError, Event};
 use engine_core::quorum::Quorum;
 use engine_core::units::{GRANULE, NodeIdx, NodeSet};
 use engine_core::volume::RoleStatus;
@@ -11,7 +11,7 @@ use engine_core::vote::Vote;
 
 use super::Reactor;
 use super::volumes::{Asking, Leaving, Pending, Volume};
-use crate::control::{Clients, Done, Outcome, Refusal, RefusalKind, Request};
+use crate::control::{Clients, Done, Outcome, Refusal, RefusalKind, Repair, Request};
 use crate::front_end::DrainReason;
 use crate::log::Level;
 use crate::mailbox::Reply;
@@ -65,7 +65,7 @@ impl Reactor {
                 volume.publish();
                 self.drain_clients(slot, DrainReason::VolumeLeaves);
             }
-            (Some(command), Request::Verify) => {
+            (Some(command), Request::Verify { .. }) => {
                 let id = volume.command(command, Pending::Request(request, reply));
                 self.start_verify(slot, id);
             }
@@ -347,9 +347,10 @@ impl Reactor {
                     self.links.end_after_sending(&mut self.shell, slot);
                 }
                 (Pending::Nobody, result) => {
+                    let verify = Request::Verify { repair: Repair::No };
                     volume.verify_failure = result
                         .err()
-                        .map(|error| words::refusal(volume.names(), &Request::Verify, &error).text);
+                        .map(|error| words::refusal(volume.names(), &verify, &error).text);
                 }
             }
         }
@@ -426,7 +427,11 @@ impl Volume {
             Request::ResyncSetRate { bytes_per_second } => {
                 Command::ResyncRate(bytes_per_second.unwrap_or(0))
             }
-            Request::Verify => Command::Verify,
+            Request::Verify { repair } => Command::Verify(match repair {
+                Repair::No => core::Repair::No,
+                Repair::Majority => core::Repair::Majority,
+                Repair::From(node) => core::Repair::From(known(self.node(node))?),
+            }),
             Request::MarkCreate { name, .. } => Command::MarkCreate {
                 name: *name,
                 created_ms: words::milliseconds(SystemTime::now()),

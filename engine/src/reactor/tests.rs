@@ -226,6 +226,7 @@ fn spec(names: &[&str], memory: bool) -> VolumeSpec {
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,
+        resync_rate: None,
         nbd: Vec::new(),
     }
 }
@@ -289,6 +290,7 @@ fn setup(node: u8, names: &[&str], is_memory: bool) -> Setup {
         policy: Policy::Written,
         read_margin: None,
         discards_unchanged: false,
+        resync_rate: 0,
         min_copies: 1,
         member_timeout: Duration::from_secs(2),
         has_volatile_cache: true,

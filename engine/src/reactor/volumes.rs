@@ -31,7 +31,7 @@ use crate::mailbox::{Message, NewVolume, PeerNews, Reply};
 use crate::peers::{LinkSocket, When};
 use crate::reactor::Reactor;
 use crate::reactor::commands::refuse;
-use crate::status::{self, Rates};
+use crate::status;
 use crate::words::{self, Names};
 
 /// Who waits for an answer of the core.
@@ -112,7 +112,6 @@ pub(super) struct Volume {
     pub(super) salvage: String,
     /// Why the backing was last not made longer.
     pub(super) growth_failure: Option<String>,
-    pub(super) rates: Rates,
     pub(super) notes: Vec<String>,
 }
 
@@ -435,7 +434,6 @@ impl Reactor {
             verify_failure: None,
             salvage: String::new(),
             growth_failure: None,
-            rates: Rates::default(),
             notes,
             declared_bytes,
             spec,
@@ -545,7 +543,7 @@ impl Reactor {
             peer.last_refusal = node_refusal.or(peer.last_refusal);
         }
         let at = (volume.me, connected);
-        let mut status = status::attached(&volume.spec, at, &core, &mut volume.rates, now);
+        let mut status = status::attached(&volume.spec, at, &core);
         status.clients = clients;
         status.io = volume.driver.intake.counters;
         status.io.reads_by_peers = core.reads.by_peers;

@@ -7,17 +7,34 @@ use engine_core::volume::VotesStatus;
 use super::*;
 use crate::control::{Allocation, Backing, Cache, Completion, Polling, Reads, Votes, WritePolicy};
 
+fn resync(state: CoreState, granules_per_second: Option<u64>) -> ResyncStatus {
+    let figures = ResyncFigures {
+        moved: 300,
+        sent: 100,
+        zeroed: 50,
+    };
+    let core = CoreResync {
+        state,
+        figures,
+        granules_per_second,
+    };
+    resync_status(core, 700)
+}
+
 #[test]
-fn a_rate_is_hidden_first_then_a_mean_and_begins_anew_with_the_next_resync() {
-    let mut rates = Rates::default();
-    let peer = NodeIdx(1);
-    let at = |seconds: u64| Instant(1 + seconds * 1_000_000_000);
-    for second in 0..5 {
-        assert_eq!(rates.sample(peer, second * 256, at(second)), 0);
-    }
-    let rate = rates.sample(peer, 5 * 256, at(5));
-    assert!((900_000..1_100_000).contains(&rate), "{rate}");
-    assert_eq!(rates.sample(peer, 1, at(6)), 0);
+fn an_end_is_told_only_where_something_moves_and_the_rate_is_known() {
+    let moving = resync(CoreState::Moving, Some(100));
+    assert_eq!((moving.eta_seconds, moving.done_ratio), (Some(7), 0.3));
+    assert_eq!(moving.bytes.equal, 150 * GRANULE);
+    assert_eq!(resync(CoreState::Estimating, None).eta_seconds, None);
+    assert_eq!(resync(CoreState::Stalled, Some(100)).eta_seconds, None);
+    assert_eq!(resync(CoreState::Moving, Some(0)).eta_seconds, None);
+    let paused = resync(CoreState::PausedThere, Some(100));
+    assert!(paused.paused && paused.eta_seconds.is_none());
+    assert_eq!(
+        resync(CoreState::HeldByRate, Some(10)).eta_seconds,
+        Some(70)
+    );
 }
 
 fn spec() -> VolumeSpec {
@@ -35,6 +52,7 @@ fn spec() -> VolumeSpec {
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,
+        resync_rate: None,
         nbd: Vec::new(),
     }
 }
@@ -59,13 +77,16 @@ fn core(volume_id: u128, in_sync: NodeSet, session: Session, why: Option<Why>) -
             disk: None,
             is_primary: false,
             out_of_sync: 0,
-            moved: 0,
+            resync: None,
+            last_resync: None,
             last_refusal: why,
             is_held: false,
             is_paused: false,
         }],
         is_verifying: false,
         verify: VerifyFigures::default(),
+        verifies_completed: 0,
+        verify_rate: None,
         is_resync_paused: false,
         reads: Default::default(),
         votes: None,
@@ -73,9 +94,8 @@ fn core(volume_id: u128, in_sync: NodeSet, session: Session, why: Option<Why>) -
 }
 
 fn shown(core: &Status) -> (State, &'static str, String, LinkState) {
-    let (me, mut rates) = (NodeIdx(0), Rates::default());
     let connected = BTreeSet::new();
-    let status = attached(&spec(), (me, &connected), core, &mut rates, Instant(1));
+    let status = attached(&spec(), (NodeIdx(0), &connected), core);
     let reason = status.reason.expect("it is not healthy");
     let link = status.replicas[1].link_state;
     (status.state, reason.code, reason.text, link)
@@ -158,8 +178,7 @@ fn voting(role: RoleStatus, votes: VotesStatus, connected: &[&str]) -> VolumeSta
     let mut core = core(7, NodeSet::first(2), Session::Connecting, None);
     (core.role, core.votes) = (role, Some(votes));
     let connected = connected.iter().map(|name| (*name).to_owned()).collect();
-    let (me, mut rates) = (NodeIdx(0), Rates::default());
-    attached(&spec, (me, &connected), &core, &mut rates, Instant(1))
+    attached(&spec, (NodeIdx(0), &connected), &core)
 }
 
 fn votes(heard: NodeSet, reigning: Option<u8>) -> VotesStatus {
@@ -233,8 +252,8 @@ fn who_is_not_in_sync_is_not_shown_as_up_to_date_though_it_thinks_so() {
         let mut core = core(1, in_sync, Session::Waiting(LinkId(1)), None);
         core.role = role;
         core.peers[0].disk = Some(Disk::UpToDate);
-        let (connected, mut rates) = (BTreeSet::new(), Rates::default());
-        let status = attached(&spec(), (alpha, &connected), &core, &mut rates, Instant(1));
+        let connected = BTreeSet::new();
+        let status = attached(&spec(), (alpha, &connected), &core);
         status.replicas[1].disk_state
     };
     let alone = NodeSet::only(alpha);
@@ -253,8 +272,8 @@ fn a_target_is_neither_up_to_date_nor_healthy_before_its_record_is_in_force() {
     let both = NodeSet::only(alpha).with(beta);
     let mut core = core(1, both, Session::Target(LinkId(1)), None);
     (core.disk, core.peers[0].disk) = (Disk::UpToDate, Some(Disk::UpToDate));
-    let (connected, mut rates) = (BTreeSet::new(), Rates::default());
-    let status = attached(&spec(), (alpha, &connected), &core, &mut rates, Instant(1));
+    let connected = BTreeSet::new();
+    let status = attached(&spec(), (alpha, &connected), &core);
     assert_eq!(status.state, State::Degraded);
     assert_eq!(status.replicas[0].disk_state, DiskState::Inconsistent);
 }

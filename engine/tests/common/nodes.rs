@@ -45,6 +45,7 @@ pub fn volume(name: &str, size: u64, backing: Backing, replicas: &[&str]) -> Vol
         min_copies: 1,
         polling: Polling::Cpu,
         reads: Reads::Local,
+        resync_rate: None,
         nbd: Vec::new(),
     }
 }

@@ -169,6 +169,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
             min_copies: 1,
             polling: Polling::Cpu,
             reads: Reads::Local,
+            resync_rate: None,
             nbd: vec![export("disk", false), export("sealed", true)],
         }],
     }

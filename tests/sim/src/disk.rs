@@ -431,6 +431,12 @@ impl Disk {
         }
     }
 
+    /// A durable block changes by itself; nobody is told.
+    pub fn rot(&mut self, block: u64, tag: u64) {
+        self.unsynced.remove(&block);
+        self.live.set(block, tag);
+    }
+
     /// The process was killed: writes under way land wholly, in part or not.
     pub fn kill(&mut self) {
         let order: Vec<u64> = self.in_flight.keys().copied().collect();

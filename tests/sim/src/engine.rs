@@ -361,6 +361,7 @@ impl Engine {
             read_margin: spec.read_margin,
             min_copies: 1,
             discards_unchanged: spec.discards_unchanged,
+            resync_rate: 0,
             member_timeout: MEMBER_TIMEOUT,
             has_volatile_cache: spec.has_volatile_cache,
             is_memory: false,

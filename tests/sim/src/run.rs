@@ -176,6 +176,7 @@ fn finish(world: &mut World) {
         }
     }
     world.law_marks_say_enough();
+    world.law_rot_is_found_and_repaired();
     stop_all(world);
     world.law_marks_say_enough();
     world.finish_history();

@@ -2,6 +2,7 @@
 //! taken for one of the core.
 
 use engine_core::action::{Action, Job, ReadInto};
+use engine_core::agree::FEATURE_HASHES;
 use engine_core::event::{DiskError, Event, JobOutcome, LinkId, Payload, Token};
 use engine_core::message::Message;
 use engine_core::units::{BufId, ByteRange, Extent, GRANULE};
@@ -23,6 +24,15 @@ pub fn sums(tags: &[u64]) -> Vec<u64> {
             true => of_zeros,
             false => sum(granule),
         })
+        .collect()
+}
+
+/// The simulator's strong hash of every `each` granules.
+pub fn hashes(tags: &[u64], each: u32) -> Vec<u128> {
+    let blocks = BLOCKS_PER_GRANULE as usize * each as usize;
+    let hash = |tags: &[u64], seed| mix(tags.iter().fold(seed, sum_with));
+    tags.chunks(blocks)
+        .map(|tags| u128::from(hash(tags, 11)) << 64 | u128::from(hash(tags, 13)))
         .collect()
 }
 
@@ -304,6 +314,7 @@ impl World {
             }
             Job::MergeZeros { range } => (range.cover(), Pending::MergeZeros(token, range)),
             Job::Sums { extent } => (Some(extent), Pending::Sums(token, extent)),
+            Job::Hashes { extent, each } => (Some(extent), Pending::Hashes(token, each)),
             Job::Copy { .. } => unreachable!("copies touch no disk"),
         };
         let Some(extent) = extent.filter(|e| e.bytes() <= 64 << 20) else {
@@ -418,9 +429,10 @@ impl World {
                 buffers.end_write(buf, |_| {});
                 failed(token, error)
             }
-            (Pending::MergeZeros(token, _) | Pending::Sums(token, _), Err(error)) => {
-                failed(token, error)
-            }
+            (
+                Pending::MergeZeros(token, _) | Pending::Sums(token, _) | Pending::Hashes(token, _),
+                Err(error),
+            ) => failed(token, error),
             (Pending::Merge(token, buf, range), Ok(())) => {
                 buffers.end_write(buf, |content| fill_gaps(content, &tags, range));
                 Event::JobDone {
@@ -435,6 +447,10 @@ impl World {
                     outcome: JobOutcome::Buffer(buf),
                 }
             }
+            (Pending::Hashes(token, each), Ok(())) => Event::JobDone {
+                token,
+                outcome: JobOutcome::Hashes(hashes(&tags, each)),
+            },
             (Pending::Sums(token, _), Ok(())) => Event::JobDone {
                 token,
                 outcome: JobOutcome::Sums(sums(&tags)),
@@ -485,8 +501,18 @@ impl World {
         }
     }
 
+    /// Nobody is told of what came with the newest version: they talk as an earlier one does.
+    fn has_old_peers(&self) -> bool {
+        self.plan.seed % 8 == 5
+    }
+
     /// A message reached its node.
-    pub fn deliver(&mut self, node: usize, link: LinkId, frame: Frame) {
+    pub fn deliver(&mut self, node: usize, link: LinkId, mut frame: Frame) {
+        if let Message::Hello(hello) = &mut frame.message
+            && self.has_old_peers()
+        {
+            hello.features_offered &= !FEATURE_HASHES;
+        }
         let is_resync = matches!(frame.message, Message::ResyncData { .. });
         let payload = frame.payload.map(|bytes| {
             let is_intact = bytes.is_intact;

@@ -60,17 +60,22 @@ const MET: &[&str] = &[
     "reads by peers",
     "reads by peers of a healthy disk",
     "replacements",
+    "resync differing",
     "resync equal",
     "resync pieces",
     "resync zeros",
     "resyncs done",
     "salvages begun",
+    "rot found",
+    "rot repaired",
     "sessions closed with requests in flight",
     "split brains compared",
     "split brains resolved by command",
     "split brains resolved",
     "stops",
     "verifies",
+    "verify by sums",
+    "verify leaves",
 ];
 
 #[test]

@@ -13,6 +13,7 @@ fn replica(node: &str, disk_state: DiskState, link_state: LinkState) -> Replica 
         out_of_sync_bytes: 0,
         resync: None,
         paths: Vec::new(),
+        last_resync: None,
     }
 }
 
@@ -24,6 +25,9 @@ fn resyncing() -> StatusReport {
         rate_bytes_per_second: 429_916_160,
         eta_seconds: Some(45),
         paused: false,
+        state: ResyncState::Moving,
+        reason: None,
+        bytes: Default::default(),
     });
     let volume = VolumeEntry {
         name: "vm-store".into(),
@@ -43,6 +47,7 @@ fn resyncing() -> StatusReport {
             beta,
         ],
         quorum: None,
+        last_verify: None,
         clients: vec![Client {
             export: "vm-store".into(),
             address: "10.0.0.40:51000".into(),
@@ -198,7 +203,12 @@ fn progress_never_says_100_before_the_end_and_unknown_times_are_not_shown() {
     (resync.rate_bytes_per_second, resync.eta_seconds) = (1 << 20, Some(u64::MAX));
     assert!(details_in(&report, &TimeZone::UTC).contains(" h to go\n"));
     let resync = report.volumes[0].replicas[1].resync.as_mut().unwrap();
-    resync.paused = true;
+    resync.state = ResyncState::Stalled;
+    resync.reason = Some("nothing moved".into());
+    assert!(details_in(&report, &TimeZone::UTC).contains("left, stalled: nothing moved\n"));
+    let resync = report.volumes[0].replicas[1].resync.as_mut().unwrap();
+    resync.state = ResyncState::Paused;
+    resync.reason = Some("by an operator".into());
     assert!(details_in(&report, &TimeZone::UTC).contains("left, paused by an operator\n"));
 }
 
@@ -212,6 +222,9 @@ fn a_verify_says_what_differs_and_what_to_do() {
         total_bytes: 1 << 30,
         different_bytes: 0,
         different: Vec::new(),
+        rate_bytes_per_second: None,
+        repairing: false,
+        last: None,
         failure: None,
     };
     assert_eq!(
@@ -258,6 +271,7 @@ fn exporting() -> VolumeReport {
             reads: "local".into(),
             splitbrain: "manual".into(),
             min_copies: 1,
+            resync_rate_bytes_per_second: None,
             nbd: vec![subjects, export("nightly")],
         },
         status: resyncing().volumes.pop(),

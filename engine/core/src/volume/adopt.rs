@@ -7,6 +7,7 @@ use crate::record::Record;
 use crate::session::{Session, SessionEvent};
 use crate::units::{NodeIdx, NodeSet, Seq};
 
+use super::status::ResyncFigures;
 use super::{Volume, planted};
 use crate::activity_log::NEVER;
 
@@ -173,8 +174,15 @@ impl Volume {
             let peer = self.peers.get_mut(node);
             peer.session = joined;
             peer.dirty.clear_all();
-            peer.target = Default::default();
-            self.notice(Notice::ResyncDone { peer: node });
+            let moved = std::mem::take(&mut peer.target).progress.moved;
+            let figures = ResyncFigures {
+                moved,
+                ..ResyncFigures::default()
+            };
+            self.notice(Notice::ResyncDone {
+                peer: node,
+                figures,
+            });
         }
     }
 }

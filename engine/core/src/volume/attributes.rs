@@ -11,7 +11,7 @@
 //! promotion nor that of its joining before it is durable here.
 
 use crate::action::Action;
-use crate::agree::{FEATURE_ATTRIBUTES, FEATURE_GROWTH};
+use crate::agree::{FEATURE_ATTRIBUTES, FEATURE_GROWTH, FEATURE_HASHES};
 use crate::message::{Message, Refusal, SetAttr, Status};
 use crate::meta::{
     self, Attributes, LoadedAttributes, PageWriter, TablePage, encode_attributes, encode_directory,
@@ -130,8 +130,8 @@ impl Volume {
     /// Feature bits this node offers.
     pub(super) fn features_offered(&self) -> u64 {
         match self.keeps_attributes() {
-            true => FEATURE_ATTRIBUTES | FEATURE_GROWTH,
-            false => 0,
+            true => FEATURE_ATTRIBUTES | FEATURE_GROWTH | FEATURE_HASHES,
+            false => FEATURE_HASHES,
         }
     }
 

@@ -87,7 +87,9 @@ impl Volume {
             Kind::MemberData { .. } | Kind::MemberZero { .. } => self.start_member_write(slot),
             Kind::Serve { .. } => self.start_serving(slot),
             Kind::ServeRead { .. } => self.start_serving_read(slot),
-            Kind::ServeSums { .. } | Kind::Pull { .. } => self.start_sums(slot),
+            Kind::ServeSums { .. } | Kind::Pull { is_old: true, .. } => self.start_sums(slot),
+            Kind::Pull { .. } => self.start_hashes(slot, 1),
+            Kind::ServeHashes { each, .. } => self.start_hashes(slot, each),
             Kind::Compare { peer, id } => self.start_compare(slot, peer, id),
             Kind::Store { .. } => self.start_store(slot),
             Kind::Flush | Kind::Free => unreachable!("flushes hold no range"),
@@ -437,6 +439,9 @@ impl Volume {
             return;
         }
         let (session, req) = (op.session, op.req);
+        if !matches!(op.kind, Kind::Flush) {
+            self.pace.answered(self.now.since(op.arrived));
+        }
         self.complete(session, req, outcome);
     }
 

@@ -225,9 +225,10 @@ impl Volume {
         match self.ops.get(slot).kind {
             Kind::Write { .. } | Kind::Zero { .. } => self.merged(slot, &outcome),
             Kind::Read { .. } => self.remote_copied(slot, &outcome),
-            Kind::Serve { id } => self.serve_sums(slot, id, outcome),
+            Kind::Serve { id } => self.serve_compared(slot, id, outcome),
+            Kind::ServeHashes { id, .. } => self.hashes_served(slot, id, outcome),
             Kind::ServeSums { id } => self.sums_served(slot, id, outcome),
-            Kind::Pull { id } => self.pull_with_sums(slot, id, outcome),
+            Kind::Pull { id, .. } => self.pull_compared(slot, id, outcome),
             Kind::Compare { peer, .. } => self.compared_here(slot, peer, outcome),
             _ => {}
         }

@@ -15,6 +15,8 @@ use super::adopt::Adopting;
 use super::member::Frame;
 use super::ops::{Kind, Phase};
 use super::peer::{Gate, Wish};
+use super::remote::Serve;
+use super::source::Held;
 use super::{Volume, planted};
 
 /// Messages of runs said in one turn.
@@ -270,18 +272,35 @@ impl Volume {
             }
             Message::MapRequest { from } => self.map_request(node, from),
             Message::Map { runs, last } => self.map(node, runs, last),
+            Message::ResyncAsk { id, extent, hashes } => {
+                self.resync_request(node, id, extent, Held::Hashes(hashes));
+            }
+            Message::ResyncDiffer { id, runs } => self.resync_differ(node, id, &runs),
+            Message::HashRequest { id, extent, each } => {
+                self.serve_for(node, id, extent, Serve::Hashes { each });
+            }
+            Message::HashReply { id, status, hashes } => {
+                self.hashes_told(node, id, status, hashes);
+            }
             Message::ResyncRequest { id, extent, sums } => {
-                self.resync_request(node, id, extent, sums);
+                let theirs = match sums.is_empty() {
+                    true => Held::Unknown,
+                    false => Held::Sums(sums),
+                };
+                self.resync_request(node, id, extent, theirs);
             }
             Message::ResyncZero { id, extent } => self.resync_data(node, id, extent, None),
             Message::ResyncEqual { id } => self.resync_equal(node, id, true),
             Message::ResyncFailed { id } => self.resync_equal(node, id, false),
-            Message::ResyncAck { id, status } => self.resync_ack(node, id, status),
+            Message::ResyncAck { id, status } => {
+                self.resync_ack(node, id, status);
+                self.save_cleared(node);
+            }
             Message::ResyncPause { paused, rate } => {
                 self.peers.get_mut(node).wish = Wish { paused, rate };
             }
-            Message::ReadRequest { id, extent } => self.serve_for(node, id, extent, false),
-            Message::SumRequest { id, extent } => self.serve_for(node, id, extent, true),
+            Message::ReadRequest { id, extent } => self.serve_for(node, id, extent, Serve::Bytes),
+            Message::SumRequest { id, extent } => self.serve_for(node, id, extent, Serve::Sums),
             Message::SumReply { id, status, sums } => self.sums_told(node, id, status, sums),
             Message::Parted(word) => self.parted_told(node, word),
             Message::Hello(_)

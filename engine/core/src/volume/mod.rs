@@ -16,6 +16,7 @@
 //! What it does not do: touch bytes, sockets, clocks. See `action.rs` for who owns a buffer.
 
 mod adopt;
+mod allowance;
 mod attributes;
 mod balance;
 mod client;
@@ -29,9 +30,12 @@ mod hand_over;
 mod lease;
 mod link;
 mod log;
+mod majority;
 mod marks;
 mod member;
+mod meter;
 mod ops;
+mod pace;
 mod parting;
 mod peer;
 mod record;
@@ -44,6 +48,7 @@ mod timers;
 mod verify;
 mod voters;
 mod votes;
+mod window;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -78,7 +83,10 @@ use votes::Votes;
 pub use extents::Run;
 pub use marks::MarkStatus;
 pub use parting::{PartingStatus, SideStatus};
-pub use status::{PeerStatus, ReadCounts, RoleStatus, Status, VotesStatus};
+pub use status::{
+    PeerStatus, ReadCounts, ResyncFigures, ResyncState, ResyncStatus, RoleStatus, Status,
+    VotesStatus,
+};
 
 /// What a volume is told when it is attached. Fixed for its life.
 #[derive(Clone, Debug)]
@@ -119,6 +127,8 @@ pub struct Setup {
     pub has_volatile_cache: bool,
     /// The backing is memory: blank after every restart.
     pub is_memory: bool,
+    /// Limit of resync and verify in bytes per second, until a command sets another; 0: none.
+    pub resync_rate: u64,
     /// Boot id of this machine.
     pub boot_id: u128,
     /// Fresh randomness: branch ids and volume ids are made of it.
@@ -192,6 +202,11 @@ pub struct Volume {
     read_counts: ReadCounts,
     resync_paused: bool,
     resync_rate: u64,
+    /// How fast resync and verify read here beside clients, and when one of them looks again.
+    pace: pace::Pace,
+    pace_at: Option<Instant>,
+    /// Whose request is begun next.
+    source_turn: usize,
     /// Flushes begun as a sync target, over all sessions.
     resync_flushes: u32,
     /// The last copy said it is full; cleared by the next write that succeeds.
@@ -206,7 +221,7 @@ pub struct Volume {
 /// not hold up the rest.
 const SEQ_WINDOW_FACTOR: usize = 4;
 /// Operations of our own that hold ranges: resync, verify, reads for peers.
-const INTERNAL_OPS: usize = 256;
+const INTERNAL_OPS: usize = 512;
 
 impl Volume {
     /// A volume on what was found on disk. Feed `Event::Start` first.
@@ -256,7 +271,10 @@ impl Volume {
             local_reads: Default::default(),
             read_counts: ReadCounts::default(),
             resync_paused: false,
-            resync_rate: 0,
+            resync_rate: setup.resync_rate,
+            pace: pace::Pace::default(),
+            pace_at: None,
+            source_turn: 0,
             resync_flushes: 0,
             is_full: false,
             turn: 0,
@@ -346,7 +364,7 @@ impl Volume {
                 Command::ResyncResume => self.resync_pause(id, false),
                 Command::ResyncRate(rate) => self.set_resync_rate(id, rate),
                 Command::GiveUp { to, token } => self.give_up(id, to, token),
-                Command::Verify => self.start_verify(id),
+                Command::Verify(repair) => self.start_verify(id, repair),
                 Command::MarkCreate { name, created_ms } => self.create_mark(id, name, created_ms),
                 Command::MarkDelete { name } => self.delete_mark(id, name),
                 Command::Grow {
@@ -391,6 +409,7 @@ impl Volume {
             self.settle_join(node);
         }
         self.settle_giving_up();
+        self.settle_sources();
         self.settle_role();
         self.settle_voters();
         self.settle_verify();

@@ -93,8 +93,10 @@ pub(super) enum Kind {
     ServeRead { id: u64 },
     /// A primary verifies: sums of what lies here.
     ServeSums { id: u64 },
-    /// We pull as a sync target: sums of ours first, or waiting for the answer.
-    Pull { id: u64 },
+    /// A primary verifies: strong hashes of what lies here.
+    ServeHashes { id: u64, each: u32 },
+    /// We pull as a sync target: hashes of ours first; an old source wants checksums.
+    Pull { id: u64, is_old: bool },
     /// Data or zeros of a pull go to the disk under a hold.
     Store { id: u64, buf: Option<BufId> },
     /// We verify a piece.
@@ -153,6 +155,8 @@ pub(super) struct Operation {
     /// Connection of a member operation, or of a remote read.
     pub link: LinkId,
     pub since: Instant,
+    /// When it was admitted.
+    pub arrived: Instant,
     next_free: u32,
 }
 
@@ -203,6 +207,7 @@ impl Ops {
             no_space: false,
             link: LinkId(0),
             since: Instant(0),
+            arrived: Instant(0),
             next_free: if index + 1 == slots {
                 NONE
             } else {
@@ -256,7 +261,7 @@ impl Ops {
         entry.confirmed = NodeSet::EMPTY;
         entry.failed = NodeSet::EMPTY;
         entry.no_space = false;
-        entry.since = now;
+        (entry.since, entry.arrived) = (now, now);
         Some(slot)
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Peer {
     pub durable: Seq,
     pub source: super::source::Source,
     pub target: super::target::Target,
+    /// Figures of the resync towards it that ended last.
+    pub last_resync: Option<super::status::ResyncFigures>,
     /// Pause and rate as its operator set them.
     pub wish: Wish,
     /// A record was sent and not yet acknowledged.
@@ -205,6 +207,7 @@ impl Peer {
             durable: Seq(0),
             source: Default::default(),
             target: Default::default(),
+            last_resync: None,
             wish: Wish::default(),
             record_pending: false,
             told: Default::default(),
@@ -228,6 +231,20 @@ impl Peer {
             self.session,
             Session::Parted(..) | Session::Exchange(_, Plan::Parted(_))
         )
+    }
+
+    /// The connection on which it is given what it lacks.
+    pub fn source_link(&self) -> Option<LinkId> {
+        match self.session {
+            Session::Source(link) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// It speaks in strong hashes.
+    pub fn knows_hashes(&self) -> bool {
+        let offers = |h: &Hello| h.features_offered & crate::agree::FEATURE_HASHES != 0;
+        self.hello.as_deref().is_some_and(offers)
     }
 
     /// Application writes are sent to it.

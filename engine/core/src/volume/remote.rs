@@ -10,6 +10,20 @@ use crate::units::{BufId, Extent, NodeIdx, PIECE_MAX};
 use super::ops::{Kind, Phase, Purpose};
 use super::{Volume, planted};
 
+/// What a primary asks of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serve {
+    /// The bytes.
+    Bytes,
+    /// One checksum per granule.
+    Sums,
+    /// Strong hashes.
+    Hashes {
+        /// Granules per hash.
+        each: u32,
+    },
+}
+
 impl Volume {
     /// Asks a member of S for what this node cannot read; nobody left is an error (law B12).
     pub(super) fn read_remotely(&mut self, slot: u32) {
@@ -97,14 +111,17 @@ impl Volume {
     }
 
     /// A primary asks for bytes, or for their checksums.
-    pub(super) fn serve_for(&mut self, node: NodeIdx, id: u64, extent: Extent, sums: bool) {
+    pub(super) fn serve_for(&mut self, node: NodeIdx, id: u64, extent: Extent, what: Serve) {
         let session = self.peers.get(node).session;
         let Some(link) = session.link() else { return };
-        let most = if sums {
-            RESYNC_PIECE_GRANULES
-        } else {
+        let (kind, most) = match what {
             // A piece of a request that does not begin with a granule covers one more.
-            PIECE_MAX / crate::units::GRANULE + 1
+            Serve::Bytes => (
+                Kind::ServeRead { id },
+                PIECE_MAX / crate::units::GRANULE + 1,
+            ),
+            Serve::Sums => (Kind::ServeSums { id }, RESYNC_PIECE_GRANULES),
+            Serve::Hashes { each } => (Kind::ServeHashes { id, each }, RESYNC_PIECE_GRANULES),
         };
         if extent.end > self.size || extent.granules() > most {
             return self.breach(node);
@@ -113,34 +130,22 @@ impl Volume {
             && self.disk() == Disk::UpToDate
             && !self.role.is_serving()
             || planted!(self, ReadsFromWhoLeft);
-        let kind = if sums {
-            Kind::ServeSums { id }
-        } else {
-            Kind::ServeRead { id }
-        };
         let slot = match is_member && self.is_disk_usable() {
             true => self.take_internal(kind, extent, link),
             false => None,
         };
-        match slot {
-            Some(slot) => self.order(slot, false),
-            None if sums => {
-                self.say(
-                    node,
-                    Message::SumReply {
-                        id,
-                        status: Status::Refused,
-                        sums: vec![],
-                    },
-                );
+        let status = Status::Refused;
+        match (slot, what) {
+            (Some(slot), _) => self.order(slot, false),
+            (None, Serve::Bytes) => self.say(node, Message::ReadReply { id, status }),
+            (None, Serve::Sums) => {
+                let sums = vec![];
+                self.say(node, Message::SumReply { id, status, sums });
             }
-            None => self.say(
-                node,
-                Message::ReadReply {
-                    id,
-                    status: Status::Refused,
-                },
-            ),
+            (None, Serve::Hashes { .. }) => {
+                let hashes = vec![];
+                self.say(node, Message::HashReply { id, status, hashes });
+            }
         }
     }
 
@@ -187,6 +192,29 @@ impl Volume {
             token,
             job: Job::Sums { extent },
         });
+    }
+
+    /// Strong hashes of what lies here, one per `each` granules.
+    pub(super) fn start_hashes(&mut self, slot: u32, each: u32) {
+        let token = self.ops.token(Purpose::Job, slot);
+        let extent = self.ops.get(slot).extent;
+        self.ops.get_mut(slot).phase = Phase::Job;
+        self.actions.push(Action::Job {
+            token,
+            job: Job::Hashes { extent, each },
+        });
+    }
+
+    pub(super) fn hashes_served(&mut self, slot: u32, id: u64, outcome: JobOutcome) {
+        let link = self.ops.get(slot).link;
+        if let Some(node) = self.peers.by_link(link) {
+            let (status, hashes) = match outcome {
+                JobOutcome::Hashes(hashes) => (Status::Ok, hashes),
+                _ => (Status::Io, Vec::new()),
+            };
+            self.say(node, Message::HashReply { id, status, hashes });
+        }
+        self.end(slot);
     }
 
     pub(super) fn sums_served(&mut self, slot: u32, id: u64, outcome: JobOutcome) {

@@ -4,12 +4,15 @@
 use std::collections::VecDeque;
 
 use crate::action::{Action, Notice, ReadInto};
-use crate::event::{DiskResult, JobOutcome};
+use crate::bitmap::Bitmap;
+use crate::event::{DiskResult, JobOutcome, LinkId};
 use crate::message::{Message, RESYNC_PIECE_GRANULES, RUNS_MAX, Status};
 use crate::session::{Session, SessionEvent};
 use crate::units::{BufId, Extent, NodeIdx, Term};
 
+use super::meter::Meter;
 use super::ops::{Kind, Phase, Purpose};
+use super::status::{ResyncFigures, ResyncState};
 use super::{Volume, planted};
 
 /// Pieces a target may have asked for and not confirmed.
@@ -22,16 +25,43 @@ pub(super) struct Source {
     newest: u64,
     join: Option<Join>,
     offered: bool,
-    /// Granules confirmed in this session.
-    pub moved: u64,
+    pub figures: ResyncFigures,
+    pub meter: Meter,
+    /// Granules cleared since the bits were last written down.
+    unsaved: u64,
 }
 
 struct Request {
     id: u64,
     extent: Extent,
-    sums: Vec<u64>,
+    theirs: Held,
+    /// It was given to the disk, within the pace.
+    is_begun: bool,
     /// We could not read it: its bits stay.
     failed: bool,
+    /// These runs of it differ: their bits stay, and they are asked for by themselves.
+    differing: Vec<Extent>,
+}
+
+/// What the target holds, as it told with its request.
+pub(super) enum Held {
+    /// Nothing was told: the bytes are wanted.
+    Unknown,
+    /// One CRC-64/NVME per granule.
+    Sums(Vec<u64>),
+    /// One strong hash per granule.
+    Hashes(Vec<u128>),
+}
+
+impl Held {
+    fn fits(&self, extent: Extent) -> bool {
+        let len = match self {
+            Held::Unknown => return true,
+            Held::Sums(sums) => sums.len(),
+            Held::Hashes(hashes) => hashes.len(),
+        };
+        len as u64 == extent.granules()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,7 +78,74 @@ enum Join {
     Told,
 }
 
+/// Granules (256 MiB) after which cleared bits are written down.
+const SAVE_EVERY: u64 = 1 << 16;
+
+/// Runs of granules from `start` on where two lists differ.
+pub(super) fn differing<T: PartialEq>(start: u64, mine: &[T], theirs: &[T]) -> Vec<Extent> {
+    let mut runs: Vec<Extent> = Vec::new();
+    for (at, (a, b)) in (start..).zip(mine.iter().zip(theirs)) {
+        match runs.last_mut() {
+            _ if a == b => {}
+            Some(run) if run.end == at => run.end += 1,
+            _ => runs.push(Extent::new(at, at + 1)),
+        }
+    }
+    runs
+}
+
+/// The same runs in whole grains of the bitmap, inside the piece.
+fn in_grains(runs: &[Extent], grain: u64, within: Extent) -> Vec<Extent> {
+    let mut whole: Vec<Extent> = Vec::new();
+    for run in runs {
+        let start = (run.start - run.start % grain).max(within.start);
+        let end = run.end.next_multiple_of(grain).min(within.end);
+        match whole.last_mut() {
+            Some(last) if last.end >= start => last.end = end,
+            _ => whole.push(Extent::new(start, end)),
+        }
+    }
+    whole
+}
+
+/// Clears what lies between `kept`, which are runs of the extent in order. Answers the granules
+/// that were dirty.
+fn clear_around(dirty: &mut Bitmap, extent: Extent, kept: &[Extent]) -> u64 {
+    let (mut from, mut cleared) = (extent.start, 0);
+    let end = Extent::new(extent.end, extent.end + 1);
+    for run in kept.iter().chain([&end]) {
+        if from < run.start {
+            cleared += dirty.clear(Extent::new(from, run.start));
+        }
+        from = run.end;
+    }
+    cleared
+}
+
 impl Source {
+    /// The oldest request that was not begun.
+    fn waiting(&self) -> Option<(u64, Extent)> {
+        let found = self.requests.iter().find(|r| !r.is_begun);
+        found.map(|r| (r.id, r.extent))
+    }
+
+    /// The next confirmation writes the bits down.
+    #[cfg(test)]
+    pub fn save_soon(&mut self) {
+        self.unsaved = SAVE_EVERY;
+    }
+
+    /// What it does, as long as nobody paused it.
+    pub fn state(&self, is_limited: bool) -> ResyncState {
+        match self.meter.rate() {
+            _ if self.join.is_some() => ResyncState::Joining,
+            _ if is_limited && self.waiting().is_some() => ResyncState::HeldByClients,
+            _ if self.meter.is_stalled() => ResyncState::Stalled,
+            None => ResyncState::Estimating,
+            Some(_) => ResyncState::Moving,
+        }
+    }
+
     /// The record that takes it into S was offered.
     pub fn is_joining(&self) -> bool {
         matches!(self.join, Some(Join::Proposed | Join::Told))
@@ -98,38 +195,72 @@ impl Volume {
         self.say(node, Message::Map { runs, last });
     }
 
-    pub(super) fn resync_request(
-        &mut self,
-        node: NodeIdx,
-        id: u64,
-        extent: Extent,
-        sums: Vec<u64>,
-    ) {
+    pub(super) fn resync_request(&mut self, node: NodeIdx, id: u64, extent: Extent, theirs: Held) {
         let size = self.size;
         let peer = self.peers.get_mut(node);
         let (session, source) = (peer.session, &mut peer.source);
         let is_sound = extent.end <= size
             && extent.granules() <= RESYNC_PIECE_GRANULES
-            && (sums.is_empty() || sums.len() as u64 == extent.granules())
+            && theirs.fits(extent)
             && id == source.newest + 1
             && source.requests.len() < REQUESTS_MAX;
-        let Session::Source(link) = session else {
-            return self.breach(node);
-        };
-        if !is_sound {
+        if !matches!(session, Session::Source(_)) || !is_sound {
             return self.breach(node);
         }
         source.newest = id;
         source.requests.push_back(Request {
             id,
             extent,
-            sums,
+            theirs,
+            is_begun: false,
             failed: false,
+            differing: Vec::new(),
         });
+        self.ops.attention = true;
+    }
+
+    /// Begins what the pace allows, one piece of each target in turn.
+    pub(super) fn settle_sources(&mut self) {
+        let count = self.peers.nodes().count();
+        let mut idle = 0;
+        while idle < count {
+            let turn = self.source_turn % count;
+            let Some(node) = self.peers.nodes().nth(turn) else {
+                return;
+            };
+            let waiting = self.peers.get(node).source.waiting();
+            let Some((link, (id, extent))) = self.peers.get(node).source_link().zip(waiting) else {
+                self.source_turn += 1;
+                idle += 1;
+                continue;
+            };
+            if !self.may_work(extent.bytes()) {
+                return;
+            }
+            self.source_turn += 1;
+            idle = 0;
+            self.begin_serving(node, id, extent, link);
+        }
+    }
+
+    fn begin_serving(&mut self, node: NodeIdx, id: u64, extent: Extent, link: LinkId) {
+        let requests = &mut self.peers.get_mut(node).source.requests;
+        if let Some(request) = requests.iter_mut().find(|r| r.id == id) {
+            request.is_begun = true;
+        }
         match self.take_internal(Kind::Serve { id }, extent, link) {
             Some(slot) => self.order(slot, false),
             None => self.serve_failed(node, id),
         }
+    }
+
+    /// So much background work may be done now (law L5); if not, there will be another look.
+    pub(super) fn may_work(&mut self, bytes: u64) -> bool {
+        let may = self.pace.may_spend(self.now, bytes);
+        if !may {
+            self.pace_at = Some(self.pace.ready_at());
+        }
+        may
     }
 
     fn serve_failed(&mut self, node: NodeIdx, id: u64) {
@@ -158,9 +289,10 @@ impl Volume {
         let Some(request) = request else {
             return self.end(slot);
         };
-        match request.sums.is_empty() {
-            true => self.read_to_serve(slot, op.extent),
-            false => self.start_sums(slot),
+        match request.theirs {
+            Held::Unknown => self.read_to_serve(slot, op.extent),
+            Held::Sums(_) => self.start_sums(slot),
+            Held::Hashes(_) => self.start_hashes(slot, 1),
         }
     }
 
@@ -175,33 +307,45 @@ impl Volume {
         });
     }
 
-    /// Our sums beside the target's: equal, or only what differs is read.
-    pub(super) fn serve_sums(&mut self, slot: u32, id: u64, outcome: JobOutcome) {
+    /// What we hold beside what the target holds.
+    pub(super) fn serve_compared(&mut self, slot: u32, id: u64, outcome: JobOutcome) {
         let op = *self.ops.get(slot);
         let Some(node) = self.peers.by_link(op.link) else {
             return self.end(slot);
         };
-        let JobOutcome::Sums(mine) = outcome else {
-            self.serve_failed(node, id);
+        let peer = self.peers.get_mut(node);
+        let grain = peer.dirty.grain();
+        let Some(request) = peer.source.requests.iter_mut().find(|r| r.id == id) else {
             return self.end(slot);
         };
-        let requests = &self.peers.get(node).source.requests;
-        let Some(request) = requests.iter().find(|r| r.id == id) else {
-            return self.end(slot);
+        let start = op.extent.start;
+        let (runs, is_old) = match (outcome, &request.theirs) {
+            (JobOutcome::Sums(mine), Held::Sums(theirs)) => (differing(start, &mine, theirs), true),
+            (JobOutcome::Hashes(mine), Held::Hashes(theirs)) => {
+                (differing(start, &mine, theirs), false)
+            }
+            _ => {
+                self.serve_failed(node, id);
+                return self.end(slot);
+            }
         };
-        let differs = |(at, (a, b)): (usize, (&u64, &u64))| (a != b).then_some(at as u64);
-        let mut different = mine
-            .iter()
-            .zip(&request.sums)
-            .enumerate()
-            .filter_map(differs);
-        let (first, start) = (different.next(), op.extent.start);
-        let Some(first) = first else {
-            self.say(node, Message::ResyncEqual { id });
-            return self.end(slot);
-        };
-        let last = different.next_back().unwrap_or(first);
-        self.read_to_serve(slot, Extent::new(start + first, start + last + 1));
+        match (runs.first(), runs.last()) {
+            (Some(first), Some(last)) if is_old => {
+                // It takes one answer: all from the first that differs to the last.
+                let extent = Extent::new(first.start, last.end);
+                self.read_to_serve(slot, extent);
+            }
+            (Some(_), _) => {
+                let runs = in_grains(&runs, grain, op.extent);
+                request.differing.clone_from(&runs);
+                self.say(node, Message::ResyncDiffer { id, runs });
+                self.end(slot);
+            }
+            _ => {
+                self.say(node, Message::ResyncEqual { id });
+                self.end(slot);
+            }
+        }
     }
 
     pub(super) fn serve_read(
@@ -216,8 +360,12 @@ impl Volume {
         if let Some(node) = self.peers.by_link(op.link) {
             let (link, extent) = (op.link, op.piece);
             match (result, buf) {
-                (Ok(()), _) if is_zero => self.say(node, Message::ResyncZero { id, extent }),
+                (Ok(()), _) if is_zero => {
+                    self.peers.get_mut(node).source.figures.zeroed += extent.granules();
+                    self.say(node, Message::ResyncZero { id, extent });
+                }
                 (Ok(()), Some(_)) => {
+                    self.peers.get_mut(node).source.figures.sent += extent.granules();
                     let message = Message::ResyncData { id, extent };
                     self.actions.push(Action::Send {
                         link,
@@ -245,13 +393,30 @@ impl Volume {
         if status != Status::Ok {
             return self.peer_disk_failed(node);
         }
+        let skips = planted!(self, ComparedIsCleared);
+        let peer = self.peers.get_mut(node);
         while peer.source.requests.front().is_some_and(|r| r.id <= id) {
             let Some(request) = peer.source.requests.pop_front() else {
                 break;
             };
-            if !request.failed {
-                peer.source.moved += peer.dirty.clear(request.extent);
+            if request.failed {
+                continue;
             }
+            let kept = if skips { &[][..] } else { &request.differing };
+            let cleared = clear_around(&mut peer.dirty, request.extent, kept);
+            peer.source.figures.moved += cleared;
+            peer.source.unsaved += cleared;
+        }
+    }
+
+    /// What is known to be equal is durable now and then, so that a crash of this node does not
+    /// begin from the beginning.
+    pub(super) fn save_cleared(&mut self, node: NodeIdx) {
+        let source = &mut self.peers.get_mut(node).source;
+        if source.unsaved >= SAVE_EVERY {
+            source.unsaved = 0;
+            self.pages.wants_all = true;
+            self.ops.attention = true;
         }
     }
 
@@ -342,8 +507,12 @@ impl Volume {
                 .next(SessionEvent::Joined)
                 .expect("a source may join");
             (peer.session, peer.disk) = (next, crate::message::Disk::UpToDate);
-            peer.source = Source::default();
-            self.notice(Notice::ResyncDone { peer: node });
+            let figures = std::mem::take(&mut peer.source).figures;
+            peer.last_resync = Some(figures);
+            self.notice(Notice::ResyncDone {
+                peer: node,
+                figures,
+            });
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::generation::Chain;
 use crate::message::{Disk, Refusal};
 use crate::record::Record;
 use crate::session::Session;
-use crate::units::{NodeIdx, NodeSet, Seq};
+use crate::units::{GRANULE, NodeIdx, NodeSet, Seq};
 
 use super::Volume;
 use super::role::Role;
@@ -42,6 +42,10 @@ pub struct Status {
     pub is_verifying: bool,
     /// What the newest verify found so far.
     pub verify: VerifyFigures,
+    /// Verifies that compared everything, since this process began.
+    pub verifies_completed: u64,
+    /// Granules per second of the verify that runs; `None` while it is too early.
+    pub verify_rate: Option<u64>,
     /// An operator paused resync on this node.
     pub is_resync_paused: bool,
     /// Reads that went from one node to the other, since it was attached.
@@ -105,14 +109,78 @@ pub struct PeerStatus {
     pub is_primary: bool,
     /// Granules it lacks, as far as this node knows; on a target: granules still to pull.
     pub out_of_sync: u64,
-    /// Granules moved in this session's resync.
-    pub moved: u64,
+    /// The resync under way.
+    pub resync: Option<ResyncStatus>,
+    /// Figures of the resync towards it that ended last, since this process began.
+    pub last_resync: Option<ResyncFigures>,
     /// Why it was last refused, by either side.
     pub last_refusal: Option<Refusal>,
     /// Waits for an operator after a verify.
     pub is_held: bool,
     /// Its operator paused the resync.
     pub is_paused: bool,
+}
+
+/// A resync under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResyncStatus {
+    /// What it does now.
+    pub state: ResyncState,
+    /// What it took so far, in this session.
+    pub figures: ResyncFigures,
+    /// Mean over about half a minute in which it could move; `None` while it is too early.
+    pub granules_per_second: Option<u64>,
+}
+
+/// Granules of one resync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResyncFigures {
+    /// Durable and equal on the target now, as it confirmed; on a target: stored or equal.
+    pub moved: u64,
+    /// Of those, sent as bytes. Known to the source, like those that follow.
+    pub sent: u64,
+    /// Sent as zeros: no bytes.
+    pub zeroed: u64,
+}
+
+impl ResyncFigures {
+    /// Granules that were found equal and never travelled.
+    pub fn equal(&self) -> u64 {
+        self.moved.saturating_sub(self.sent + self.zeroed)
+    }
+}
+
+/// What a resync does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResyncState {
+    /// It moves, and not for long enough to say how fast.
+    Estimating,
+    /// It moves.
+    Moving,
+    /// An operator of this node paused it.
+    PausedHere,
+    /// An operator of the other node paused it.
+    PausedThere,
+    /// A verify found differences, and nobody said whose data is kept.
+    AwaitsOperator,
+    /// As fast as the configured rate.
+    HeldByRate,
+    /// Slowed down because clients would suffer.
+    HeldByClients,
+    /// It could move, and did not for a while.
+    Stalled,
+    /// Nothing is left to move; the target is about to join S.
+    Joining,
+}
+
+impl ResyncState {
+    /// Somebody wants it to wait: time without movement says nothing about its speed.
+    pub(super) fn is_held(self) -> bool {
+        !matches!(
+            self,
+            ResyncState::Estimating | ResyncState::Moving | ResyncState::Stalled
+        )
+    }
 }
 
 impl Volume {
@@ -146,6 +214,8 @@ impl Volume {
                 .collect(),
             is_verifying,
             verify: verify.clone(),
+            verifies_completed: self.verify.completed,
+            verify_rate: self.verify.rate(),
             is_resync_paused: self.resync_paused,
             reads: self.read_counts,
             votes: self.has_votes().then(|| self.votes_status()),
@@ -180,17 +250,50 @@ impl Volume {
         }
     }
 
+    fn resync_status(&self, node: NodeIdx) -> Option<ResyncStatus> {
+        let peer = self.peers.get(node);
+        let (figures, meter, state) = match peer.session {
+            Session::Source(_) => {
+                let source = &peer.source;
+                let state = source.state(self.pace.is_limiting());
+                (source.figures, source.meter, state)
+            }
+            Session::Target(_) => {
+                let moved = peer.target.progress.moved;
+                let figures = ResyncFigures {
+                    moved,
+                    ..ResyncFigures::default()
+                };
+                (figures, peer.target.meter, peer.target.state())
+            }
+            _ => return None,
+        };
+        let rate = meter.rate();
+        let limit = self.resync_limit(node);
+        // A rate that is nearly its limit is held by it.
+        let is_limited = limit > 0 && rate.is_some_and(|r| r * GRANULE >= limit / 4 * 3);
+        let state = match state {
+            _ if self.durable.sb.held.has(node) => ResyncState::AwaitsOperator,
+            _ if peer.wish.paused => ResyncState::PausedThere,
+            _ if self.resync_paused => ResyncState::PausedHere,
+            ResyncState::Moving if is_limited => ResyncState::HeldByRate,
+            state => state,
+        };
+        Some(ResyncStatus {
+            state,
+            figures,
+            granules_per_second: rate,
+        })
+    }
+
     fn peer_status(&self, node: NodeIdx) -> PeerStatus {
         let peer = self.peers.get(node);
-        let (out_of_sync, moved) = match peer.session {
+        let out_of_sync = match peer.session {
             Session::Target(_) => {
                 let progress = peer.target.progress;
-                (
-                    progress.total.saturating_sub(progress.moved),
-                    progress.moved,
-                )
+                progress.total.saturating_sub(progress.moved)
             }
-            _ => (peer.dirty.count_granules(), peer.source.moved),
+            _ => peer.dirty.count_granules(),
         };
         PeerStatus {
             node,
@@ -198,7 +301,8 @@ impl Volume {
             disk: peer.is_connected().then_some(peer.disk),
             is_primary: peer.is_connected() && peer.is_primary,
             out_of_sync,
-            moved,
+            resync: self.resync_status(node),
+            last_resync: peer.last_resync,
             last_refusal: peer.last_refusal,
             is_held: self.durable.sb.held.has(node),
             is_paused: peer.wish.paused,

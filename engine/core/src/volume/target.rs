@@ -2,10 +2,16 @@
 //! writes it under a hold, and confirms what is durable (laws S7, S8, S9).
 //!
 //! ```text
-//!  Offer ─► Inconsistent durable ─► MapRequest ─► Map ─► [sums] ─► ResyncRequest … ─► Data/Zero/Equal
-//!     ▲                                                                │ stored, flushed
-//!     └── MapRequest{0} again until the source has nothing left ◄──────┴─► ResyncAck
+//!  Offer ─► Inconsistent durable ─► MapRequest ─► Map ─► hashes ─► ResyncAsk … ─► Equal ──┐
+//!     ▲                                              │ one granule        └─► Differ{runs} │
+//!     │                                              └─► ResyncRequest ◄─────────┘         │
+//!     │                                                    └─► Data / Zero ── stored ──────┤
+//!     └── MapRequest{0} again until the source has nothing left ◄── ResyncAck ◄── flushed ─┘
 //! ```
+//!
+//! Equal blocks never travel, and holes stay holes: what both sides hold is compared first, by
+//! strong hashes, and only the runs that differ are asked for. A source of an earlier version
+//! compares by CRC-64 and answers with all from the first granule that differs to the last.
 
 use std::collections::VecDeque;
 
@@ -14,13 +20,19 @@ use crate::event::{CommandId, DiskResult, JobOutcome};
 use crate::message::{Disk, Message, RESYNC_PIECE_GRANULES, RUNS_MAX, Status, Zeroing};
 use crate::session::Session;
 use crate::time::Instant;
-use crate::units::{BufId, Extent, GRANULE, NodeIdx};
+use crate::units::{BufId, Extent, NodeIdx};
 
+use super::allowance::Allowance;
+use super::meter::Meter;
 use super::ops::{Kind, Phase, Purpose, token};
+use super::status::ResyncState;
+use super::window::{Ask, PIECE, Window};
 use super::{Volume, planted};
 
-/// Pieces under way at once: 16 MiB cover a round trip on any LAN.
-const PULLS_MAX: usize = 16;
+/// Requests under way at once, however small; their bytes are bounded by the window.
+const PULLS_MAX: usize = super::source::REQUESTS_MAX;
+/// A compared byte counts as so much less than one that travels, where a rate is set.
+const COMPARED: u64 = 16;
 /// How long a pass that could not read something waits before it is tried again.
 const RETRY_PASS: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -29,6 +41,9 @@ const RETRY_PASS: std::time::Duration = std::time::Duration::from_secs(1);
 pub(super) struct Target {
     offer: Option<Offer>,
     map: VecDeque<Extent>,
+    /// Runs that were compared and differ: asked for before the map goes on.
+    differing: VecDeque<Extent>,
+    window: Window,
     map_is_last: bool,
     map_asked: bool,
     next_from: u64,
@@ -40,13 +55,12 @@ pub(super) struct Target {
     pulls: VecDeque<Pull>,
     /// Numbers up to here were asked for; later ones whose sums came early wait their turn.
     asked: u64,
-    ready: Vec<(u64, Extent, Vec<u64>)>,
+    ready: Vec<(u64, Message)>,
     /// A flush under way: its number, and the newest piece it covers.
     flushing: Option<(u32, u64)>,
-    /// Bytes the rate limit has paid for, and when it last paid.
-    budget: u64,
-    paid_at: Instant,
+    allowance: Allowance,
     pub progress: Progress,
+    pub meter: Meter,
 }
 
 /// Figures for people.
@@ -65,10 +79,13 @@ struct Offer {
     gate: u64,
 }
 
+#[derive(Clone, Copy)]
 struct Pull {
     id: u64,
     extent: Extent,
     state: State,
+    ask: Ask,
+    asked_at: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,6 +95,53 @@ enum State {
     Asked,
     Storing,
     Stored,
+}
+
+impl Target {
+    /// Bytes asked for and not yet stored and durable.
+    fn bytes_out(&self) -> u64 {
+        self.pulls.iter().map(Pull::bytes).sum()
+    }
+
+    /// What it does, as long as nobody paused it.
+    pub fn state(&self) -> ResyncState {
+        match self.meter.rate() {
+            _ if !self.allowance.has(PIECE) => ResyncState::HeldByRate,
+            _ if self.progress.moved >= self.progress.total && self.pulls.is_empty() => {
+                ResyncState::Joining
+            }
+            _ if self.wait_until.is_some() || self.meter.is_stalled() => ResyncState::Stalled,
+            None => ResyncState::Estimating,
+            Some(_) => ResyncState::Moving,
+        }
+    }
+}
+
+impl Pull {
+    fn bytes(&self) -> u64 {
+        self.extent.bytes()
+    }
+
+    fn is_asked(&self, id: u64) -> bool {
+        self.id == id && self.state == State::Asked
+    }
+
+    /// It was answered: what that took says how much to ask for.
+    fn tell(&self, window: &mut Window, now: Instant) {
+        if self.bytes() >= PIECE / 2 {
+            window.answered(self.ask, now.since(self.asked_at));
+        }
+    }
+}
+
+/// Takes at most a piece off the front.
+fn cut_piece(queue: &mut VecDeque<Extent>) -> Option<Extent> {
+    let run = queue.pop_front()?;
+    let end = run.end.min(run.start + RESYNC_PIECE_GRANULES);
+    if end < run.end {
+        queue.push_front(Extent::new(end, run.end));
+    }
+    Some(Extent::new(run.start, end))
 }
 
 impl Volume {
@@ -99,7 +163,7 @@ impl Volume {
             total: dirty,
             moved: 0,
         };
-        target.paid_at = now;
+        target.allowance = Allowance::new(now);
         self.notice(Notice::ResyncBegan {
             peer: node,
             is_target: true,
@@ -137,61 +201,71 @@ impl Volume {
         self.flush_stored(node);
     }
 
-    fn pay(&mut self, node: NodeIdx) {
-        let now = self.now;
-        let rate = match (self.resync_rate, self.peers.get(node).wish.rate) {
+    /// Bytes per second that operators of both nodes allow; 0 is no limit.
+    pub(super) fn resync_limit(&self, node: NodeIdx) -> u64 {
+        match (self.resync_rate, self.peers.get(node).wish.rate) {
             (0, rate) | (rate, 0) => rate,
             (mine, theirs) => mine.min(theirs),
-        };
-        let target = &mut self.peers.get_mut(node).target;
-        let piece = RESYNC_PIECE_GRANULES * GRANULE;
-        if rate == 0 {
-            target.budget = u64::MAX / 2;
-        } else {
-            let nanos = now.since(target.paid_at).as_nanos();
-            let paid = u128::from(rate) * nanos / 1_000_000_000;
-            let paid = u64::try_from(paid).unwrap_or(u64::MAX);
-            // At most a quarter of a second ahead, and always one piece.
-            let most = (rate / 4).max(piece);
-            target.budget = target.budget.saturating_add(paid).min(most);
         }
-        target.paid_at = now;
+    }
+
+    fn pay(&mut self, node: NodeIdx) {
+        let rate = self.resync_limit(node);
+        let now = self.now;
+        self.peers.get_mut(node).target.allowance.pay(now, rate);
     }
 
     fn pull_one(&mut self, node: NodeIdx, offer: Offer) -> bool {
         let now = self.now;
-        let target = &mut self.peers.get_mut(node).target;
-        let piece = RESYNC_PIECE_GRANULES * GRANULE;
-        if target.pulls.len() >= PULLS_MAX || target.budget < piece || target.map_asked {
+        let peer = self.peers.get_mut(node);
+        let (session, is_strong) = (peer.session, peer.knows_hashes());
+        let target = &mut peer.target;
+        let is_full =
+            target.pulls.len() >= PULLS_MAX || target.bytes_out() >= target.window.bytes();
+        if is_full || !target.allowance.has(PIECE) || target.map_asked {
             return false;
         }
-        let Some(run) = target.map.pop_front() else {
-            return self.next_map(node, now);
+        let (queue, ask) = match (target.differing.is_empty(), target.map.front()) {
+            (false, _) => (&mut target.differing, Ask::Data),
+            // One granule was marked because it was written: it differs.
+            (true, Some(run)) if is_strong && run.granules() > 1 => (&mut target.map, Ask::Compare),
+            (true, Some(_)) if !is_strong && offer.by_checksum => (&mut target.map, Ask::Compare),
+            (true, Some(_)) => (&mut target.map, Ask::Data),
+            (true, None) => return self.next_map(node, now),
         };
-        let end = run.end.min(run.start + RESYNC_PIECE_GRANULES);
-        let extent = Extent::new(run.start, end);
-        if end < run.end {
-            target.map.push_front(Extent::new(end, run.end));
-        }
+        let Some(extent) = cut_piece(queue) else {
+            return false;
+        };
         target.newest += 1;
-        target.budget -= extent.bytes();
+        // What is only compared does not travel; it is read on both sides.
+        target.allowance.take(match ask {
+            Ask::Compare => extent.bytes() / COMPARED,
+            Ask::Data => extent.bytes(),
+        });
         let id = target.newest;
-        let state = if offer.by_checksum {
-            State::Summing
-        } else {
-            State::Asked
+        target.pulls.push_back(Pull {
+            id,
+            extent,
+            state: match ask {
+                Ask::Compare => State::Summing,
+                Ask::Data => State::Asked,
+            },
+            ask,
+            asked_at: now,
+        });
+        let plain = Message::ResyncRequest {
+            id,
+            extent,
+            sums: Vec::new(),
         };
-        target.pulls.push_back(Pull { id, extent, state });
-        if !offer.by_checksum {
-            self.request_with(node, id, extent, Vec::new());
-            return true;
-        }
-        let Some(link) = self.peers.get(node).session.link() else {
-            return false;
+        let link = session.link().filter(|_| ask == Ask::Compare);
+        let kind = Kind::Pull {
+            id,
+            is_old: !is_strong,
         };
-        match self.take_internal(Kind::Pull { id }, extent, link) {
+        match link.and_then(|link| self.take_internal(kind, extent, link)) {
             Some(slot) => self.order(slot, false),
-            None => self.request_with(node, id, extent, Vec::new()),
+            None => self.request_in_turn(node, id, plain),
         }
         true
     }
@@ -218,40 +292,48 @@ impl Volume {
         false
     }
 
-    pub(super) fn pull_with_sums(&mut self, slot: u32, id: u64, outcome: JobOutcome) {
+    pub(super) fn pull_compared(&mut self, slot: u32, id: u64, outcome: JobOutcome) {
         let op = *self.ops.get(slot);
         self.end(slot);
         self.ops.attention = true;
         let Some(node) = self.peers.by_link(op.link) else {
             return;
         };
-        match outcome {
-            JobOutcome::Sums(sums) => self.request_with(node, id, op.extent, sums),
+        let extent = op.extent;
+        let message = match outcome {
+            JobOutcome::Hashes(hashes) => Message::ResyncAsk { id, extent, hashes },
+            JobOutcome::Sums(sums) => Message::ResyncRequest { id, extent, sums },
             // Unreadable here: the source's bytes go over it, or the write fails the disk.
-            _ => self.request_with(node, id, op.extent, Vec::new()),
-        }
+            _ => Message::ResyncRequest {
+                id,
+                extent,
+                sums: Vec::new(),
+            },
+        };
+        self.request_in_turn(node, id, message);
     }
 
-    /// Requests go out in the order of their numbers: sums may be taken out of order.
-    fn request_with(&mut self, node: NodeIdx, id: u64, extent: Extent, sums: Vec<u64>) {
+    /// Requests go out in the order of their numbers: hashes may be taken out of order.
+    fn request_in_turn(&mut self, node: NodeIdx, id: u64, message: Message) {
+        let now = self.now;
         let target = &mut self.peers.get_mut(node).target;
-        let Some(pull) = target.pulls.iter_mut().find(|p| p.id == id) else {
-            return;
-        };
-        pull.state = State::Asked;
-        target.ready.push((id, extent, sums));
-        target.ready.sort_unstable_by_key(|(id, ..)| *id);
+        target.ready.push((id, message));
+        target.ready.sort_unstable_by_key(|(id, _)| *id);
         let mut due = Vec::new();
         while target
             .ready
             .first()
-            .is_some_and(|(id, ..)| *id == target.asked + 1)
+            .is_some_and(|(id, _)| *id == target.asked + 1)
         {
             target.asked += 1;
-            due.push(target.ready.remove(0));
+            due.push(target.ready.remove(0).1);
+            let asked = target.asked;
+            if let Some(pull) = target.pulls.iter_mut().find(|p| p.id == asked) {
+                (pull.state, pull.asked_at) = (State::Asked, now);
+            }
         }
-        for (id, extent, sums) in due {
-            self.say(node, Message::ResyncRequest { id, extent, sums });
+        for message in due {
+            self.say(node, message);
         }
     }
 
@@ -262,18 +344,17 @@ impl Volume {
         extent: Extent,
         buf: Option<BufId>,
     ) {
+        let now = self.now;
         let peer = self.peers.get_mut(node);
-        let pull = peer
-            .target
-            .pulls
-            .iter_mut()
-            .find(|p| p.id == id && p.state == State::Asked);
+        let target = &mut peer.target;
+        let pull = target.pulls.iter_mut().find(|p| p.is_asked(id));
         let pull = pull.filter(|p| p.extent.contains(extent));
         let (Session::Target(link), Some(pull)) = (peer.session, pull) else {
             self.release(buf);
             return self.breach(node);
         };
         pull.state = State::Storing;
+        pull.tell(&mut target.window, now);
         let Some(slot) = self.take_internal(Kind::Store { id, buf }, extent, link) else {
             self.release(buf);
             return self.breach(node);
@@ -328,16 +409,41 @@ impl Volume {
 
     /// The source holds the same, or could not read it.
     pub(super) fn resync_equal(&mut self, node: NodeIdx, id: u64, is_equal: bool) {
+        let now = self.now;
         let target = &mut self.peers.get_mut(node).target;
-        if !target
-            .pulls
-            .iter()
-            .any(|p| p.id == id && p.state == State::Asked)
-        {
+        let Some(pull) = target.pulls.iter().find(|p| p.is_asked(id)).copied() else {
+            return self.breach(node);
+        };
+        pull.tell(&mut target.window, now);
+        target.pass_failed |= !is_equal;
+        let extent = pull.extent;
+        self.pull_ended(node, id);
+        if !is_equal {
+            let progress = &mut self.peers.get_mut(node).target.progress;
+            progress.moved = progress.moved.saturating_sub(extent.granules());
+        }
+    }
+
+    /// The source holds something else in these runs: they are asked for next.
+    pub(super) fn resync_differ(&mut self, node: NodeIdx, id: u64, runs: &[Extent]) {
+        let now = self.now;
+        let target = &mut self.peers.get_mut(node).target;
+        let asked = |p: &&Pull| p.is_asked(id) && p.ask == Ask::Compare;
+        let Some(pull) = target.pulls.iter().find(asked) else {
+            return self.breach(node);
+        };
+        let is_sound = runs.iter().all(|run| pull.extent.contains(*run))
+            && runs.windows(2).all(|pair| pair[0].end < pair[1].start);
+        if !is_sound {
             return self.breach(node);
         }
-        target.pass_failed |= !is_equal;
+        pull.tell(&mut target.window, now);
+        target.differing.extend(runs);
+        // What differs is moved by its own request.
+        let later: u64 = runs.iter().map(|run| run.granules()).sum();
         self.pull_ended(node, id);
+        let progress = &mut self.peers.get_mut(node).target.progress;
+        progress.moved = progress.moved.saturating_sub(later);
     }
 
     fn pull_ended(&mut self, node: NodeIdx, id: u64) {
@@ -357,7 +463,10 @@ impl Volume {
             .iter()
             .take_while(|p| p.state == State::Stored)
             .count();
-        let is_enough = stored * 2 >= PULLS_MAX || stored == target.pulls.len();
+        let bytes: u64 = target.pulls.iter().take(stored).map(Pull::bytes).sum();
+        let is_enough = stored * 2 >= PULLS_MAX
+            || bytes * 2 >= target.window.bytes()
+            || stored == target.pulls.len();
         if stored == 0 || !is_enough || target.flushing.is_some() {
             return;
         }
@@ -390,6 +499,32 @@ impl Volume {
         }
         let status = result.map_or_else(Status::from, |()| Status::Ok);
         self.say(node, Message::ResyncAck { id: upto, status });
+    }
+
+    /// Looks how far the resync with this peer is.
+    pub(super) fn meter_resync(&mut self, node: NodeIdx) {
+        let is_paused = self.is_resync_paused(node);
+        let (now, is_limiting) = (self.now, self.pace.is_limiting());
+        let peer = self.peers.get_mut(node);
+        match peer.session {
+            Session::Source(_) => {
+                let source = &mut peer.source;
+                let is_held = is_paused || source.state(is_limiting).is_held();
+                source.meter.look(now, source.figures.moved, is_held);
+            }
+            Session::Target(_) => {
+                let target = &mut peer.target;
+                let is_held = is_paused || target.state().is_held();
+                target.meter.look(now, target.progress.moved, is_held);
+            }
+            _ => {}
+        }
+    }
+
+    /// An operator of either node wants it to wait, or an operator has to say whose data is kept.
+    pub(super) fn is_resync_paused(&self, node: NodeIdx) -> bool {
+        let is_paused = self.resync_paused || self.peers.get(node).wish.paused;
+        is_paused || self.durable.sb.held.has(node)
     }
 
     /// Pause and rate hold wherever they are asked: the target obeys its own and its source's.

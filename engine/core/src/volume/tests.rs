@@ -4,13 +4,14 @@
 mod grow;
 mod pair;
 mod parting;
+mod resync;
 mod votes;
 
 use std::time::Duration;
 
 use super::*;
 use crate::action::{Answer, CommandError};
-use crate::event::{Command, Op};
+use crate::event::{Command, Op, Repair};
 use crate::message::Zeroing;
 use crate::session::Session;
 use crate::units::{BufId, ByteRange, GRANULE};
@@ -212,7 +213,7 @@ fn verify_finds_a_difference_and_repair_waits_for_an_operator() {
     let mut world = in_sync_pair();
     world.write(0, 5, 4, 8);
     world.nodes[1].disk[6] = 666;
-    let Ok(Answer::Verify(figures)) = world.command(0, Command::Verify) else {
+    let Ok(Answer::Verify(figures)) = world.command(0, Command::Verify(Repair::No)) else {
         panic!("a verify answers with figures");
     };
     assert_eq!((figures.compared, figures.different), (world.size, 1));

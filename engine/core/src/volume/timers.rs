@@ -8,7 +8,7 @@ use crate::time::Instant;
 use crate::units::NodeSet;
 
 use super::Volume;
-use super::ops::Phase;
+use super::ops::{Kind, Phase};
 
 /// Between two asks of a control store that could not be asked.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
@@ -25,10 +25,16 @@ const SLOW_TICK: Duration = Duration::from_secs(2);
 
 impl Volume {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.tick_at
+        match (self.tick_at, self.pace_at) {
+            (Some(tick), Some(pace)) => Some(tick.min(pace)),
+            (tick, pace) => tick.or(pace),
+        }
     }
 
     pub(super) fn tick(&mut self) {
+        if self.pace_at.take_if(|at| *at <= self.now).is_some() {
+            self.ops.attention = true;
+        }
         let Some(due) = self.tick_at.filter(|at| *at <= self.now) else {
             return;
         };
@@ -50,6 +56,7 @@ impl Volume {
         {
             self.flush.wanted = true;
         }
+        self.look_at_pace();
         self.time_out_sessions();
         self.time_out_legs();
         self.time_out_reads();
@@ -77,6 +84,7 @@ impl Volume {
             || self.durable.retry_at.is_some()
             || self.marks.is_setting()
             || self.growing.is_some()
+            || self.verify.is_running()
             || self.peers.iter().any(|p| !p.told.is_settled())
             || (self.has_votes() && self.durable.sb.voted.is_some());
         if is_moving {
@@ -89,6 +97,28 @@ impl Volume {
     /// Nothing of it can time out or age.
     fn is_bare(&self) -> bool {
         !self.keeps_log() && self.log.is_empty() && self.role.is_primary()
+    }
+
+    /// How clients fare beside resync and verify, and how those move.
+    fn look_at_pace(&mut self) {
+        let oldest = self.oldest_waiting();
+        self.pace.look(self.now, oldest);
+        for node in self.peers.nodes() {
+            self.meter_resync(node);
+        }
+        self.meter_verify();
+    }
+
+    /// How long the read or write of a client waits that waits longest.
+    fn oldest_waiting(&self) -> Option<Duration> {
+        let waits = |op: &super::ops::Operation| {
+            // What waits for a copy, a lease or credit waits for no disk; it may wait for a resync.
+            let is_held = matches!(op.phase, Phase::Dispatch | Phase::Lease);
+            op.is_client() && !op.answered && !is_held && !matches!(op.kind, Kind::Flush)
+        };
+        let arrivals = self.ops.each().filter(|(_, op)| waits(op));
+        let oldest = arrivals.map(|(_, op)| op.arrived).min();
+        oldest.map(|at| self.now.since(at))
     }
 
     fn time_out_sessions(&mut self) {

@@ -1,20 +1,32 @@
-//! Verify: compares the copies granule by granule while writes go on (law S10).
+//! Verify: compares the copies by a tree of hashes while writes go on (law S10).
 //!
-//! Each piece is held shared on the primary until both sums are there, so only stable blocks are
-//! compared: a write in flight ends before, a later one waits. What differs is marked, and the
-//! peer leaves S until an operator says whose data is kept.
+//! ```text
+//!  piece 1 MiB: one hash ── differs ─► 16 of 64 KiB ── differ ─► 16 of 4 KiB each: what is marked
+//! ```
+//!
+//! Each piece is held shared on the primary until it is decided, so only stable blocks are
+//! compared: a write in flight ends before, a later one waits. Pieces are begun at the pace that
+//! leaves clients theirs (`pace.rs`), and within the rate of resyncs. What differs is marked, and
+//! the peer leaves S: until an operator says whose data is kept, or to be repaired at once where
+//! that was said before. A peer of an earlier version is asked for CRC-64 of every granule.
 
-use crate::action::{Answer, CommandError, Notice, VerifyFigures};
-use crate::event::{CommandId, JobOutcome};
+use crate::action::{Action, Answer, CommandError, Job, Notice, VerifyFigures};
+use crate::event::{CommandId, JobOutcome, Repair};
 use crate::message::{Message, RESYNC_PIECE_GRANULES, Status};
 use crate::session::Session;
 use crate::units::{Extent, NodeIdx, NodeSet};
 
-use super::Volume;
-use super::ops::{Kind, Phase};
+use super::allowance::Allowance;
+use super::majority::is_minority_anywhere;
+use super::meter::Meter;
+use super::ops::{Kind, Phase, Purpose};
+use super::source::differing;
+use super::{Volume, planted};
 
 /// Pieces compared at once.
 const PIECES_MAX: usize = 4;
+/// Granules of the nodes of the tree, from the root of a piece to its leaves.
+const LEVELS: [u64; 3] = [RESYNC_PIECE_GRANULES, 16, 1];
 /// Differing runs named in the figures.
 const RUNS_NAMED: usize = 16;
 
@@ -24,23 +36,36 @@ pub(super) struct Verifying {
     run: Option<Run>,
     pub figures: VerifyFigures,
     pub failure: Option<CommandError>,
+    /// Verifies that compared everything, since this process began.
+    pub completed: u64,
 }
 
 struct Run {
     id: CommandId,
+    repair: Repair,
     peers: Vec<NodeIdx>,
     next: u64,
+    /// Peers that are still to be asked about the newest piece.
+    asking: NodeSet,
     pieces: Vec<Piece>,
     differing: NodeSet,
     next_id: u64,
+    allowance: Allowance,
+    meter: Meter,
 }
 
 struct Piece {
     id: u64,
     peer: NodeIdx,
     extent: Extent,
-    mine: Option<Vec<u64>>,
-    theirs: Option<Vec<u64>>,
+    /// What is compared now: this part of it, by hashes of so many granules each.
+    asked: (Extent, u64),
+    mine: Option<Vec<u128>>,
+    theirs: Option<Vec<u128>>,
+    /// Parts that differ, to be looked at more closely.
+    todo: Vec<(Extent, u64)>,
+    /// Runs of granules that differ.
+    runs: Vec<Extent>,
 }
 
 impl Verifying {
@@ -48,10 +73,20 @@ impl Verifying {
     pub fn state(&self) -> (bool, &VerifyFigures) {
         (self.run.is_some(), &self.figures)
     }
+
+    /// One runs.
+    pub fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Granules per second of the one that runs; `None` without one, or while it is too early.
+    pub fn rate(&self) -> Option<u64> {
+        self.run.as_ref()?.meter.rate()
+    }
 }
 
 impl Volume {
-    pub(super) fn start_verify(&mut self, id: CommandId) {
+    pub(super) fn start_verify(&mut self, id: CommandId, repair: Repair) {
         let peers: Vec<NodeIdx> = self
             .peers
             .iter()
@@ -67,12 +102,15 @@ impl Volume {
             .iter()
             .map(|p| p.node)
             .find(|n| !in_sync.contains(n));
+        let is_foreign = matches!(repair, Repair::From(node) if node != self.me);
         let refusal = match (self.verify.run.is_some(), self.role.is_primary(), missing) {
             (true, ..) => Some(CommandError::InProgress),
             (_, false, _) => Some(CommandError::NotPrimary),
+            _ if is_foreign => Some(CommandError::NotPrimary),
             _ if !self.is_disk_usable() => Some(CommandError::DiskFailed),
             (_, _, Some(node)) => Some(CommandError::NotConnected(node)),
             _ if in_sync.is_empty() => Some(CommandError::NothingToDo),
+            _ if repair == Repair::Majority && in_sync.len() < 2 => Some(CommandError::NoMajority),
             _ => None,
         };
         if let Some(refusal) = refusal {
@@ -82,11 +120,15 @@ impl Volume {
         self.verify.failure = None;
         self.verify.run = Some(Run {
             id,
+            repair,
             peers: in_sync,
             next: 0,
+            asking: NodeSet::EMPTY,
             pieces: Vec::with_capacity(PIECES_MAX),
             differing: NodeSet::EMPTY,
             next_id: 1,
+            allowance: Allowance::new(self.now),
+            meter: Meter::default(),
         });
         self.ops.attention = true;
     }
@@ -96,37 +138,65 @@ impl Volume {
         if self.verify.run.is_some() && !self.is_disk_usable() {
             return self.verify_failed(CommandError::DiskFailed);
         }
-        let size = self.client_size();
-        while let Some(run) = &mut self.verify.run {
-            if run.pieces.len() >= PIECES_MAX * run.peers.len() {
-                return;
-            }
-            if run.next >= size {
-                if run.pieces.is_empty() {
-                    self.verify_done();
-                }
-                return;
-            }
-            let extent = Extent::new(run.next, (run.next + RESYNC_PIECE_GRANULES).min(size));
-            run.next = extent.end;
-            for node in run.peers.clone() {
-                self.compare_piece(node, extent);
-            }
+        while self.begin_piece() {}
+    }
+
+    /// Begins to compare one more piece with one peer, if there is one and it may.
+    fn begin_piece(&mut self) -> bool {
+        let (size, now, rate) = (self.client_size(), self.now, self.resync_rate);
+        let Some(run) = &mut self.verify.run else {
+            return false;
+        };
+        if run.pieces.len() >= PIECES_MAX * run.peers.len() {
+            return false;
         }
+        if run.asking.is_empty() && run.next >= size {
+            if run.pieces.is_empty() {
+                self.verify_done();
+            }
+            return false;
+        }
+        let start = match run.asking.is_empty() {
+            true => run.next,
+            false => run.next - 1 - (run.next - 1) % RESYNC_PIECE_GRANULES,
+        };
+        let extent = Extent::new(start, (start + RESYNC_PIECE_GRANULES).min(size));
+        run.allowance.pay(now, rate);
+        if !run.allowance.has(extent.bytes()) || !self.may_work(extent.bytes()) {
+            return false;
+        }
+        let Some(run) = &mut self.verify.run else {
+            return false;
+        };
+        run.allowance.take(extent.bytes());
+        if run.asking.is_empty() {
+            run.next = extent.end;
+            run.asking = run.peers.iter().copied().collect();
+        }
+        if let Some(node) = run.asking.iter().next() {
+            run.asking = run.asking.without(node);
+            self.compare_piece(node, extent);
+        }
+        true
     }
 
     fn compare_piece(&mut self, peer: NodeIdx, extent: Extent) {
+        let is_strong = self.peers.get(peer).knows_hashes();
         let Some(run) = &mut self.verify.run else {
             return;
         };
         let id = run.next_id;
         run.next_id += 1;
+        let first = if is_strong { LEVELS[0] } else { LEVELS[2] };
         run.pieces.push(Piece {
             id,
             peer,
             extent,
+            asked: (extent, first),
             mine: None,
             theirs: None,
+            todo: Vec::new(),
+            runs: Vec::new(),
         });
         let link = self
             .peers
@@ -142,9 +212,22 @@ impl Volume {
 
     /// The piece is held: both sides look at it now.
     pub(super) fn start_compare(&mut self, slot: u32, peer: NodeIdx, id: u64) {
-        let extent = self.ops.get(slot).extent;
-        self.start_sums(slot);
-        self.say(peer, Message::SumRequest { id, extent });
+        let is_strong = self.peers.get(peer).knows_hashes();
+        let Some((extent, each)) = self.piece(id).map(|piece| piece.asked) else {
+            return self.end(slot);
+        };
+        let token = self.ops.token(Purpose::Job, slot);
+        self.ops.get_mut(slot).phase = Phase::Job;
+        let (job, message) = match is_strong {
+            true => {
+                let each = each as u32;
+                let message = Message::HashRequest { id, extent, each };
+                (Job::Hashes { extent, each }, message)
+            }
+            false => (Job::Sums { extent }, Message::SumRequest { id, extent }),
+        };
+        self.actions.push(Action::Job { token, job });
+        self.say(peer, message);
     }
 
     pub(super) fn compared_here(&mut self, slot: u32, peer: NodeIdx, outcome: JobOutcome) {
@@ -152,12 +235,15 @@ impl Volume {
             return;
         };
         self.ops.get_mut(slot).phase = Phase::Out;
-        match outcome {
-            JobOutcome::Sums(sums) if self.piece(id).is_some() => {
-                if let Some(piece) = self.piece(id) {
-                    piece.mine = Some(sums);
-                }
-                self.judge_piece(id);
+        let mine = match outcome {
+            JobOutcome::Hashes(hashes) => Some(hashes),
+            JobOutcome::Sums(sums) => Some(sums.into_iter().map(u128::from).collect()),
+            _ => None,
+        };
+        match (mine, self.piece(id)) {
+            (Some(mine), Some(piece)) => {
+                piece.mine = Some(mine);
+                self.judge_piece(slot, id);
             }
             _ => {
                 self.verify_failed(CommandError::DiskFailed);
@@ -167,14 +253,29 @@ impl Volume {
     }
 
     pub(super) fn sums_told(&mut self, node: NodeIdx, id: u64, status: Status, sums: Vec<u64>) {
+        let hashes = sums.into_iter().map(u128::from).collect();
+        self.hashes_told(node, id, status, hashes);
+    }
+
+    pub(super) fn hashes_told(
+        &mut self,
+        node: NodeIdx,
+        id: u64,
+        status: Status,
+        hashes: Vec<u128>,
+    ) {
         let Some(piece) = self.piece(id).filter(|p| p.peer == node) else {
             return;
         };
-        if status != Status::Ok || sums.len() as u64 != piece.extent.granules() {
+        let (extent, each) = piece.asked;
+        if status != Status::Ok || hashes.len() as u64 != extent.granules().div_ceil(each) {
             return self.verify_failed(CommandError::NotConnected(node));
         }
-        piece.theirs = Some(sums);
-        self.judge_piece(id);
+        piece.theirs = Some(hashes);
+        let kind = Kind::Compare { peer: node, id };
+        if let Some(slot) = self.slot_of(kind) {
+            self.judge_piece(slot, id);
+        }
     }
 
     fn piece(&mut self, id: u64) -> Option<&mut Piece> {
@@ -186,25 +287,46 @@ impl Volume {
             .find(|p| p.id == id)
     }
 
-    fn judge_piece(&mut self, id: u64) {
+    fn slot_of(&self, kind: Kind) -> Option<u32> {
+        let found = self.ops.each().find(|(_, op)| op.kind == kind);
+        found.map(|(slot, _)| slot)
+    }
+
+    /// Both sides told: what differs is looked at more closely, still held, until it is granules.
+    fn judge_piece(&mut self, slot: u32, id: u64) {
+        let misses_leaves = planted!(self, VerifyTrustsInnerNodes);
         let Some(piece) = self.piece(id) else { return };
-        let (Some(mine), Some(theirs)) = (&piece.mine, &piece.theirs) else {
+        if piece.mine.is_none() || piece.theirs.is_none() {
             return;
-        };
-        let (peer, extent) = (piece.peer, piece.extent);
-        let mut runs: Vec<Extent> = Vec::new();
-        for (at, _) in mine
-            .iter()
-            .zip(theirs)
-            .enumerate()
-            .filter(|(_, (a, b))| a != b)
-        {
-            let granule = extent.start + at as u64;
-            match runs.last_mut() {
-                Some(run) if run.end == granule => run.end += 1,
-                _ => runs.push(Extent::new(granule, granule + 1)),
-            }
         }
+        let mine = piece.mine.take().unwrap_or_default();
+        let theirs = piece.theirs.take().unwrap_or_default();
+        let (extent, each) = piece.asked;
+        let nodes = differing(0, &mine, &theirs);
+        let parts = nodes.into_iter().map(|run| {
+            let (start, end) = (run.start * each, run.end * each);
+            Extent::new(extent.start + start, (extent.start + end).min(extent.end))
+        });
+        if each == 1 {
+            piece.runs.extend(parts);
+        } else if !misses_leaves {
+            let finer = LEVELS.iter().find(|level| **level < each);
+            let finer = *finer.expect("the last level is one granule");
+            piece.todo.extend(parts.map(|part| (part, finer)));
+        }
+        if let Some(next) = piece.todo.pop() {
+            let peer = piece.peer;
+            piece.asked = next;
+            return self.start_compare(slot, peer, id);
+        }
+        self.decide_piece(id);
+    }
+
+    /// All of the piece is compared: what differs is counted and marked.
+    fn decide_piece(&mut self, id: u64) {
+        let Some(piece) = self.piece(id) else { return };
+        let (peer, extent) = (piece.peer, piece.extent);
+        let runs = std::mem::take(&mut piece.runs);
         self.verify.figures.compared += extent.granules();
         for run in runs {
             self.verify.figures.different += run.granules();
@@ -224,19 +346,22 @@ impl Volume {
         if let Some(run) = &mut self.verify.run {
             run.pieces.retain(|p| p.id != id);
         }
-        let kind = Kind::Compare { peer, id };
-        let found = self
-            .ops
-            .each()
-            .find(|(_, op)| op.kind == kind)
-            .map(|(slot, _)| slot);
-        if let Some(slot) = found {
+        if let Some(slot) = self.slot_of(Kind::Compare { peer, id }) {
             self.end(slot);
         }
         self.ops.attention = true;
     }
 
-    /// Bits are set; whoever differs leaves S and waits for an operator.
+    /// Looks how far it is.
+    pub(super) fn meter_verify(&mut self) {
+        let (now, compared) = (self.now, self.verify.figures.compared);
+        let is_limiting = self.pace.is_limiting();
+        if let Some(run) = &mut self.verify.run {
+            run.meter.look(now, compared, is_limiting);
+        }
+    }
+
+    /// Bits are set; whoever differs leaves S, to be repaired or to wait for an operator.
     fn verify_done(&mut self) {
         if self.durable.change.is_some() {
             return;
@@ -244,19 +369,30 @@ impl Volume {
         let Some(run) = self.verify.run.take() else {
             return;
         };
+        let is_repaired = match run.repair {
+            Repair::No => false,
+            Repair::From(_) => true,
+            Repair::Majority => {
+                let bits = run.peers.iter().map(|node| &self.peers.get(*node).dirty);
+                !is_minority_anywhere(&bits.collect::<Vec<_>>())
+            }
+        };
         let mut next = self.in_sync();
         for node in run.differing.iter() {
             next = next.without(node);
-            self.durable.sb.held = self.durable.sb.held.with(node);
+            if !is_repaired {
+                self.durable.sb.held = self.durable.sb.held.with(node);
+            }
         }
         if next != self.in_sync() {
             self.durable.touch();
             self.propose(next);
         }
+        self.verify.figures.is_repairing = is_repaired && !run.differing.is_empty();
+        self.verify.completed += 1;
         let figures = self.verify.figures.clone();
         self.reply(run.id, Ok(Answer::Verify(figures)));
     }
-
     fn verify_failed(&mut self, why: CommandError) {
         let Some(run) = self.verify.run.take() else {
             return;

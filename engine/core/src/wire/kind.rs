@@ -58,6 +58,14 @@ pub enum Kind {
     ResyncAck = 40,
     /// `Message::ResyncPause`
     ResyncPause = 41,
+    /// `Message::ResyncAsk`
+    ResyncAsk = 42,
+    /// `Message::ResyncDiffer`
+    ResyncDiffer = 43,
+    /// `Message::HashRequest`
+    HashRequest = 44,
+    /// `Message::HashReply`
+    HashReply = 45,
     /// `Message::ReadRequest`
     ReadRequest = 48,
     /// `Message::ReadReply`
@@ -84,7 +92,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every type, by number.
-    pub const ALL: [Kind; 38] = [
+    pub const ALL: [Kind; 42] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::Runs,
@@ -112,6 +120,10 @@ impl Kind {
         Kind::ResyncFailed,
         Kind::ResyncAck,
         Kind::ResyncPause,
+        Kind::ResyncAsk,
+        Kind::ResyncDiffer,
+        Kind::HashRequest,
+        Kind::HashReply,
         Kind::ReadRequest,
         Kind::ReadReply,
         Kind::SumRequest,

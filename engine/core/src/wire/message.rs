@@ -5,7 +5,7 @@ use crate::units::GRANULE;
 use crate::wire::bytes::{Body, Writer};
 use crate::wire::error::WireError;
 use crate::wire::kind::Kind;
-use crate::wire::{attribute, data, hello, parted, reign, repair, resync, runs};
+use crate::wire::{attribute, data, hash, hello, parted, reign, repair, resync, runs};
 
 /// Writes the body of a message, without the checksums of its payload.
 pub(super) fn put(message: &Message, w: &mut Writer) {
@@ -59,6 +59,10 @@ pub(super) fn put(message: &Message, w: &mut Writer) {
         Message::ResyncEqual { id } | Message::ResyncFailed { id } => w.u64(*id),
         Message::ResyncAck { id, status } => data::put_answer(*id, *status, w),
         Message::ResyncPause { paused, rate } => resync::put_pause(*paused, *rate, w),
+        Message::ResyncAsk { id, extent, hashes } => hash::put_ask(*id, *extent, hashes, w),
+        Message::ResyncDiffer { id, runs } => hash::put_differ(*id, runs, w),
+        Message::HashRequest { id, extent, each } => hash::put_request(*id, *extent, *each, w),
+        Message::HashReply { id, status, hashes } => hash::put_reply(*id, *status, hashes, w),
         Message::ReadRequest { id, extent } => repair::put_read(*id, *extent, w),
         Message::ReadReply { id, status } => data::put_answer(*id, *status, w),
         Message::SumRequest { id, extent } => resync::put_piece(*id, *extent, w),
@@ -136,6 +140,10 @@ pub(super) fn take(kind: Kind, body: &mut Body) -> Result<Message, WireError> {
             Message::ResyncAck { id, status }
         }
         Kind::ResyncPause => resync::take_pause(fields)?,
+        Kind::ResyncAsk => hash::take_ask(fields, lists)?,
+        Kind::ResyncDiffer => hash::take_differ(fields, lists)?,
+        Kind::HashRequest => hash::take_request(fields)?,
+        Kind::HashReply => hash::take_reply(fields, lists)?,
         Kind::ReadRequest => repair::take_read(fields)?,
         Kind::ReadReply => {
             let (id, status) = data::take_answer(fields)?;
@@ -199,6 +207,10 @@ pub(super) fn kind_of(message: &Message) -> Kind {
         Message::ResyncFailed { .. } => Kind::ResyncFailed,
         Message::ResyncAck { .. } => Kind::ResyncAck,
         Message::ResyncPause { .. } => Kind::ResyncPause,
+        Message::ResyncAsk { .. } => Kind::ResyncAsk,
+        Message::ResyncDiffer { .. } => Kind::ResyncDiffer,
+        Message::HashRequest { .. } => Kind::HashRequest,
+        Message::HashReply { .. } => Kind::HashReply,
         Message::ReadRequest { .. } => Kind::ReadRequest,
         Message::ReadReply { .. } => Kind::ReadReply,
         Message::SumRequest { .. } => Kind::SumRequest,

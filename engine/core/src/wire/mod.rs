@@ -17,6 +17,7 @@ mod control;
 mod data;
 mod error;
 mod frame;
+mod hash;
 mod hello;
 mod kind;
 mod message;

@@ -7,6 +7,7 @@ mod growth;
 mod identity;
 mod marks;
 mod replicas;
+mod resync;
 mod roles;
 mod split_brain;
 mod start;

@@ -65,6 +65,9 @@ impl World {
             Message::ResyncZero { .. } => self.count("resync zeros"),
             Message::ResyncEqual { .. } => self.count("resync equal"),
             Message::Parted(_) => self.word_said(node, peer),
+            Message::ResyncDiffer { .. } => self.count("resync differing"),
+            Message::HashRequest { each: 1, .. } => self.count("verify leaves"),
+            Message::SumRequest { .. } => self.count("verify by sums"),
             _ => {}
         }
         let covered = match message {

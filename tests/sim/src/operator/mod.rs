@@ -7,6 +7,7 @@
 mod growth;
 mod repair;
 mod roles;
+mod rot;
 mod splits;
 mod trouble;
 
@@ -30,6 +31,7 @@ enum Purpose {
     Demote,
     Stop,
     Verify,
+    Rot,
     MarkCreate(u64, u64),
     MarkDelete,
     Grow(u64),
@@ -63,6 +65,8 @@ pub struct Operator {
     pub is_closing: bool,
     idle_since: u64,
     apart_since: u64,
+    /// The verify that has to find rot ended, and compared everything.
+    rot_found: Option<bool>,
 }
 
 impl Operator {
@@ -80,6 +84,7 @@ impl Operator {
             is_closing: false,
             idle_since: 0,
             apart_since: 0,
+            rot_found: None,
         }
     }
 
@@ -224,6 +229,8 @@ impl World {
                     self.fail("S10", text);
                 }
             }
+            (Purpose::Rot, Ok(Answer::Verify(figures))) => self.rot_verified(Some(figures)),
+            (Purpose::Rot, _) => self.rot_verified(None),
             (Purpose::MarkCreate(name, asked), result) => {
                 self.mark_created(name, asked, result.is_ok());
             }

@@ -1,6 +1,6 @@
 //! Steps of the plan that are not a client's: faults and commands.
 
-use engine_core::event::Command;
+use engine_core::event::{Command, Repair};
 use engine_core::units::NodeIdx;
 
 use super::Purpose;
@@ -166,7 +166,7 @@ impl World {
             }
             Step::Verify {} => {
                 if let Some(node) = self.primaries().first() {
-                    self.ask_node(*node, Command::Verify, Purpose::Verify);
+                    self.ask_node(*node, Command::Verify(Repair::No), Purpose::Verify);
                 }
             }
             Step::KeepImage { node } => {

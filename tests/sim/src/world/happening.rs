@@ -19,6 +19,8 @@ pub enum Pending {
     Merge(Token, BufId, ByteRange),
     /// `Job::MergeZeros`: one granule with a hole.
     MergeZeros(Token, ByteRange),
+    /// `Job::Hashes`, of so many granules each.
+    Hashes(Token, u32),
     /// `Job::Sums`.
     Sums(Token, Extent),
 }

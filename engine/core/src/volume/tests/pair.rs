@@ -47,9 +47,39 @@ pub struct World {
     down: BTreeSet<usize>,
     /// So many words of refusal are lost with their link.
     pub refusals_lost: u32,
+    /// Feature bits that somebody of an earlier version does not offer.
+    pub features_missing: u64,
+    /// Frames and bytes that went over any link, as they stand on the wire.
+    pub sent: Sent,
+    /// Words of resync go no further while this holds.
+    pub is_resync_stuck: bool,
     next: u64,
     outcomes: HashMap<u64, Outcome>,
     answers: HashMap<u64, Result<Answer, CommandError>>,
+}
+
+/// What went over the links.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    pub frames: u64,
+    /// Heads, fields, lists and payload.
+    pub bytes: u64,
+    /// Granules of resync that travelled.
+    pub resynced: u64,
+}
+
+impl Sent {
+    fn note(&mut self, message: &Message, granules: u64) {
+        let mut frame = Vec::new();
+        let sums = vec![0; granules as usize];
+        let payload = granules * GRANULE;
+        crate::wire::encode(message, 1, &sums, payload as u32, &mut frame);
+        self.frames += 1;
+        self.bytes += frame.len() as u64 + payload;
+        if matches!(message, Message::ResyncData { .. }) {
+            self.resynced += granules;
+        }
+    }
 }
 
 /// How many of whom, and who chooses.
@@ -146,6 +176,7 @@ fn setup(node: usize, shape: Shape, life: u128) -> Setup {
         member_timeout: Duration::from_secs(5),
         has_volatile_cache: true,
         is_memory: false,
+        resync_rate: 0,
         boot_id: 1,
         entropy: 12345 + 1000 * life + node as u128,
         requests_max: 32,
@@ -212,6 +243,9 @@ impl World {
             plugged: BTreeSet::new(),
             down: BTreeSet::new(),
             refusals_lost: 0,
+            features_missing: 0,
+            sent: Sent::default(),
+            is_resync_stuck: false,
             next: 1000,
             outcomes: HashMap::new(),
             answers: HashMap::new(),
@@ -226,7 +260,12 @@ impl World {
 
     /// Runs until nothing moves for a while; links that were dropped come up again.
     pub fn settle(&mut self) {
-        for _ in 0..100 {
+        self.settle_for(100);
+    }
+
+    /// So many tenths of a second.
+    pub fn settle_for(&mut self, ticks: u32) {
+        for _ in 0..ticks {
             self.drain();
             self.connect_once();
             self.tick();
@@ -291,9 +330,26 @@ impl World {
     }
 
     pub fn connect(&mut self) {
+        self.connect_for(100);
+    }
+
+    /// And watches for so many tenths of a second.
+    pub fn connect_for(&mut self, ticks: u32) {
         self.plugged = self.pairs().into_iter().collect();
         self.connect_once();
-        self.settle();
+        self.settle_for(ticks);
+    }
+
+    /// The other node of a pair says this.
+    pub fn inject(&mut self, node: usize, message: Message) {
+        let link = self.link[&(0, 1)];
+        let payload = None;
+        self.nodes[node].events.push_back(Event::Peer {
+            link,
+            message,
+            payload,
+        });
+        self.drain();
     }
 
     fn unplug(&mut self, pair: (usize, usize)) {
@@ -541,6 +597,15 @@ impl World {
                 let outcome = match job {
                     Job::Merge { .. } | Job::Copy { .. } => JobOutcome::Done,
                     Job::MergeZeros { .. } => JobOutcome::Buffer(fresh),
+                    Job::Hashes { extent, each } => JobOutcome::Hashes(
+                        node.disk[extent.start as usize..extent.end as usize]
+                            .chunks(each as usize)
+                            .map(|tags| {
+                                tags.iter()
+                                    .fold(1u128, |all, tag| all.wrapping_mul(31) + u128::from(*tag))
+                            })
+                            .collect(),
+                    ),
                     Job::Sums { extent } => JobOutcome::Sums(
                         node.disk[extent.start as usize..extent.end as usize].to_vec(),
                     ),
@@ -558,6 +623,21 @@ impl World {
                 if matches!(message, Message::Refuse(_)) && self.refusals_lost > 0 {
                     self.refusals_lost -= 1;
                     return;
+                }
+                let granules = bytes.as_ref().map_or(0, |tags| tags.len() as u64);
+                self.sent.note(&message, granules);
+                let is_data = matches!(
+                    message,
+                    Message::ResyncData { .. }
+                        | Message::ResyncEqual { .. }
+                        | Message::ResyncDiffer { .. }
+                );
+                if self.is_resync_stuck && is_data {
+                    return;
+                }
+                let mut message = message;
+                if let Message::Hello(hello) = &mut message {
+                    hello.features_offered &= !self.features_missing;
                 }
                 let other = &mut self.nodes[pair.0 + pair.1 - at];
                 let payload = bytes.map(|bytes| {

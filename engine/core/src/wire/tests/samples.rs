@@ -220,6 +220,37 @@ pub(super) fn one_of_each() -> Vec<(Message, u32)> {
             },
             0,
         ),
+        (
+            Message::ResyncAsk {
+                id,
+                extent,
+                hashes: vec![1, 2 << 64],
+            },
+            0,
+        ),
+        (
+            Message::ResyncDiffer {
+                id,
+                runs: vec![Extent::new(8, 9)],
+            },
+            0,
+        ),
+        (
+            Message::HashRequest {
+                id,
+                extent,
+                each: 16,
+            },
+            0,
+        ),
+        (
+            Message::HashReply {
+                id,
+                status: Status::Ok,
+                hashes: vec![3],
+            },
+            0,
+        ),
         (Message::ReadRequest { id, extent }, 0),
         (
             Message::ReadReply {
@@ -502,6 +533,29 @@ pub(super) fn messages() -> impl Strategy<Value = (Message, u32)> {
             }
         ),
     ];
+    let hashing = prop_oneof![
+        (numbers(), piece(), any::<u128>()).prop_map(|(id, extent, seed)| {
+            let hashes = (extent.start..extent.end).map(|n| u128::from(n) ^ seed);
+            Message::ResyncAsk {
+                id,
+                extent,
+                hashes: hashes.collect(),
+            }
+        }),
+        (numbers(), prop::collection::vec(piece(), 1..=128))
+            .prop_map(|(id, runs)| Message::ResyncDiffer { id, runs }),
+        (numbers(), piece(), 1..=u32::MAX).prop_map(|(id, extent, each)| Message::HashRequest {
+            id,
+            extent,
+            each
+        }),
+        (
+            numbers(),
+            statuses(),
+            prop::collection::vec(any::<u128>(), 0..=256)
+        )
+            .prop_map(|(id, status, hashes)| Message::HashReply { id, status, hashes }),
+    ];
     let attributes =
         prop_oneof![
             (
@@ -544,7 +598,7 @@ pub(super) fn messages() -> impl Strategy<Value = (Message, u32)> {
                 }),
         ];
     (
-        prop_oneof![opening, writing, syncing, attributes],
+        prop_oneof![opening, writing, syncing, attributes, hashing],
         1u32..=8193,
     )
         .prop_map(|(message, granules)| {
