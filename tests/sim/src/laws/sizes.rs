@@ -93,10 +93,16 @@ impl World {
     /// In a mirror: a node serves so much from now on.
     pub(super) fn has_grown(&mut self, node: usize, size: u64) {
         self.count("replicas grown");
-        let serves = self.primaries().contains(&node);
+        if self.primaries().contains(&node) {
+            self.size_is_served(size);
+        }
+    }
+
+    /// Clients of a mirror may use so much from now on.
+    fn size_is_served(&mut self, size: u64) {
         let known = self.laws.sizes.known;
         // Of two histories after a bold promotion either may be kept, with its size.
-        if self.is_alone() || !serves || size <= known || self.operator.was_bold {
+        if self.is_alone() || size <= known || self.operator.was_bold {
             return;
         }
         self.laws.sizes.known = size;
@@ -127,7 +133,9 @@ impl World {
         };
         let (serves, known) = (engine.served_granules(), self.laws.sizes.known);
         if self.is_alone() || serves >= known {
-            return;
+            // What it grew to before it led anybody is in use from here on: a mark that is made
+            // later knows nothing of it.
+            return self.size_is_served(serves);
         }
         if self.operator.was_bold || self.operator.forced(node) {
             self.laws.sizes.known = serves;
