@@ -114,7 +114,7 @@ fn heal(world: &mut World) {
 /// L1: everything is well within a bound of time.
 fn await_health(world: &mut World) {
     let bound = world.now + HEAL_WITHIN;
-    while !world.is_healthy() && world.failure.is_none() {
+    while (!world.is_healthy() || world.is_resolving()) && world.failure.is_none() {
         if world.now > bound {
             let text = format!("stuck: nothing is wrong any more, and {}", states(world));
             return world.fail("L1", text);

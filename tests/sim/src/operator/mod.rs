@@ -65,6 +65,8 @@ pub struct Operator {
     pub is_closing: bool,
     idle_since: u64,
     apart_since: u64,
+    /// Until then a process may be killed that was told to give up its copy, or the other one.
+    kills_until: u64,
     /// The verify that has to find rot ended, and compared everything.
     rot_found: Option<bool>,
 }
@@ -84,6 +86,7 @@ impl Operator {
             is_closing: false,
             idle_since: 0,
             apart_since: 0,
+            kills_until: 0,
             rot_found: None,
         }
     }

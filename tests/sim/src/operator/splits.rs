@@ -57,6 +57,11 @@ impl World {
         }
     }
 
+    /// Somebody who resolves a split brain may yet be killed on purpose.
+    pub fn is_resolving(&self) -> bool {
+        self.now <= self.operator.kills_until
+    }
+
     fn is_parted(&self, node: usize, other: usize) -> bool {
         let engine = self.nodes[node].engine.as_ref();
         !self.is_witness(node) && engine.is_some_and(|e| e.parting_token(other).is_some())
@@ -105,6 +110,7 @@ impl World {
                 self.operator.rng.between(1, 200 * MS),
             );
             let life = self.nodes[victim].life;
+            self.operator.kills_until = self.now + delay;
             self.schedule(
                 delay,
                 Happening::Kill {
