@@ -423,10 +423,18 @@ impl Volume {
             Err(why) if why.is_split_brain() => return self.begin_parting(node, why),
             Err(why) => {
                 let size = theirs.size_granules;
+                let is_other_size = why == Refusal::Size && mine.volume_id == theirs.volume_id;
+                // Said now: once it has our size and ran again it counts as a later run.
+                let is_older = is_other_size && self.is_put_back(node, theirs);
+                let is_up_to_date = theirs.disk == Disk::UpToDate;
                 if why == Refusal::Size && follows_size(mine, theirs) {
                     self.follow(node, size);
                 }
-                return self.refuse(node, why);
+                if is_older {
+                    self.forget_copy(node);
+                }
+                let is_misled = is_older && is_up_to_date;
+                return self.refuse(node, if is_misled { Refusal::OlderData } else { why });
             }
         };
         if !self.follows(theirs) {
@@ -441,6 +449,7 @@ impl Volume {
         let is_behind = judge(&mine.chain, &theirs.chain) == Verdict::Behind;
         let (record, chain) = (theirs.record, theirs.chain.clone());
         let (incarnation, is_primary, disk) = (theirs.incarnation, theirs.is_primary, theirs.disk);
+        let is_older = self.is_put_back(node, theirs);
         let is_half_joined = plan == Plan::Equal && mine.disk.awaits_sync();
         let disk = match plan {
             // If it was not before: it hears that it is a member.
@@ -451,7 +460,7 @@ impl Volume {
             (Some(theirs), Some(mine)) => theirs.is_newer_than(&mine),
             (theirs, _) => theirs.is_some(),
         };
-        if !is_blank && !is_primary && !self.known(node).continues(life) {
+        if is_older {
             self.forget_copy(node);
             if disk == Disk::UpToDate {
                 return self.refuse(node, Refusal::OlderData);
@@ -519,6 +528,12 @@ impl Volume {
             incarnation: if sb.joined.has(node) { sb.known[at] } else { 0 },
             life: sb.known_lives[at],
         }
+    }
+
+    /// Its copy is of an earlier run than one it had with us, or of another one in its place.
+    fn is_put_back(&self, node: NodeIdx, theirs: &Hello) -> bool {
+        let is_blank = theirs.disk == Disk::Blank;
+        !is_blank && !theirs.is_primary && !self.known(node).continues(theirs.life)
     }
 
     /// The peer was put back to a state older than one it had with us: whatever bits say, it
