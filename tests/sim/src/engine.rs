@@ -18,7 +18,7 @@ use engine_core::session::Session;
 use engine_core::time::Instant;
 use engine_core::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx, Term};
 use engine_core::verdict::Policy;
-use engine_core::volume::{RoleStatus, Setup, Status, Volume};
+use engine_core::volume::{PeerStatus, RoleStatus, Setup, Status, Volume};
 
 use crate::world::{LEASE, MEMBER_TIMEOUT};
 
@@ -446,6 +446,16 @@ impl Engine {
     pub fn is_dirty(&self, peer: usize, granule: u64) -> bool {
         let at = Extent::new(granule, granule + 1);
         self.volume.dirty(NodeIdx(peer as u8)).any(at)
+    }
+
+    /// An operator has to say whose data is kept there, after a verify.
+    pub fn is_held(&self, peer: usize) -> bool {
+        let is_it = |p: &&PeerStatus| usize::from(p.node.0) == peer;
+        self.status()
+            .peers
+            .iter()
+            .find(is_it)
+            .is_some_and(|p| p.is_held)
     }
 
     /// Those of some granules, lowest first, that are marked as lacking at `peer`.

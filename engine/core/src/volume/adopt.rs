@@ -113,6 +113,10 @@ impl Volume {
         let before = known.map_or(NodeSet::EMPTY, |k| k.in_sync);
         for peer in self.peers.iter_mut().filter(|p| p.node != primary) {
             let life = lives[usize::from(peer.node.0)];
+            if record.in_sync.has(peer.node) {
+                // Whoever reigns took it in: it waits for no operator here.
+                self.durable.sb.held = self.durable.sb.held.without(peer.node);
+            }
             if record.in_sync.has(peer.node) && life != 0 {
                 // The replica that the record means: another one in its place lacks everything.
                 self.durable.sb.known[usize::from(peer.node.0)] = life;

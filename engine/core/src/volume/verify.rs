@@ -38,6 +38,8 @@ pub(super) struct Verifying {
     pub failure: Option<CommandError>,
     /// Verifies that compared everything, since this process began.
     pub completed: u64,
+    /// Copies that were found to differ, and leave S as soon as it may change.
+    leaving: NodeSet,
 }
 
 struct Run {
@@ -136,9 +138,13 @@ impl Volume {
     pub(super) fn settle_verify(&mut self) {
         // A copy that failed on the way proves nothing about the others.
         if self.verify.run.is_some() && !self.is_disk_usable() {
-            return self.verify_failed(CommandError::DiskFailed);
+            self.verify_failed(CommandError::DiskFailed);
+        }
+        if self.verify.run.is_some() && !self.role.is_primary() {
+            self.verify_failed(CommandError::NotPrimary);
         }
         while self.begin_piece() {}
+        self.settle_leaving();
     }
 
     /// Begins to compare one more piece with one peer, if there is one and it may.
@@ -377,22 +383,16 @@ impl Volume {
                 !is_minority_anywhere(&bits.collect::<Vec<_>>())
             }
         };
-        let mut next = self.in_sync();
-        for node in run.differing.iter() {
-            next = next.without(node);
-            if !is_repaired {
-                self.durable.sb.held = self.durable.sb.held.with(node);
-            }
-        }
-        if next != self.in_sync() {
-            self.durable.touch();
-            self.propose(next);
-        }
+        self.set_apart(run.differing, is_repaired);
+        self.settle_leaving();
         self.verify.figures.is_repairing = is_repaired && !run.differing.is_empty();
         self.verify.completed += 1;
         let figures = self.verify.figures.clone();
         self.reply(run.id, Ok(Answer::Verify(figures)));
     }
+
+    /// It ends without having compared everything. What it found until then stands: such a copy
+    /// stays in S no longer.
     fn verify_failed(&mut self, why: CommandError) {
         let Some(run) = self.verify.run.take() else {
             return;
@@ -401,7 +401,40 @@ impl Volume {
         for piece in run.pieces {
             self.end_compare(piece.id, piece.peer);
         }
+        // Where not every copy was compared nobody knows a majority.
+        let is_repaired = matches!(run.repair, Repair::From(_));
+        self.set_apart(run.differing, is_repaired);
         self.reply(run.id, Err(why));
+    }
+
+    /// These copies differ from this one, which is good for all anybody knows.
+    fn set_apart(&mut self, differing: NodeSet, is_repaired: bool) {
+        if differing.is_empty() || !self.may_set_apart() {
+            return;
+        }
+        if !is_repaired {
+            self.durable.sb.held = self.durable.sb.held.or(differing);
+            self.durable.touch();
+        }
+        self.verify.leaving = self.verify.leaving.or(differing);
+        self.ops.attention = true;
+    }
+
+    /// One change of S at a time (law T4): whoever differs leaves with the next one.
+    fn settle_leaving(&mut self) {
+        if self.verify.leaving.is_empty() || self.durable.change.is_some() {
+            return;
+        }
+        let leaving = std::mem::take(&mut self.verify.leaving);
+        let next = self.in_sync().minus(leaving);
+        if self.may_set_apart() && next != self.in_sync() && next.has(self.me) {
+            self.propose(next);
+        }
+    }
+
+    /// It reigns, and its own copy is one of those that stay.
+    fn may_set_apart(&self) -> bool {
+        self.reigns() && self.role.is_serving() && self.is_disk_usable()
     }
 
     pub(super) fn verify_lost(&mut self, node: NodeIdx) {

@@ -202,6 +202,7 @@ impl World {
             Notice::Founded { .. } => self.count("foundings"),
             Notice::InSync { record } => {
                 self.count("changes of S");
+                self.rot_is_led_by(usize::from(record.primary.0));
                 self.law_in_force_is_chosen(node, record);
             }
             Notice::SteppedDown { .. } => self.count("primaries stepped down"),
@@ -239,6 +240,7 @@ impl World {
 
     fn promoted(&mut self, node: usize) {
         self.count("promotions");
+        self.rot_is_led_by(node);
         self.refresh(node);
         self.hand_over_ends(node);
         self.situation_promoted(node);

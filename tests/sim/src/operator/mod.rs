@@ -67,8 +67,8 @@ pub struct Operator {
     apart_since: u64,
     /// Until then a process may be killed that was told to give up its copy, or the other one.
     kills_until: u64,
-    /// The verify that has to find rot ended, and compared everything.
-    rot_found: Option<bool>,
+    /// The block that rotted after the plan, until it is repaired.
+    rot: Option<rot::Rot>,
 }
 
 impl Operator {
@@ -87,7 +87,7 @@ impl Operator {
             idle_since: 0,
             apart_since: 0,
             kills_until: 0,
-            rot_found: None,
+            rot: None,
         }
     }
 
@@ -188,6 +188,7 @@ impl World {
 
     /// Commands to a process that is gone are never answered.
     pub fn operator_forgets(&mut self, node: usize) {
+        self.rot_verifier_is_gone(node);
         self.operator.asked.retain(|_, (n, ..)| *n != node);
         self.operator.switching = Switching::No;
     }

@@ -222,6 +222,37 @@ fn of_three_copies_the_majority_repairs_the_third_and_never_the_other_way() {
 }
 
 #[test]
+fn what_a_verify_found_before_it_was_cut_short_leaves_s() {
+    for repair in [Repair::No, Repair::Majority, Repair::From(NodeIdx(0))] {
+        let mut world = World::new(3);
+        world.connect();
+        world.command(0, promote(false)).unwrap();
+        world.settle();
+        world.write(0, 5, 4, 8);
+        world.nodes[1].disk[6] = 666;
+        // Slow enough that it finds the block and has more to do.
+        world.command(0, Command::ResyncRate(1 << 20)).unwrap();
+        let verify = world.ask(0, Command::Verify(repair));
+        world.settle_for(30);
+        world.isolate(2);
+        let cut_short = world.await_answer(verify);
+        assert_eq!(cut_short, Err(CommandError::NotConnected(NodeIdx(2))));
+        world.settle();
+        let is_repaired = repair == Repair::From(NodeIdx(0));
+        let in_sync = if is_repaired { NodeSet(3) } else { NodeSet(1) };
+        assert_eq!(world.status(0).in_sync, in_sync, "{repair:?}");
+        assert_eq!(world.nodes[1].disk[6] == 8, is_repaired, "{repair:?}");
+        if !is_repaired {
+            let from = NodeIdx(0);
+            world.command(0, Command::ResyncStart { from }).unwrap();
+            world.settle();
+            assert_eq!(world.status(0).in_sync, NodeSet(3));
+            assert_eq!(world.nodes[1].disk[6], 8);
+        }
+    }
+}
+
+#[test]
 fn a_pause_a_rate_and_a_stall_are_told_apart() {
     let mut world = pair_marked_whole(|_| true);
     let state = |world: &World| world.status(0).peers[0].resync.map(|r| r.state);
