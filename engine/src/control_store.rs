@@ -1,11 +1,15 @@
 //! Who chooses records (DESIGN D4): one trait, and the store of a cluster without quorum.
 
 use engine_core::record::{Choice, Record};
+use engine_core::register::{Access, Found};
 
 /// Chooses the record that stands.
 pub(crate) trait ControlStore {
     /// Asks that `record` be chosen.
     fn propose(&mut self, record: &Record) -> Choice;
+
+    /// Asks the register. The answer comes to the volume's reactor, or is this one.
+    fn access(&mut self, number: u64, access: Access) -> Option<Found>;
 }
 
 /// `quorum = "off"`: each node's own durable record stands in place of a majority.
@@ -32,6 +36,11 @@ impl ControlStore for LocalStore {
                 Choice::Chosen
             }
         }
+    }
+
+    /// There is no register.
+    fn access(&mut self, _number: u64, _access: Access) -> Option<Found> {
+        Some(Found::Unknown)
     }
 }
 

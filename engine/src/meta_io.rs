@@ -140,11 +140,15 @@ pub(crate) fn config_digest(spec: &VolumeSpec) -> u64 {
         spec.min_copies,
         spec.replicas.join("\n")
     );
-    if spec.votes.quorum == Quorum::Majority {
-        let Votes {
-            witnesses, lease, ..
-        } = &spec.votes;
-        text.push_str(&format!("\nmajority {lease:?} {}", witnesses.join("\n")));
+    let Votes {
+        witnesses, lease, ..
+    } = &spec.votes;
+    match spec.votes.quorum {
+        Quorum::Off => {}
+        Quorum::Majority => {
+            text.push_str(&format!("\nmajority {lease:?} {}", witnesses.join("\n")));
+        }
+        Quorum::Register => text.push_str(&format!("\nregister {lease:?}")),
     }
     sums::bytes(text.as_bytes())
 }

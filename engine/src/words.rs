@@ -19,6 +19,7 @@
 //! | W131, I169 | majority lost; back | | W149 | nobody serves, and why |
 //! | W127 – W129, I166 | split brain: copy given up, salvage | | E255 – E258 | a copy is not given up |
 //! | | | | E275, E276 | a repair without a majority; from a node that is not primary |
+//! | | | | E242 – E244 | register: taken, put back, not there |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
 use std::time::{Duration, SystemTime};
@@ -28,6 +29,7 @@ use engine_core::event::DiskError;
 use engine_core::marks::MARKS_MAX;
 use engine_core::message::Refusal as Why;
 use engine_core::meta::LoadError;
+use engine_core::register::REGISTER;
 use engine_core::units::{Extent, GRANULE, NodeIdx, NodeSet};
 
 use crate::control::{Refusal, RefusalKind, Repair, Request};
@@ -44,6 +46,9 @@ pub(crate) struct Names<'a> {
 
 impl<'a> Names<'a> {
     pub(crate) fn of(&self, node: NodeIdx) -> &'a str {
+        if node == REGISTER && self.nodes.len() <= usize::from(REGISTER.0) {
+            return "etcd";
+        }
         self.nodes
             .get(usize::from(node.0))
             .map_or("?", String::as_str)
@@ -130,6 +135,29 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
                  pollux promote {volume} --force"
             );
             (RefusalKind::WouldLoseData, "E212", why, Some(hint))
+        }
+        CommandError::CannotFound { missing: REGISTER } => {
+            let why = "it was never promoted, and etcd does not answer".to_owned();
+            let hint = "see that etcd has a leader and that this node reaches it, and try again";
+            (RefusalKind::Failed, "E244", why, Some(hint.to_owned()))
+        }
+        CommandError::RegisterTaken => {
+            let why = "etcd holds the record of another volume under this name".to_owned();
+            let hint = format!(
+                "if that volume is gone for good, delete its key from etcd, then: \
+                 pollux promote {volume}"
+            );
+            (RefusalKind::Failed, "E242", why, Some(hint))
+        }
+        CommandError::RegisterWentBack { newer } => {
+            let newer = names.of(*newer);
+            let why = format!(
+                "the record in etcd is older than the one that {newer} holds: etcd was put back \
+                 to an earlier state"
+            );
+            let hint =
+                format!("on the node that has the newest data: pollux promote {volume} --force");
+            (RefusalKind::WouldLoseData, "E243", why, Some(hint))
         }
         CommandError::CannotFound { missing } => {
             let missing = names.of(*missing);

@@ -11,6 +11,7 @@
 use crate::event::{CommandId, DiskError, LinkId, ReqId, SessionId, Token};
 use crate::message::{Message, Refusal, Zeroing};
 use crate::record::Record;
+use crate::register::Access;
 use crate::units::{BufId, ByteRange, Extent, NodeIdx, NodeSet, Term};
 use crate::volume::ResyncFigures;
 use crate::vote::Ballot;
@@ -277,6 +278,13 @@ pub enum CommandError {
         /// Voters that were not heard.
         missing: NodeSet,
     },
+    /// The register holds an older record than a node that was heard: it was put back.
+    RegisterWentBack {
+        /// Who knows of a newer one.
+        newer: NodeIdx,
+    },
+    /// The register holds the record of another volume under this name.
+    RegisterTaken,
     /// The volume has no such peer.
     NoSuchPeer,
     /// The volume has no such mark.
@@ -476,6 +484,13 @@ pub enum Action {
         from: u64,
         /// Granules it is to hold.
         size: u64,
+    },
+    /// Ask the register. Answered by `Event::Register` of the same number, or never.
+    Register {
+        /// Number of the question, dense within the process.
+        number: u64,
+        /// What.
+        access: Access,
     },
     /// Answer an operator.
     Answer {

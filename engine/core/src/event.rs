@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::marks::MarkName;
 use crate::message::{Message, Status};
 use crate::record::Choice;
+use crate::register::Found;
 use crate::units::{BufId, ByteRange, NodeIdx};
 use crate::vote::Ballot;
 
@@ -278,6 +279,13 @@ pub enum Event {
         size: u64,
         /// Bytes it holds, all that are new zeros, durably.
         result: Result<u64, DiskError>,
+    },
+    /// The register answered.
+    Register {
+        /// Number of the question.
+        number: u64,
+        /// What.
+        found: Found,
     },
     /// An operator speaks.
     Command {

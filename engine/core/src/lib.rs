@@ -26,6 +26,7 @@ pub mod planted;
 pub mod promotion;
 pub mod quorum;
 pub mod record;
+pub mod register;
 pub mod session;
 pub mod time;
 pub mod units;

@@ -52,6 +52,10 @@ pub enum Bug {
     ServesOnWhenSuperseded,
     HandsOverUndrained,
     GivenUpIsDecided,
+    UnknownTakenAsChosen,
+    LeaseCountsFromTheAnswer,
+    ClaimsUnderALease,
+    ConflictSwappedBlindly,
 }
 
 impl Bug {
@@ -60,8 +64,13 @@ impl Bug {
         self as usize >= Bug::PromiseNotDurable as usize
     }
 
+    /// It can only go wrong where a register chooses.
+    pub fn needs_register(self) -> bool {
+        self as usize >= Bug::UnknownTakenAsChosen as usize
+    }
+
     /// All of them.
-    pub const ALL: [Bug; 46] = [
+    pub const ALL: [Bug; 50] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -108,5 +117,9 @@ impl Bug {
         Bug::ServesOnWhenSuperseded,
         Bug::HandsOverUndrained,
         Bug::GivenUpIsDecided,
+        Bug::UnknownTakenAsChosen,
+        Bug::LeaseCountsFromTheAnswer,
+        Bug::ClaimsUnderALease,
+        Bug::ConflictSwappedBlindly,
     ];
 }

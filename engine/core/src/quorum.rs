@@ -20,6 +20,8 @@ pub enum Quorum {
     Off,
     /// A majority of the voters.
     Majority,
+    /// A linearizable register outside of the nodes (`register.rs`).
+    Register,
 }
 
 /// What becomes of clients' requests while no majority stands behind who serves.
@@ -141,7 +143,13 @@ pub fn elect(
     let named = named
         .fold(basis.in_sync, |set, r| set.or(r.in_sync))
         .and(replicas);
-    if let Some(better) = named.iter().find(|node| whole(node) && is_up(node)) {
+    // Who was about to join may be in S and not know it: then it holds what this one lost (law B7).
+    let was_joining = |node: &NodeIdx| {
+        let awaits = find(*node).is_some_and(|p| p.copy.disk.awaits_sync());
+        awaits && basis.in_sync.has(*node)
+    };
+    let is_better = |node: &NodeIdx| whole(node) && (is_up(node) || was_joining(node));
+    if let Some(better) = named.iter().find(is_better) {
         return Err(CommandError::NotWhole { better });
     }
     match named

@@ -110,6 +110,11 @@ impl Driver {
                 self.local.push_back(Event::Record(choice));
             }
             Action::Salvage { token, step } => self.salvage(shell, token, step),
+            Action::Register { number, access } => {
+                if let Some(found) = self.control_store.access(number, access) {
+                    self.local.push_back(Event::Register { number, found });
+                }
+            }
             Action::SessionQuiet { session } => self.quiet.push(session),
             Action::Answer { id, result } => self.answers.push((id, result)),
             Action::Notice(notice) => self.notices.push(notice),

@@ -120,7 +120,7 @@ impl Reactor {
         let is_founded = volume.driver.core.status().volume_id != 0;
         let all = match volume.spec.votes.quorum {
             // The core asks the voters.
-            Quorum::Majority if is_founded => NodeSet::EMPTY,
+            Quorum::Majority | Quorum::Register if is_founded => NodeSet::EMPTY,
             _ => NodeSet::first(volume.spec.replicas.len()).without(volume.me),
         };
         let links = &self.links;
@@ -398,7 +398,7 @@ impl Volume {
     /// An operator's promotion.
     fn promotion(&self, force: bool, wait: Duration) -> Command {
         match self.spec.votes.quorum {
-            Quorum::Majority if !force => Command::TakeOver { wait },
+            Quorum::Majority | Quorum::Register if !force => Command::TakeOver { wait },
             _ => Command::Promote { force, wait },
         }
     }

@@ -39,9 +39,9 @@ pub struct NodeSpec {
     pub replicas: usize,
     /// Nodes that only vote.
     pub witnesses: usize,
-    /// A majority chooses records.
-    pub has_votes: bool,
-    /// What becomes of requests while there is none.
+    /// Who chooses records.
+    pub quorum: Quorum,
+    /// What becomes of requests while nobody can choose.
     pub on_quorum_loss: QuorumLoss,
     /// Size it is made with.
     pub granules: u64,
@@ -343,10 +343,7 @@ impl Engine {
             node: NodeIdx(spec.node),
             names: spec.names(),
             replicas: spec.replicas,
-            quorum: match spec.has_votes {
-                true => Quorum::Majority,
-                false => Quorum::Off,
-            },
+            quorum: spec.quorum,
             lease: LEASE,
             auto_promote: true,
             on_quorum_loss: spec.on_quorum_loss,

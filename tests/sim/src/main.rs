@@ -1,7 +1,7 @@
 //! Command line of the simulator.
 //!
 //! ```text
-//! sim run [--seeds A..B] [--nodes N | --votes] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
+//! sim run [--seeds A..B] [--nodes N | --votes | --register] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
 //! sim replay (--seed S [--nodes N] | FILE) [--step] [--bug NAME]
 //! sim plan --seed S [--nodes N]
 //! sim small [--seed S | --seeds A..B] [--bug NAME]
@@ -27,7 +27,7 @@ use sim::swarm;
 use sim::world::format_time;
 
 const USAGE: &str = "usage:
-  sim run [--seeds A..B] [--nodes N | --votes] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
+  sim run [--seeds A..B] [--nodes N | --votes | --register] [--minutes N] [--failures N] [--bug NAME] [--no-shrink]
   sim replay (--seed S [--nodes N] | FILE) [--step] [--bug NAME]
   sim plan --seed S [--nodes N]
   sim small [--seed S | --seeds A..B] [--bug NAME]
@@ -46,6 +46,7 @@ struct Options {
     steps: bool,
     keeps_long: bool,
     votes: bool,
+    register: bool,
 }
 
 fn range(text: &str) -> Option<Range<u64>> {
@@ -87,6 +88,7 @@ fn options(words: &[String]) -> Option<Options> {
             "--bug" => options.bug = Some(bug(words.next()?)?),
             "--step" => options.steps = true,
             "--votes" => options.votes = true,
+            "--register" => options.register = true,
             "--no-shrink" => options.keeps_long = true,
             file if !file.starts_with('-') => options.file = Some(file.into()),
             _ => return None,
@@ -131,7 +133,8 @@ fn run_many(options: &Options) -> ExitCode {
     let time = options.minutes.map(|m| Duration::from_secs_f64(m * 60.0));
     // Of all kinds of worlds, and never the same twice, unless told otherwise.
     let is_long = time.is_some() && options.seeds.is_none();
-    let is_mixed = is_long && !options.votes && options.nodes.is_none() && options.bug.is_none();
+    let is_one_kind = options.votes || options.register || options.nodes.is_some();
+    let is_mixed = is_long && !is_one_kind && options.bug.is_none();
     let mut code = ExitCode::SUCCESS;
     if is_mixed {
         match replay_kept() {
@@ -147,7 +150,11 @@ fn run_many(options: &Options) -> ExitCode {
         .seeds
         .clone()
         .unwrap_or(start..if is_long { u64::MAX } else { 1000 });
-    let shift = if options.votes { swarm::VOTES } else { 0 };
+    let shift = match (options.votes, options.register) {
+        (_, true) => swarm::REGISTER,
+        (true, false) => swarm::VOTES,
+        (false, false) => 0,
+    };
     let seeds = seeds.start + shift..seeds.end.saturating_add(shift);
     let (bug, failures) = (options.bug, options.failures.unwrap_or(5));
     let draw = |seed| match is_mixed {

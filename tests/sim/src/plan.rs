@@ -49,6 +49,10 @@ pub struct Settings {
     pub ballot_loss_one_in: u64,
     /// Requests fail while there is no majority, instead of waiting for it.
     pub fails_without_quorum: u64,
+    /// A register chooses records in the place of voters.
+    pub has_register: u64,
+    /// One question to the register in this many meets trouble; 0 is none.
+    pub register_loss_one_in: u64,
 }
 
 /// Order and names of the settings in a text.
@@ -88,6 +92,8 @@ settings!(
     witnesses,
     ballot_loss_one_in,
     fails_without_quorum,
+    has_register,
+    register_loss_one_in,
 );
 
 impl Default for Settings {
@@ -111,6 +117,8 @@ impl Default for Settings {
             witnesses: 0,
             ballot_loss_one_in: 0,
             fails_without_quorum: 0,
+            has_register: 0,
+            register_loss_one_in: 0,
         }
     }
 }
@@ -183,6 +191,10 @@ steps! {
     CutWire "cut_wire" (a, b, span);
     /// Nothing passes between a node and all others for a while.
     Isolate "isolate" (node, span);
+    /// Nobody reaches the register for a while.
+    RegisterAway "register_away" (span);
+    /// One node does not reach it for a while.
+    RegisterCut "register_cut" (node, span);
     /// Everything between two nodes is late.
     StallWire "stall_wire" (a, b, span);
     /// Everything between two nodes is slow.

@@ -88,6 +88,7 @@ fn heal(world: &mut World) {
             }
         }
     }
+    world.mend_register();
     for node in world.everybody() {
         for mend in [
             Mend::Reads,

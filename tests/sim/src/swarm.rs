@@ -95,6 +95,8 @@ fn settings(rng: &mut Rng) -> Settings {
         witnesses: 0,
         ballot_loss_one_in: 0,
         fails_without_quorum: 0,
+        has_register: 0,
+        register_loss_one_in: 0,
     }
 }
 
@@ -424,8 +426,43 @@ fn with_votes(mut plan: Plan) -> Plan {
     plan
 }
 
-/// The plan of a seed: one in eight has a world with one node; from [`VOTES`] on a majority chooses.
+/// Seeds from here on are of worlds in which a register chooses.
+pub const REGISTER: u64 = 1 << 41;
+
+/// Nodes that ask a register, out of a plan of nodes that vote; it goes away now and then, for all
+/// or for one.
+fn with_register(plan: Plan) -> Plan {
+    let mut plan = with_votes(plan);
+    let mut rng = Rng::fork(plan.seed, "register", 0);
+    let settings = &mut plan.settings;
+    let all = *rng.pick(&[2, 2, 3, 3, 3, 4]);
+    (settings.nodes, settings.witnesses, settings.has_register) = (all, 0, 1);
+    settings.register_loss_one_in = *rng.pick(&[0, 0, 4, 12, 40]);
+    for (_, step) in &mut plan.steps {
+        *step = step.retargeted(|| rng.below(all), all);
+    }
+    let mut away = Vec::new();
+    for _ in 0..*rng.pick(&[0, 1, 1, 2, 3]) {
+        let at = rng.pick(&plan.steps).0 + rng.below(200_000);
+        let span = *rng.pick(&[50, 600, 2500]);
+        let span = rng.between(1, span) * MS;
+        let node = rng.below(all);
+        away.push(match rng.one_in(3) {
+            true => (at, Step::RegisterAway { span }),
+            false => (at, Step::RegisterCut { node, span }),
+        });
+    }
+    plan.steps.extend(away);
+    plan.steps.sort_by_key(|(at, _)| *at);
+    plan
+}
+
+/// The plan of a seed: one in eight has a world with one node; from [`VOTES`] on a majority
+/// chooses, from [`REGISTER`] on a register.
 pub fn plan(seed: u64) -> Plan {
+    if seed >= REGISTER {
+        return with_register(pair(seed));
+    }
     if seed >= VOTES {
         return with_votes(pair(seed));
     }
@@ -436,14 +473,23 @@ pub fn plan(seed: u64) -> Plan {
 /// The plan in which a planted fault is looked for: of a kind of world where it can go wrong.
 #[cfg(feature = "planted")]
 pub fn plan_for(bug: crate::engine::Bug, index: u64) -> Plan {
-    plan(if bug.needs_votes() { VOTES } else { 0 } + index)
+    let first = match (bug.needs_register(), bug.needs_votes()) {
+        (true, _) => REGISTER,
+        (false, true) => VOTES,
+        (false, false) => 0,
+    };
+    plan(first + index)
 }
 
 /// The plan of one seed of a campaign that takes every kind of world in turn: of two seeds one has
-/// votes.
+/// votes, and of two of these one has a register in their place.
 pub fn mixed(index: u64) -> Plan {
-    let votes = if index % 2 == 1 { VOTES } else { 0 };
-    plan(votes + index / 2)
+    let first = match index % 4 {
+        1 => VOTES,
+        3 => REGISTER,
+        _ => 0,
+    };
+    plan(first + index / 2)
 }
 
 /// The plan of a seed for a world of so many nodes.

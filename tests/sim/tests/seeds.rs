@@ -102,6 +102,27 @@ fn a_short_swarm_of_single_replicas_holds_every_law_and_is_not_vacuous() {
     held_and_met(0..300, |seed| swarm::plan_of(seed, 1), MET_ALONE);
 }
 
+/// What a short swarm of volumes whose records a register chooses must have met.
+const MET_REGISTER: &[&str] = &[
+    "answers of the register lost",
+    "answers: superseded",
+    "changes of S",
+    "departures from S",
+    "joins",
+    "primaries lost",
+    "primaries stepped down",
+    "promotions",
+    "swaps that came too late",
+    "switches",
+];
+
+#[test]
+fn a_short_swarm_by_a_register_holds_every_law_and_is_not_vacuous() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let seeds = swarm::REGISTER..swarm::REGISTER + 200;
+    held_and_met(seeds, swarm::plan, MET_REGISTER);
+}
+
 fn held_and_met(seeds: Range<u64>, draw: impl Fn(u64) -> Plan, met: &[&str]) {
     let figures = campaign(seeds, draw, None, None, 1, |plan, failure| {
         let seed = plan.seed;

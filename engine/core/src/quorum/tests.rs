@@ -107,6 +107,29 @@ fn who_lost_power_is_elected_only_if_everybody_did() {
     assert_eq!(elect(B, DATA, NodeSet::EMPTY, &with_witness), refused);
 }
 
+/// The record that counts it in is on its way to the joining one, which holds all there is.
+#[test]
+fn who_lost_power_waits_for_a_whole_copy_that_was_about_to_join() {
+    let mut all = [
+        promise(A, Some(record(1, 2, 0b011))),
+        promise(B, Some(record(1, 1, 0b001))),
+    ];
+    all[0].copy.is_whole = false;
+    for disk in [Disk::Inconsistent, Disk::Outdated] {
+        all[1].copy.disk = disk;
+        assert_eq!(
+            elect(A, DATA, NodeSet::EMPTY, &all),
+            Err(CommandError::NotWhole { better: B })
+        );
+    }
+    // By no record that may be chosen is it a member: it lacks what it has not copied.
+    all[0].record = Some(record(1, 2, 0b001));
+    assert_eq!(
+        elect(A, DATA, NodeSet::EMPTY, &all).map(|e| e.members),
+        Ok(NodeSet::only(A))
+    );
+}
+
 /// Laws T2, T4 and T5 together, exhaustively: whatever the voters hold, the basis that any
 /// majority finds is at least as new as any record that was chosen.
 #[test]

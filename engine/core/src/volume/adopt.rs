@@ -54,8 +54,8 @@ impl Volume {
         self.give_up_promotion();
         let new_primary = known.is_none_or(|k| k.primary != record.primary);
         self.note_members(node, known, &record, lives);
-        let has_votes = self.has_votes();
         let source = self.peers.get(node).hello.as_ref().map(|h| h.incarnation);
+        let (has_votes, has_register) = (self.has_votes(), self.has_register());
         let sb = &mut self.durable.sb;
         if let (Session::Target(_), Some(source), false) = (session, source, has_votes) {
             // From here on what either lacks of the other is marked: the bits speak of this copy.
@@ -67,6 +67,11 @@ impl Volume {
         if has_votes && sb.voted.is_none_or(|voted| record.is_newer_than(&voted)) {
             // It is chosen already: holding it breaks no promise.
             sb.voted = sb.voted.map(|_| record);
+        }
+        if has_register && sb.voted.is_none() {
+            // It votes for nothing; as a member of S it counts what it promised.
+            sb.voted = Some(record);
+            sb.features_incompatible |= crate::meta::FEATURE_VOTES;
         }
         sb.chain = chain;
         if matches!(session, Session::Target(_)) {

@@ -17,6 +17,7 @@ use crate::message::{Disk, Reign};
 use crate::promotion;
 use crate::quorum::{Election, Promise, basis, elect, has_quorum, voters_of};
 use crate::record::Record;
+use crate::register::{REGISTER, REGISTER_ALONE};
 use crate::session::Session;
 use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet, Term};
@@ -47,6 +48,8 @@ pub(super) struct Asked {
     pub term: Term,
     pub since: Instant,
     pub last: Instant,
+    /// Nodes that have no vote were asked too: the register promised.
+    are_all_asked: bool,
 }
 
 impl Asked {
@@ -56,6 +59,7 @@ impl Asked {
             term,
             since: now,
             last: now,
+            are_all_asked: false,
         }
     }
 }
@@ -73,7 +77,10 @@ impl Volume {
             && self.adopting.is_none();
         let is_due = self.now >= self.votes.grant.until && self.now >= self.votes.election_at;
         // Whether it is in S the trial finds out: the newest record may not have reached it.
-        let is_released = self.durable.sb.voted.is_none_or(|r| r.is_released);
+        // A register that is watched says so at once.
+        let newest = (self.votes.register.record()).or(self.durable.sb.voted);
+        let is_in_sync = |r: Record| !r.voters.has(REGISTER) || r.in_sync.has(self.me);
+        let is_released = newest.is_none_or(|r| r.is_released || !is_in_sync(r));
         if may && is_due && !is_released && self.durable.record.is_some() {
             let patience = self.setup.lease * 2;
             self.begin_promotion(None, false, patience);
@@ -159,7 +166,7 @@ impl Volume {
         };
         let own = own.then_some(Promise {
             voter: self.me,
-            record: self.durable.sb.voted,
+            record: self.newest_vote(),
             copy: self.copy_state(),
         });
         let is_answer =
@@ -172,6 +179,11 @@ impl Volume {
         let promises = self.promises(asked.term, true);
         let own = promises.iter().any(|p| p.voter == self.me);
         if own && has_quorum(&promises) {
+            let is_released = basis(&promises).is_some_and(|r| r.is_released);
+            if is_released && self.role.promotes_itself() {
+                // The word of an operator was on its way.
+                return self.promotion_ended(Err(CommandError::TimedOut));
+            }
             // Who would not be elected disturbs nobody.
             let met = self.met(asked.term, true);
             if let Err(error) = self.elected(met, &promises) {
@@ -217,7 +229,7 @@ impl Volume {
     /// More answers may change the verdict: until the deadline it is asked again.
     fn refused_election(&mut self, error: CommandError, asked: Asked, is_due: bool) {
         let heard = self.votes.heard.iter().flatten().count();
-        let is_all = heard + 1 >= self.setup.names.len();
+        let is_all = heard >= self.others().count() as usize;
         if is_due || is_all {
             self.promotion_ended(Err(error));
         } else if self.now.since(asked.last) >= ASK_AGAIN {
@@ -227,6 +239,9 @@ impl Volume {
 
     /// Who is missing, or who reigns already.
     fn why_no_quorum(&self, promises: &[Promise]) -> CommandError {
+        if self.is_register_taken() {
+            return CommandError::RegisterTaken;
+        }
         let grant = self.votes.grant;
         let is_busy = |h: &&Heard| h.said == Said::Busy;
         let busy = self.votes.heard.iter().flatten().find(is_busy);
@@ -249,16 +264,56 @@ impl Volume {
 
     /// Our own promise is durable: now the others'.
     pub(super) fn vowed(&mut self, term: Term) {
-        self.ask_all(term, false);
+        match self.asks_register_first() {
+            true => {
+                self.votes.heard = Default::default();
+                let is_trial = false;
+                self.say_vote(REGISTER, Vote::Ask { term, is_trial });
+            }
+            false => self.ask_all(term, false),
+        }
         self.set_phase(Phase::Canvass(Asked::at(self.now, term)));
+    }
+
+    /// A promise ends sessions: nodes without a vote are asked for theirs once nobody else can be
+    /// chosen.
+    fn asks_register_first(&self) -> bool {
+        let voted = self.durable.sb.voted;
+        self.has_register() && voted.is_some_and(|r| r.voters == REGISTER_ALONE)
+    }
+
+    /// Was the register put back? What is in force anywhere was chosen there before.
+    fn who_knows_better(&self, promises: &[Promise]) -> Option<NodeIdx> {
+        let of_register = promises.iter().find(|p| p.voter == REGISTER)?.record?;
+        let is_newer = |r: Record| r.voters.has(REGISTER) && r.is_newer_than(&of_register);
+        let better = promises.iter().find(|p| p.record.is_some_and(is_newer));
+        better.map(|p| p.voter)
     }
 
     pub(super) fn settle_canvass(&mut self, mut asked: Asked, is_due: bool) {
         let promises = self.promises(asked.term, false);
         let heard = voters_of(&promises);
-        let voters = self.durable.sb.voted.map_or(NodeSet::EMPTY, |r| r.voters);
-        let is_enough = heard.contains(voters) || self.now.since(asked.since) >= GATHER;
+        let is_first = self.asks_register_first() && !asked.are_all_asked;
+        let mut awaited = self.durable.sb.voted.map_or(NodeSet::EMPTY, |r| r.voters);
+        if self.has_register() {
+            // Nodes without a vote count as well: each copy that any record names.
+            let named = promises.iter().filter_map(|p| p.record);
+            awaited = named.fold(awaited, |all, r| all.or(r.in_sync));
+        }
+        let is_enough = heard.contains(awaited) || self.now.since(asked.since) >= GATHER;
+        if is_first && heard.has(REGISTER) {
+            (asked.are_all_asked, asked.since) = (true, self.now);
+            (asked.last, self.ops.attention) = (self.now, true);
+            let nodes = self.others().without(REGISTER);
+            let (term, is_trial) = (asked.term, false);
+            self.say_vote_to(nodes, Vote::Ask { term, is_trial });
+            return self.set_phase(Phase::Canvass(asked));
+        }
         if has_quorum(&promises) && is_enough {
+            if let Some(newer) = self.who_knows_better(&promises) {
+                let error = CommandError::RegisterWentBack { newer };
+                return self.promotion_ended(Err(error));
+            }
             let met = self.met(asked.term, false);
             match self.elected(met, &promises) {
                 Ok(election) => self.begin_claim(asked.term, election),
@@ -276,7 +331,11 @@ impl Volume {
             return;
         }
         if self.now.since(asked.last) >= ASK_AGAIN {
-            let missing = self.others().minus(heard);
+            let asked_now = match is_first {
+                true => REGISTER_ALONE,
+                false => self.others(),
+            };
+            let missing = asked_now.minus(heard);
             let (term, is_trial) = (asked.term, false);
             self.say_vote_to(missing, Vote::Ask { term, is_trial });
             asked.last = self.now;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::action::{Notice, Outcome};
 use crate::quorum::{QuorumLoss, is_majority};
+use crate::register::REGISTER;
 use crate::time::Instant;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 use crate::vote::Vote;
@@ -116,6 +117,7 @@ impl Volume {
             number,
             length: self.setup.lease,
         };
+        // Who has no vote grants nothing that counts, but says if it promised more.
         self.say_vote_to(self.others(), ask);
         self.count_lease();
     }
@@ -140,7 +142,11 @@ impl Volume {
             }
             return;
         }
-        let sent = lease.sent[number as usize % REQUESTS];
+        let mut sent = lease.sent[number as usize % REQUESTS];
+        if from == REGISTER && planted!(self, LeaseCountsFromTheAnswer) {
+            sent = self.now;
+        }
+        let lease = &mut self.votes.lease;
         let granted = &mut lease.granted[usize::from(from.0)];
         *granted = (*granted).max(Some(sent));
         self.count_lease();

@@ -10,7 +10,8 @@
 //!            ├ marks.rs     what changed since a point      ├ attributes.rs  SetAttr
 //!            ├ remote.rs    reads through another member    ├ balance.rs    who reads
 //!            ├ grow.rs      a larger volume         ├ votes.rs     this node as a voter
-//!            └ voters.rs    who votes; polls        └ election.rs, lease.rs  who may serve
+//!            ├ voters.rs    who votes; polls        ├ election.rs, lease.rs  who may serve
+//!            └ register.rs  what votes in their place
 //! ```
 //!
 //! What it does not do: touch bytes, sockets, clocks. See `action.rs` for who owns a buffer.
@@ -39,6 +40,7 @@ mod pace;
 mod parting;
 mod peer;
 mod record;
+mod register;
 mod remote;
 mod role;
 mod source;
@@ -256,7 +258,7 @@ impl Volume {
             last_write: None,
             lengthening: Lengthening::default(),
             verify: Verifying::default(),
-            votes: Votes::new(&setup.names),
+            votes: Votes::new(&setup.names, setup.quorum == Quorum::Register),
             wait_lease: Vec::new(),
             joining: NodeSet::EMPTY,
             closing: Vec::new(),
@@ -352,6 +354,7 @@ impl Volume {
                 }
             }
             Event::Clients(count) => self.clients = count,
+            Event::Register { number, found } => self.register_answered(number, found),
             Event::Command { id, command } => match command {
                 Command::Promote { force, wait } => self.promote(id, force, wait),
                 Command::TakeOver { wait } => self.take_over(id, wait),
@@ -394,6 +397,7 @@ impl Volume {
             return self.settle_failed();
         }
         self.settle_votes();
+        self.settle_register();
         self.settle_adopting();
         self.settle_poll();
         self.settle_record();
@@ -458,10 +462,10 @@ impl Volume {
         self.setup.replicas > 1
     }
 
-    /// A majority chooses records.
+    /// Records are chosen: by a majority of voters, or by a register in their place.
     #[inline]
     fn has_votes(&self) -> bool {
-        self.setup.quorum == Quorum::Majority
+        self.setup.quorum != Quorum::Off
     }
 
     fn disk(&self) -> Disk {

@@ -18,6 +18,7 @@ use crate::message::{Disk, Life, Message, Refusal, Reign};
 use crate::promotion::{Other, Plan, Reach, View, may_promote};
 use crate::quorum::{Election, Grant};
 use crate::record::Record;
+use crate::register::REGISTER_ALONE;
 use crate::session::{self, Session};
 use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet, Term};
@@ -196,6 +197,11 @@ impl Role {
         !matches!(self, Role::Stopping(_) | Role::Stopped)
     }
 
+    /// On its way to serve, and nobody asked for it.
+    pub fn promotes_itself(&self) -> bool {
+        matches!(self, Role::Promoting(promotion) if promotion.id.is_none())
+    }
+
     /// S may grow now.
     pub fn may_change_set(&self) -> bool {
         matches!(self, Role::Primary | Role::Secondary)
@@ -332,6 +338,9 @@ impl Volume {
         match promotion.phase.clone() {
             Phase::Wait => {
                 let met = !self.has_votes() || self.blank_voters().contains(self.others());
+                if !force && self.is_register_taken() {
+                    return self.promotion_ended(Err(CommandError::RegisterTaken));
+                }
                 if is_due || (met && self.has_everybody_answered()) {
                     self.decide_promotion(force);
                 } else if !met {
@@ -511,6 +520,7 @@ impl Volume {
             self.distrust_marks();
         }
         let voters = match plan {
+            Plan::Found if self.has_register() => REGISTER_ALONE,
             Plan::Found => self.blank_voters().with(self.me),
             _ => NodeSet::only(self.me),
         };

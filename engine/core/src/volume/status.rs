@@ -235,7 +235,8 @@ impl Volume {
     }
 
     fn votes_status(&self) -> VotesStatus {
-        let (own, voted) = (self.durable.sb.volume_id, self.durable.sb.voted);
+        let own = self.durable.sb.volume_id;
+        let voted = (self.votes.register.record()).or(self.durable.sb.voted);
         let is_near = |node: &NodeIdx| {
             let met = self.votes.met(*node, self.now, RECENT);
             met.is_some_and(|met| met.has_vote && met.volume_id == own)

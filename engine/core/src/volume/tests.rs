@@ -4,6 +4,7 @@
 mod grow;
 mod pair;
 mod parting;
+mod register;
 mod resync;
 mod votes;
 

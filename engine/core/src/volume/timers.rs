@@ -45,6 +45,7 @@ impl Volume {
         }
         self.ops.attention = true;
         self.retry_record();
+        self.tick_register();
         self.tick_lease();
         self.tick_handed();
         self.consider_election();
@@ -86,7 +87,8 @@ impl Volume {
             || self.growing.is_some()
             || self.verify.is_running()
             || self.peers.iter().any(|p| !p.told.is_settled())
-            || (self.has_votes() && self.durable.sb.voted.is_some());
+            || (self.has_votes() && self.durable.sb.voted.is_some())
+            || (self.has_register() && self.durable.sb.volume_id != 0);
         if is_moving {
             self.tick_at = Some(self.now.after(TICK));
         } else if !self.log.is_empty() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::quorum::is_majority;
 use crate::record::{Choice, Record};
+use crate::register::REGISTER;
 use crate::time::Instant;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet};
 use crate::vote::Vote;
@@ -43,7 +44,9 @@ impl Volume {
         let mut lives = [0; NODES_MAX];
         for node in admits.iter() {
             let met = self.votes.met(node, self.now, RECENT);
-            lives[usize::from(node.0)] = met.map_or(0, |met| met.incarnation);
+            // The register has one life, whether it was heard or not.
+            let unmet = u128::from(node == REGISTER);
+            lives[usize::from(node.0)] = met.map_or(unmet, |met| met.incarnation);
         }
         self.promise(record.term);
         // Promised away meanwhile: `settle_poll` ends the change (law T2).
@@ -87,6 +90,10 @@ impl Volume {
     /// A node says that it has no vote. What an earlier life of it stored is forgotten. Where its
     /// admission is under way, or chosen, the record that counts it in was lost.
     pub(super) fn voter_is_blank(&mut self, node: NodeIdx, incarnation: u128) {
+        if node == REGISTER {
+            // What it held is gone: only an operator knows whether it is the same one still.
+            return;
+        }
         let at = usize::from(node.0);
         if let Some(poll) = &mut self.votes.poll {
             poll.stored = poll.stored.without(node);
@@ -179,6 +186,16 @@ impl Volume {
         let Some(record) = self.record().filter(|_| may_change) else {
             return;
         };
+        if self.has_register() {
+            if let Some((voters, admits)) = self.next_voters_for_register(&record) {
+                let next = Record {
+                    voters,
+                    ..record.next()
+                };
+                self.propose_admitting(next, admits);
+            }
+            return;
+        }
         let all = self.others().with(self.me);
         let met = |node: NodeIdx| self.votes.met(node, self.now, RECENT);
         let own = self.durable.sb.volume_id;

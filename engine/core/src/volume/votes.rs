@@ -16,6 +16,7 @@ use crate::action::{Action, CommandError};
 use crate::meta;
 use crate::quorum::{CopyState, Grant};
 use crate::record::Record;
+use crate::register::{REGISTER, REGISTER_ALONE};
 use crate::time::Instant;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 use crate::vote::{Ballot, Said, Vote};
@@ -23,6 +24,7 @@ use crate::vote::{Ballot, Said, Vote};
 use super::election::Heard;
 use super::hand_over::Handed;
 use super::lease::Lease;
+use super::register::Register;
 use super::voters::Poll;
 use super::{Volume, planted};
 
@@ -51,6 +53,8 @@ pub(super) struct Votes {
     pub handed: Option<Handed>,
     /// What kept this node from serving, as it was last said.
     pub obstacle: Option<CommandError>,
+    /// Where a register chooses.
+    pub register: Register,
     /// When blank voters were last asked for.
     pub asked_at: Instant,
     /// No candidacy of our own before this moment.
@@ -88,17 +92,26 @@ impl Votes {
         self.owed.clear();
     }
 
-    /// Nothing was said yet among these nodes.
-    pub fn new(names: &[String]) -> Votes {
+    /// Nothing was said yet among these nodes, whose records a register chooses or they do.
+    pub fn new(names: &[String], has_register: bool) -> Votes {
         let mut digest = crc32fast::Hasher::new();
         for name in names {
             digest.update(name.as_bytes());
             digest.update(&[0]);
         }
+        if has_register {
+            // No node is called so: who votes means nothing to who asks a register.
+            digest.update(b"\0register");
+        }
         Votes {
             nodes: digest.finalize() & 0xFF_FFFF,
             ..Votes::default()
         }
+    }
+
+    /// A node, or the register, spoke.
+    pub fn meet(&mut self, node: NodeIdx, met: Met) {
+        self.met[usize::from(node.0)] = Some(met);
     }
 
     /// What `node` said last, if that was not long ago.
@@ -109,9 +122,13 @@ impl Votes {
 }
 
 impl Volume {
-    /// Every other configured node, replicas first.
+    /// Every other configured node, replicas first, and the register: a witness that is no node.
     pub(super) fn others(&self) -> NodeSet {
-        NodeSet::first(self.setup.names.len()).without(self.me)
+        let nodes = NodeSet::first(self.setup.names.len()).without(self.me);
+        match self.has_register() {
+            true => nodes.or(REGISTER_ALONE),
+            false => nodes,
+        }
     }
 
     /// Nodes with data.
@@ -134,9 +151,23 @@ impl Volume {
         }
     }
 
-    /// This node voted, or was admitted, since it was formatted or gave up its history.
+    /// This node voted, or was admitted, since it was formatted or gave up its history; where a
+    /// register votes it is enough that it belongs to the volume: a promise of its own binds it alone.
     pub(super) fn has_vote(&self) -> bool {
-        self.durable.sb.voted.is_some() && self.durable.sb.volume_id != 0
+        let is_admitted = self.durable.sb.voted.is_some() || self.has_register();
+        is_admitted && self.durable.sb.volume_id != 0
+    }
+
+    /// Records need this node's vote.
+    fn is_voter(&self) -> bool {
+        let voted = self.durable.sb.voted;
+        !self.has_register() || voted.is_some_and(|r| r.voters.has(self.me))
+    }
+
+    /// The newest record it voted for; of who only hears what a register chose, the newest of these.
+    pub(super) fn newest_vote(&self) -> Option<Record> {
+        let sb = &self.durable.sb;
+        if self.is_voter() { sb.voted } else { sb.record }
     }
 
     /// A random part of `span`.
@@ -149,6 +180,9 @@ impl Volume {
 
     /// Says it on the control connection, under this volume's identity.
     pub(super) fn say_vote(&mut self, to: NodeIdx, vote: Vote) {
+        if to == REGISTER && self.has_register() {
+            return self.ask_register(vote);
+        }
         let (volume_id, incarnation) = (self.durable.sb.volume_id, self.voter_life());
         let ballot = Ballot {
             volume_id,
@@ -179,12 +213,13 @@ impl Volume {
             Vote::Answer { said, .. } => said != Said::NoVote,
             _ => ballot.volume_id != 0,
         };
-        self.votes.met[usize::from(from.0)] = Some(Met {
+        let met = Met {
             volume_id: ballot.volume_id,
             incarnation: ballot.incarnation,
             has_vote,
             at: self.now,
-        });
+        };
+        self.votes.meet(from, met);
         self.ops.attention = true;
         match ballot.vote {
             Vote::Store { record, admits } => self.vote_wanted(from, ballot, &record, admits),
@@ -255,7 +290,7 @@ impl Volume {
     }
 
     /// Its grant to another node than this one holds still (law T7).
-    fn has_granted_another(&self, node: NodeIdx) -> bool {
+    pub(super) fn has_granted_another(&self, node: NodeIdx) -> bool {
         let grant = self.votes.grant;
         self.now < grant.until && grant.term.author() != node
     }
@@ -264,9 +299,11 @@ impl Volume {
     pub(super) fn judge_candidate(&self, from: NodeIdx, term: Term) -> Said {
         let sb = &self.durable.sb;
         let serves = from != self.me && self.role.is_serving() && self.holds_lease();
+        // Who asks nodes that do not vote was promised by the register, which knew of every lease.
+        let is_bound = from == self.me || self.is_voter();
         if !self.has_vote() {
             Said::NoVote
-        } else if self.has_granted_another(from) || serves {
+        } else if is_bound && self.has_granted_another(from) || serves {
             Said::Busy
         } else if term < sb.promised || (term == sb.promised && term.author() != from) {
             Said::Later
@@ -282,19 +319,20 @@ impl Volume {
         let said = self.judge_candidate(from, term);
         if said == Said::Promised && !is_trial {
             self.promise(term);
-            // Long enough for the candidate to be chosen, or for others not to disturb it.
-            self.votes.grant = Grant {
-                term,
-                until: self.now.after(self.setup.lease / 4),
-            };
+            if self.is_voter() {
+                // Long enough for the candidate to be chosen, or for others not to disturb it.
+                self.votes.grant = Grant {
+                    term,
+                    until: self.now.after(self.setup.lease / 4),
+                };
+            }
         }
-        let sb = &self.durable.sb;
         let answer = Vote::Answer {
             term,
             is_trial,
             said,
-            promised: sb.promised,
-            record: sb.voted,
+            promised: self.durable.sb.promised,
+            record: self.newest_vote(),
             copy: self.copy_state(),
         };
         self.owe(from, answer);
@@ -395,7 +433,7 @@ impl Volume {
         let promised = self.durable.sb.promised;
         let is_granted =
             term == promised && term.author() == from && length <= crate::quorum::LEASE_MAX;
-        if is_granted {
+        if is_granted && self.is_voter() {
             let until = self.now.after(self.setup.lease.max(length));
             self.votes.grant = Grant { term, until };
             (self.votes.handed, self.votes.obstacle) = (None, None);

@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
         WireError::Field { kind, field }
     }
 
-    fn check(&self, holds: bool, field: BadField) -> Result<(), WireError> {
+    pub(super) fn check(&self, holds: bool, field: BadField) -> Result<(), WireError> {
         if holds { Ok(()) } else { Err(self.bad(field)) }
     }
 

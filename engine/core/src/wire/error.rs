@@ -76,6 +76,12 @@ pub enum WireError {
         /// Which.
         kind: Kind,
     },
+    /// The value of a register is none of ours, or damaged.
+    #[error("what the register holds cannot be understood: {what}")]
+    Holding {
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The message ends inside a field or list.
     #[error("{kind:?} is cut short")]
     Truncated {

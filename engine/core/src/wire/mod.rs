@@ -19,6 +19,7 @@ mod error;
 mod frame;
 mod hash;
 mod hello;
+mod holding;
 mod kind;
 mod message;
 mod parted;
@@ -38,4 +39,5 @@ pub use frame::{
     BODY_MAX, FLAG_MUST_UNDERSTAND, HEADER_LEN, Header, MAGIC, Numbers, PAYLOAD_MAX, Parsed,
     encode, parse_body, parse_header,
 };
+pub use holding::{parse_holding, put_holding};
 pub use kind::Kind;

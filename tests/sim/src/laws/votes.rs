@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use engine_core::quorum::is_majority;
 use engine_core::record::Record;
-use engine_core::units::{NodeIdx, NodeSet};
+use engine_core::register::{Holding, REGISTER};
+use engine_core::units::{NodeIdx, NodeSet, Term};
 
 use crate::engine::Found;
 use crate::world::World;
@@ -30,6 +31,7 @@ impl World {
     /// Everybody is made anew: what was voted belongs to another volume.
     pub fn forget_votes(&mut self) {
         self.laws.ballots = Ledger::default();
+        self.wipe_register();
     }
 
     /// A node's metadata changed.
@@ -49,12 +51,31 @@ impl World {
         if let Some(before) = before.filter(is_same) {
             self.law_promises_are_kept(node, before, &after);
         }
-        let Some(voted) = after.voted else { return };
-        if voted.term > after.promised || voted.term.author() != voted.primary {
-            let text = format!(
-                "node {node} voted for {voted:?} and promised {:?}",
-                after.promised
-            );
+        if let Some(voted) = after.voted {
+            self.note_vote(NodeIdx(node as u8), voted, after.promised);
+        }
+    }
+
+    /// The register holds something else.
+    pub fn note_register(&mut self, before: Option<Holding>, after: &Holding) {
+        if let Some(before) = before.filter(|b| b.volume_id == after.volume_id) {
+            let place = |h: &Holding| (h.record.term, h.record.step);
+            if after.promised < before.promised || place(after) < place(&before) {
+                let text = format!("the register held {before:?}, and now {after:?}");
+                return self.fail("T2", text);
+            }
+            // T4: a change of S only if the promise is exactly that term.
+            if before.record != after.record && after.record.term != after.promised {
+                let text = format!("the register promised more, and took {:?}", after.record);
+                return self.fail("T4", text);
+            }
+        }
+        self.note_vote(REGISTER, after.record, after.promised);
+    }
+
+    fn note_vote(&mut self, voter: NodeIdx, voted: Record, promised: Term) {
+        if voted.term > promised || voted.term.author() != voted.primary {
+            let text = format!("{voter:?} voted for {voted:?} and promised {promised:?}");
             return self.fail("T2", text);
         }
         if !self.replicas().contains(voted.in_sync) || voted.in_sync.is_empty() {
@@ -67,7 +88,7 @@ impl World {
             let text = format!("two records of one term and step: {record:?} / {voted:?}");
             return self.fail("T2", text);
         }
-        *who = who.with(NodeIdx(node as u8));
+        *who = who.with(voter);
         let is_chosen = is_majority(voted.voters, *who);
         if is_chosen && !self.laws.ballots.chosen.contains_key(&place) {
             self.law_chosen_follows(voted);

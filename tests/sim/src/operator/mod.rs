@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 
 use engine_core::action::{Answer, CommandError};
 use engine_core::event::{Command, CommandId, Event};
-use engine_core::units::NodeIdx;
+use engine_core::register::REGISTER_ALONE;
+use engine_core::units::{NodeIdx, NodeSet};
 
 use crate::rng::Rng;
 use crate::swarm::MS;
@@ -275,6 +276,13 @@ impl World {
         }
     }
 
+    fn are_all_voters(&self, voters: NodeSet) -> bool {
+        match self.has_register() {
+            true => voters == REGISTER_ALONE,
+            false => !self.has_votes() || voters.count() == self.nodes.len() as u32,
+        }
+    }
+
     /// One primary, everybody in S, nothing left to copy.
     pub fn is_healthy(&mut self) -> bool {
         let primaries = self.primaries();
@@ -290,10 +298,7 @@ impl World {
         let complete = found
             .record
             .is_some_and(|r| r.in_sync.count() == self.all().len() as u32)
-            && (!self.has_votes()
-                || found
-                    .record
-                    .is_some_and(|r| r.voters.count() == self.nodes.len() as u32));
+            && found.record.is_some_and(|r| self.are_all_voters(r.voters));
         let engine = self.nodes[primary].engine.as_ref().expect("it serves");
         if self.is_alone() && engine.has_meta_failed() {
             return false;

@@ -98,7 +98,9 @@ impl World {
 
     /// The newest record that anybody voted for, chosen or not.
     pub(super) fn newest_voted(&mut self) -> Option<Record> {
+        let held = self.register.record();
         let voted = self.everybody().filter_map(|n| self.found(n).ok()?.voted);
+        let voted = voted.chain(held);
         voted.max_by_key(|r| (r.term, r.step))
     }
 
@@ -107,6 +109,13 @@ impl World {
         let records = [self.newest_record(), self.newest_voted()];
         let records = records.into_iter().flatten();
         let records: Vec<_> = records.filter(|_| self.has_votes()).collect();
+        if self.has_register() {
+            // Nodes vote after force only, until the register does again.
+            let node = NodeIdx(node as u8);
+            let is_member = |r: Record| r.in_sync.has(node);
+            return !records.iter().any(|r| r.voters.has(node))
+                && !self.register.record().is_some_and(is_member);
+        }
         let has_vote = |w: &mut World, n: usize| {
             let voted = w.found(n).is_ok_and(|f| f.voted.is_some());
             voted && !w.nodes[n].is_gone && !w.nodes[n].meta.has_failed

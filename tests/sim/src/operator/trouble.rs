@@ -81,6 +81,10 @@ impl World {
                     self.schedule(span, Happening::Mend(Mend::Wire(node, other)));
                 }
             }
+            Step::RegisterAway { span } => self.register.away_until = self.now + span,
+            Step::RegisterCut { node, span } => {
+                self.register.cut_until[node_of(node)] = self.now + span;
+            }
             Step::StallWire { a, b, span } => {
                 let until = self.now + span;
                 self.net.wire(node_of(a), node_of(b)).stalled_until = until;

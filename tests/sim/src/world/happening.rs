@@ -1,6 +1,7 @@
 //! What is queued in virtual time, and what waits for a disk.
 
 use engine_core::event::{DiskResult, Token};
+use engine_core::register::{Access, Found};
 use engine_core::units::{BufId, ByteRange, Extent};
 use engine_core::vote::Ballot;
 
@@ -47,6 +48,21 @@ pub enum Happening {
         from: usize,
         to: usize,
         ballot: Ballot,
+    },
+    /// A question reaches the register; the answer takes so long, or is lost.
+    RegisterActs {
+        node: usize,
+        life: u64,
+        number: u64,
+        access: Access,
+        answer: Option<u64>,
+    },
+    /// The register's answer reaches its node, or the node gives it up.
+    RegisterAnswers {
+        node: usize,
+        life: u64,
+        number: u64,
+        found: Found,
     },
     /// The control store answers.
     Chosen { node: usize, life: u64 },

@@ -10,6 +10,7 @@ mod happening;
 mod links;
 mod machines;
 mod node;
+mod register;
 mod turn;
 mod votes;
 
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use engine_core::quorum::QuorumLoss;
+use engine_core::quorum::{Quorum, QuorumLoss};
 use engine_core::units::NodeSet;
 
 use crate::buffers::Ledger;
@@ -34,6 +35,7 @@ use crate::swarm::{MS, granules_max, spots};
 
 pub use happening::{Happening, Mend, Pending};
 pub use node::{DiskImage, Doom, Fate, Node, Struck};
+pub use register::Register;
 
 /// A member that does not answer for this long leaves S.
 pub const MEMBER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -56,6 +58,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// Wires.
     pub net: Net,
+    /// The register, if the plan has one.
+    pub register: Register,
     /// Clients and their history.
     pub clients: Clients,
     /// Who promotes and repairs.
@@ -147,6 +151,7 @@ impl World {
             order: 0,
             nodes,
             net,
+            register: Register::new(count),
             clients: Clients::new(settings.sessions as usize),
             operator: Operator::new(Rng::fork(seed, "operator", 0)),
             laws: Laws::new(count, settings.granules),
@@ -179,10 +184,14 @@ impl World {
             node: node as u8,
             replicas: settings.nodes as usize,
             witnesses: settings.witnesses as usize,
-            has_votes: settings.has_votes == 1,
             on_quorum_loss: match settings.fails_without_quorum {
                 1 => QuorumLoss::Fail,
                 _ => QuorumLoss::Freeze,
+            },
+            quorum: match (settings.has_votes, settings.has_register) {
+                (0, _) => Quorum::Off,
+                (_, 0) => Quorum::Majority,
+                (_, _) => Quorum::Register,
             },
             granules: settings.granules,
             disk_granules: self.nodes[node].disk.granules(),
@@ -277,9 +286,14 @@ impl World {
         !self.all().contains(&node)
     }
 
-    /// A majority chooses records.
+    /// Records are chosen, by a majority or by a register.
     pub fn has_votes(&self) -> bool {
         self.plan.settings.has_votes == 1
+    }
+
+    /// A register chooses them.
+    pub fn has_register(&self) -> bool {
+        self.has_votes() && self.plan.settings.has_register == 1
     }
 
     /// A step of the plan.

@@ -59,6 +59,24 @@ impl World {
                 self.feed(node, Event::Record(Choice::Chosen));
             }
             Happening::Ballot { from, to, ballot } => self.ballot_arrives(from, to, ballot),
+            Happening::RegisterActs {
+                node,
+                life,
+                number,
+                access,
+                answer,
+            } => {
+                // Whoever asked may be dead.
+                self.register_acts((node, life, number), access, answer);
+            }
+            Happening::RegisterAnswers {
+                node,
+                life,
+                number,
+                found,
+            } if self.is_current(node, life) => {
+                self.feed(node, Event::Register { number, found });
+            }
             Happening::Arrive { connection, end } => self.arrive(connection, end),
             Happening::Sent { node, life, buf } if self.is_current(node, life) => {
                 self.nodes[node].buffers.end_read(buf);
@@ -112,6 +130,7 @@ impl World {
             | Happening::Kill { .. }
             | Happening::MetaIo { .. }
             | Happening::Chosen { .. }
+            | Happening::RegisterAnswers { .. }
             | Happening::Sent { .. }
             | Happening::Copied { .. }
             | Happening::Salvaged { .. }

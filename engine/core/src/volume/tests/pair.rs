@@ -11,6 +11,7 @@ use crate::message::Message;
 use crate::meta::{self, Backing, BackingKind, Expect, Params, Peek};
 use crate::quorum::{Quorum, QuorumLoss};
 use crate::record::Choice;
+use crate::register::{Access, Found, Holding};
 use crate::time::Instant;
 use crate::units::{BufId, ByteRange, GRANULE, NodeIdx};
 use crate::verdict::Policy;
@@ -45,6 +46,12 @@ pub struct World {
     plugged: BTreeSet<(usize, usize)>,
     /// Nodes whose process is not running.
     down: BTreeSet<usize>,
+    /// What the register holds, with its revision.
+    pub register: Option<(u64, Holding)>,
+    /// Its answers are lost; a swap happens all the same.
+    pub is_register_mute: bool,
+    /// Nodes that do not reach it.
+    pub far: BTreeSet<usize>,
     /// So many words of refusal are lost with their link.
     pub refusals_lost: u32,
     /// Feature bits that somebody of an earlier version does not offer.
@@ -242,6 +249,9 @@ impl World {
             link: BTreeMap::new(),
             plugged: BTreeSet::new(),
             down: BTreeSet::new(),
+            register: None,
+            is_register_mute: false,
+            far: BTreeSet::new(),
             refusals_lost: 0,
             features_missing: 0,
             sent: Sent::default(),
@@ -678,6 +688,11 @@ impl World {
                         .push_back(Event::Vote { from, ballot });
                 }
             }
+            Action::Register { number, access } => {
+                let found = self.access(at, access);
+                let answer = Event::Register { number, found };
+                self.nodes[at].events.push_back(answer);
+            }
             Action::Notice(_) => {}
             Action::SessionQuiet { .. } => {}
             Action::Salvage { token, step } => {
@@ -701,6 +716,31 @@ impl World {
                     node.events.push_back(Event::SalvageDone { token, result });
                 }
             }
+        }
+    }
+}
+
+impl World {
+    fn access(&mut self, at: usize, access: Access) -> Found {
+        let revision = self.register.map_or(0, |(revision, _)| revision);
+        if self.far.contains(&at) {
+            return Found::Unknown;
+        }
+        let found = match access {
+            Access::Swap { expected, next } if expected == revision => {
+                let revision = revision + 1;
+                self.register = Some((revision, next));
+                Found::Swapped { revision }
+            }
+            Access::Swap { .. } | Access::Read => Found::Stands {
+                revision,
+                holding: self.register.map(|(_, holding)| holding),
+            },
+        };
+        if self.is_register_mute {
+            Found::Unknown
+        } else {
+            found
         }
     }
 }

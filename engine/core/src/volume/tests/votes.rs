@@ -3,6 +3,7 @@
 use super::pair::{Shape, World};
 use super::*;
 use crate::quorum::Quorum;
+use crate::record::Record;
 use crate::vote::{Ballot, Vote};
 
 fn world(replicas: usize, witnesses: usize) -> World {
@@ -144,6 +145,24 @@ fn a_demoted_volume_stays_without_a_primary_until_somebody_is_promoted() {
         "{:#?}",
         world.status(2)
     );
+}
+
+/// The operator's word reached a voter, and who said it died before it told anybody else.
+#[test]
+fn who_reads_that_nobody_is_to_reign_does_not_promote_itself() {
+    let mut world = world(2, 1);
+    let record = world.status(0).record.expect("it was founded");
+    let is_released = true;
+    world.nodes[2].volume.durable.sb.voted = Some(Record {
+        is_released,
+        ..record.next()
+    });
+    world.kill(0);
+    world.settle();
+    world.settle();
+    assert_eq!(primaries(&world), []);
+    assert_eq!(world.command(1, promote(false)), Ok(Answer::Ok));
+    assert_eq!(primaries(&world), [1]);
 }
 
 #[test]
