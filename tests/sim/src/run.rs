@@ -163,7 +163,12 @@ fn finish(world: &mut World) {
     settle(world, "the last session does not close");
     await_idle_disks(world);
     await_health(world);
-    world.run_until(world.now + 20 * MS);
+    world.run_until(world.now + 60 * MS);
+    while world.failure.is_none() && !world.is_healthy() {
+        // A crash amid the giving up of a copy was on its way.
+        await_health(world);
+        world.run_until(world.now + 60 * MS);
+    }
     if world.failure.is_some() {
         return;
     }

@@ -140,7 +140,7 @@ impl World {
         }
         let req = ReqId(self.clients.next_request);
         self.clients.next_request += 1;
-        let is_inside = blocks.end <= self.granules() * BLOCKS_PER_GRANULE;
+        let is_inside = blocks.end <= self.granules_told_by(node) * BLOCKS_PER_GRANULE;
         let request = Request {
             number,
             kind,

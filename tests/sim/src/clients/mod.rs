@@ -54,7 +54,7 @@ pub struct Request {
     pub is_dispatched: bool,
     /// When it was submitted.
     pub since: u64,
-    /// It lay inside the volume then.
+    /// It lay inside the volume then, as its node may know it.
     pub is_inside: bool,
     /// For a flush: newest acknowledged submission per block when it was submitted.
     pub must_be_durable: BTreeMap<u64, u64>,

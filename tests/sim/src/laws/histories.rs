@@ -88,11 +88,14 @@ impl World {
         }
     }
 
-    /// T9, T5: an unforced promotion needs an up-to-date member of S.
+    /// T9, T5: an unforced promotion needs an up-to-date member of S; without votes also that its
+    /// process saw the primary vanish, for nobody else could tell it of a newer reign.
     pub(super) fn law_promotion_was_allowed(&mut self, node: usize) {
         let forced = self.operator.forced(node);
         let naive = self.operator.was_naive(node);
-        let isolated = self.operator.began_isolated(node) && !self.nodes[node].was_in_touch;
+        let isolated = self.operator.began_isolated(node)
+            && !self.nodes[node].was_in_touch
+            && !self.has_votes();
         if (naive || isolated) && !forced {
             self.fail(
                 "T9",

@@ -39,6 +39,16 @@ impl World {
         self.laws.sizes.known
     }
 
+    /// Granules that clients of this node may ask for. Who was followed and does not know it yet
+    /// tells them the size that it had: a growth in the reign after it is none of theirs.
+    pub fn granules_told_by(&self, node: usize) -> u64 {
+        let serves = self.nodes[node].engine.as_ref();
+        match serves.filter(|_| self.was_followed(node)) {
+            Some(engine) => engine.served_granules().min(self.granules()),
+            None => self.granules(),
+        }
+    }
+
     /// Granules that it may have.
     pub fn granules_at_most(&self) -> u64 {
         let sizes = &self.laws.sizes;

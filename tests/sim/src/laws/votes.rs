@@ -138,6 +138,13 @@ impl World {
         }
     }
 
+    /// A newer reign than this node's was chosen.
+    pub(super) fn was_followed(&self, node: usize) -> bool {
+        let own = self.nodes[node].engine.as_ref().and_then(|e| e.record());
+        let newest = self.laws.ballots.newest();
+        newest.is_some_and(|n| own.is_some_and(|o| n.term > o.term))
+    }
+
     /// T7: nobody answers a read once a newer reign was chosen. A write that all of S confirmed may
     /// be answered later: the members of the next S are among them.
     pub fn law_nobody_else_reigns(&mut self, node: usize) {

@@ -118,7 +118,8 @@ impl World {
         }
         let has_vote = |w: &mut World, n: usize| {
             let voted = w.found(n).is_ok_and(|f| f.voted.is_some());
-            voted && !w.nodes[n].is_gone && !w.nodes[n].meta.has_failed
+            let is_told = w.operator.is_giving_up(n);
+            voted && !is_told && !w.nodes[n].is_gone && !w.nodes[n].meta.has_failed
         };
         records.into_iter().all(|record| {
             let listed = record.voters.iter().map(|n| usize::from(n.0));
