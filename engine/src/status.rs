@@ -239,6 +239,10 @@ fn resync_state(state: CoreState) -> (ResyncState, Option<&'static str>) {
             ResyncState::Paused,
             Some("by an operator, on the other node"),
         ),
+        CoreState::BackingOff => (
+            ResyncState::Paused,
+            Some("it answered too late; tried again after a pause, or by pollux peer connect"),
+        ),
         CoreState::AwaitsOperator => (
             ResyncState::Paused,
             Some("verify found differences; pollux resync start says whose data is kept"),

@@ -13,7 +13,8 @@
 //! | W109, W110 | connection refused | | E211 | clients attached, or still primary |
 //! | W111 | read error | | E212 | another node may have gone on (law T9) |
 //! | W112 | verify found differences | | E213 | cannot found |
-//! | W123 | TLS of a link refused | | | |
+//! | W123 | TLS of a link refused | | W142 | a member was late |
+//! | W147 | metadata hangs | | W148 | a voter's file lists other nodes |
 //! | W117 – W119 | superseded; no majority; no vote yet | | E231, E232 | no majority of the voters; a witness |
 //! | I168, W130 | hands over; kept the role | | E260 | not handed over |
 //! | W131, I169 | majority lost; back | | W149 | nobody serves, and why |
@@ -630,6 +631,27 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
                 names.of(*to)
             );
             (Level::Warn, "W130", text)
+        }
+        Notice::MemberLate { peer, pause } => {
+            let text = format!(
+                "{} took longer than member_timeout to answer: it leaves, and is let in again after {:.0?}",
+                names.of(*peer),
+                pause
+            );
+            (Level::Warn, "W142", text)
+        }
+        Notice::OtherNodes { peer } => {
+            let text = format!(
+                "the votes of {} do not count: its file lists other replicas or witnesses of this volume, \
+                 or in another order",
+                names.of(*peer)
+            );
+            (Level::Warn, "W148", text)
+        }
+        Notice::MetaHangs => {
+            let text =
+                "lays its role down: writes of its metadata do not end; another member may serve";
+            (Level::Warn, "W147", text.into())
         }
         Notice::QuorumLost { fails } => {
             let io = if *fails { "fail" } else { "wait" };

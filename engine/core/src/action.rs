@@ -8,6 +8,8 @@
 //! operation (law O2). Buffers the core was given (payload of a peer, `Buffer` of a job, a read
 //! with `ReadInto::Alloc`) end with exactly one `Release`.
 
+use std::time::Duration;
+
 use crate::event::{CommandId, DiskError, LinkId, ReqId, SessionId, Token};
 use crate::message::{Message, Refusal, Zeroing};
 use crate::record::Record;
@@ -120,6 +122,20 @@ pub enum Notice {
         /// Requests fail meanwhile; else they wait.
         fails: bool,
     },
+    /// A member took longer than `member_timeout`: it leaves S, and is let in again after a pause.
+    MemberLate {
+        /// Who.
+        peer: NodeIdx,
+        /// Until then it is given nothing.
+        pause: Duration,
+    },
+    /// A node votes for a volume of other nodes: its file lists others, and its votes do not count.
+    OtherNodes {
+        /// Who.
+        peer: NodeIdx,
+    },
+    /// Its metadata hangs: it lays the role down, so that another member can serve.
+    MetaHangs,
     /// It has a lease again.
     QuorumBack,
     /// Nobody reigns, and this is what keeps the node from serving by itself. Said once, until

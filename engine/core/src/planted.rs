@@ -33,6 +33,7 @@ pub enum Bug {
     PeerReadPassesWrites,
     ReadsFromWhoLeft,
     ComparedIsCleared,
+    LateIsLetInAtOnce,
     GivesUpBeforeSaved,
     GivesUpItsMarks,
     GrowthNotAgreed,
@@ -52,6 +53,7 @@ pub enum Bug {
     ServesOnWhenSuperseded,
     HandsOverUndrained,
     GivenUpIsDecided,
+    ServesOverHungMetadata,
     UnknownTakenAsChosen,
     LeaseCountsFromTheAnswer,
     ClaimsUnderALease,
@@ -70,7 +72,7 @@ impl Bug {
     }
 
     /// All of them.
-    pub const ALL: [Bug; 50] = [
+    pub const ALL: [Bug; 52] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -98,6 +100,7 @@ impl Bug {
         Bug::PeerReadPassesWrites,
         Bug::ReadsFromWhoLeft,
         Bug::ComparedIsCleared,
+        Bug::LateIsLetInAtOnce,
         Bug::GivesUpBeforeSaved,
         Bug::GivesUpItsMarks,
         Bug::GrowthNotAgreed,
@@ -117,6 +120,7 @@ impl Bug {
         Bug::ServesOnWhenSuperseded,
         Bug::HandsOverUndrained,
         Bug::GivenUpIsDecided,
+        Bug::ServesOverHungMetadata,
         Bug::UnknownTakenAsChosen,
         Bug::LeaseCountsFromTheAnswer,
         Bug::ClaimsUnderALease,

@@ -10,7 +10,6 @@
 //! tells it before its record. A member that was told something confirms neither the record of a
 //! promotion nor that of its joining before it is durable here.
 
-use crate::action::Action;
 use crate::agree::{FEATURE_ATTRIBUTES, FEATURE_GROWTH, FEATURE_HASHES};
 use crate::message::{Message, Refusal, SetAttr, Status};
 use crate::meta::{
@@ -343,11 +342,7 @@ impl Volume {
         }
         for TablePage { page, block, bytes } in pages {
             let token = token(Purpose::AttributePage, 0, page as u32);
-            self.actions.push(Action::MetaWrite {
-                token,
-                block,
-                bytes,
-            });
+            self.write_metadata(token, block, bytes);
         }
     }
 
@@ -367,11 +362,7 @@ impl Volume {
             counter,
         );
         let token = token(Purpose::AttributePage, 0, 0);
-        self.actions.push(Action::MetaWrite {
-            token,
-            block,
-            bytes,
-        });
+        self.write_metadata(token, block, bytes);
     }
 
     pub(super) fn attribute_page_done(&mut self, page: u32) {

@@ -71,6 +71,7 @@ impl Volume {
             && (self.setup.auto_promote || self.votes.handed.is_some())
             && matches!(self.role, Role::Secondary)
             && !self.durable.has_failed
+            && !self.is_metadata_late()
             && self.disk() == Disk::UpToDate
             && self.durable.change.is_none()
             && self.giving_up.is_none()

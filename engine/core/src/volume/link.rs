@@ -116,6 +116,7 @@ impl Volume {
         (peer.said, peer.adoption_owed, peer.wish) = (None, false, Wish::default());
         (peer.source, peer.target) = Default::default();
         (peer.told, peer.room, peer.mark_pages) = Default::default();
+        peer.is_held_back = false;
         self.marks.forget_told();
         let forget_marks = planted!(self, NoMarkOnLinkLoss);
         let peer = self.peers.get_mut(node);
@@ -772,6 +773,7 @@ impl Volume {
         };
         let answer = match peer.session {
             Session::Standalone(_) | Session::Parted(..) => Answer::Ok,
+            _ if peer.is_held_back => Answer::Ok,
             _ => Answer::Already,
         };
         if matches!(peer.session, Session::Parted(..)) {
@@ -779,6 +781,7 @@ impl Volume {
             self.drop_link(node);
         }
         self.step(node, SessionEvent::Connect);
+        self.forgive_lateness(node);
         self.reply(id, Ok(answer));
     }
 

@@ -206,11 +206,7 @@ impl Volume {
             let runs = self.log.page_runs(page);
             let bytes = encode_activity_log_page(incarnation, &runs, block, counter);
             let token = token(Purpose::LogPage, 0, page as u32);
-            self.actions.push(Action::MetaWrite {
-                token,
-                block,
-                bytes,
-            });
+            self.write_metadata(token, block, bytes);
         }
         self.write_mark_pages();
         while self.pages.in_flight.len() < BITMAP_WRITES_MAX {
@@ -224,11 +220,7 @@ impl Volume {
                 encode_bitmap_page(incarnation, peer.dirty.page_words(page), block, counter);
             peer.dirty.mark_page_clean(page);
             let token = token(Purpose::BitmapPage, 0, page_index(node, page));
-            self.actions.push(Action::MetaWrite {
-                token,
-                block,
-                bytes,
-            });
+            self.write_metadata(token, block, bytes);
         }
     }
 
@@ -258,6 +250,7 @@ impl Volume {
     }
 
     pub(super) fn meta_done(&mut self, token: crate::event::Token, result: DiskResult) {
+        self.meta_watch.ended();
         let Some((purpose, _, index)) = super::ops::parts(token) else {
             return;
         };

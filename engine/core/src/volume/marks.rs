@@ -10,7 +10,7 @@
 //! A mark says too much where it cannot know, never too little. `docs/design/0005-marks.md` tells
 //! why each step is enough.
 
-use crate::action::{Action, Answer, CommandError};
+use crate::action::{Answer, CommandError};
 use crate::bitmap::Bitmap;
 use crate::event::CommandId;
 use crate::marks::{MARKS_KEY, MARKS_MAX, MarkEntry, MarkName, decode_marks, encode_marks};
@@ -644,11 +644,7 @@ impl Volume {
             let bytes = encode_mark_page(incarnation, mark.entry.id, words, block, counter);
             mark.bits.mark_page_clean(page);
             let token = token(Purpose::MarkPage, 0, page_index(slot, page));
-            self.actions.push(Action::MetaWrite {
-                token,
-                block,
-                bytes,
-            });
+            self.write_metadata(token, block, bytes);
         }
     }
 

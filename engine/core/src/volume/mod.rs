@@ -19,6 +19,7 @@
 mod adopt;
 mod allowance;
 mod attributes;
+mod back_off;
 mod balance;
 mod client;
 mod disk;
@@ -34,6 +35,7 @@ mod log;
 mod majority;
 mod marks;
 mod member;
+mod meta_watch;
 mod meter;
 mod ops;
 mod pace;
@@ -216,7 +218,11 @@ pub struct Volume {
     /// Events handled.
     turn: u64,
     tick_at: Option<Instant>,
+    /// It is only for what ages: what begins meanwhile wants one sooner.
+    is_tick_slow: bool,
     aged_at: Instant,
+    /// Writes of metadata under way.
+    meta_watch: meta_watch::MetaWatch,
 }
 
 /// Confirmation windows are this much larger than the tables, so that one slow operation does
@@ -281,7 +287,9 @@ impl Volume {
             is_full: false,
             turn: 0,
             tick_at: None,
+            is_tick_slow: false,
             aged_at: Instant::default(),
+            meta_watch: Default::default(),
             setup,
         };
         volume.recover();
@@ -385,7 +393,7 @@ impl Volume {
             self.settle_round_of_conditions();
             self.start_granted();
         }
-        if self.tick_at.is_none() {
+        if self.tick_at.is_none() || self.is_tick_slow {
             self.arm_tick();
         }
     }

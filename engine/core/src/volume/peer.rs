@@ -65,6 +65,10 @@ pub(super) struct Peer {
     pub last_resync: Option<super::status::ResyncFigures>,
     /// Pause and rate as its operator set them.
     pub wish: Wish,
+    /// Its pause after it was too late.
+    pub back_off: super::back_off::BackOff,
+    /// That pause goes on: it is given nothing yet, and what is written is marked for it.
+    pub is_held_back: bool,
     /// A record was sent and not yet acknowledged.
     pub record_pending: bool,
     /// Attributes and marks, as told in this session.
@@ -209,6 +213,8 @@ impl Peer {
             target: Default::default(),
             last_resync: None,
             wish: Wish::default(),
+            back_off: Default::default(),
+            is_held_back: false,
             record_pending: false,
             told: Default::default(),
             room: Room::Unasked,
@@ -250,7 +256,7 @@ impl Peer {
     /// Application writes are sent to it.
     #[inline]
     pub fn takes_data(&self) -> bool {
-        self.session.data_link().is_some() && self.disk != Disk::Failed
+        self.session.data_link().is_some() && self.disk != Disk::Failed && !self.is_held_back
     }
 
     /// Room for one more write of `bytes` within what it granted. A write larger than the whole

@@ -157,11 +157,7 @@ impl Volume {
         };
         let bytes = encode_superblock(&self.durable.sb, block, counter);
         let token = token(Purpose::Superblock, 0, 0);
-        self.actions.push(Action::MetaWrite {
-            token,
-            block,
-            bytes,
-        });
+        self.write_metadata(token, block, bytes);
     }
 
     pub(super) fn superblock_done(&mut self) {

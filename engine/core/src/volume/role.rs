@@ -379,6 +379,9 @@ impl Volume {
             Phase::Vow { term, version } => {
                 if self.durable.is_durable(version) {
                     self.vowed(term);
+                } else if is_due {
+                    // Its metadata hangs. What it wrote binds only itself.
+                    self.promotion_ended(Err(CommandError::TimedOut));
                 }
             }
             Phase::Canvass(asked) => self.settle_canvass(asked, is_due),

@@ -154,7 +154,7 @@ impl Source {
 
 impl Volume {
     pub(super) fn offer_resync(&mut self, node: NodeIdx) {
-        if self.durable.sb.held.has(node) {
+        if self.durable.sb.held.has(node) || self.holds_back(node) {
             return;
         }
         let size = self.size;

@@ -161,6 +161,8 @@ pub enum ResyncState {
     PausedHere,
     /// An operator of the other node paused it.
     PausedThere,
+    /// It was too late before, and waits until it is let in again.
+    BackingOff,
     /// A verify found differences, and nobody said whose data is kept.
     AwaitsOperator,
     /// As fast as the configured rate.
@@ -275,6 +277,7 @@ impl Volume {
         let is_limited = limit > 0 && rate.is_some_and(|r| r * GRANULE >= limit / 4 * 3);
         let state = match state {
             _ if self.durable.sb.held.has(node) => ResyncState::AwaitsOperator,
+            _ if peer.is_held_back => ResyncState::BackingOff,
             _ if peer.wish.paused => ResyncState::PausedThere,
             _ if self.resync_paused => ResyncState::PausedHere,
             ResyncState::Moving if is_limited => ResyncState::HeldByRate,

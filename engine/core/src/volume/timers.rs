@@ -38,7 +38,7 @@ impl Volume {
         let Some(due) = self.tick_at.filter(|at| *at <= self.now) else {
             return;
         };
-        self.tick_at = None;
+        (self.tick_at, self.is_tick_slow) = (None, false);
         let absence = self.now.since(due);
         if absence > TICK {
             self.forgive(absence);
@@ -58,15 +58,17 @@ impl Volume {
             self.flush.wanted = true;
         }
         self.look_at_pace();
+        self.watch_metadata();
         self.time_out_sessions();
+        self.end_pauses();
         self.time_out_legs();
         self.time_out_reads();
         self.age_log();
     }
 
-    /// Arms the tick if something can time out and none is armed.
+    /// Arms the tick if something can time out and none is armed, or only one for the log.
     pub(super) fn arm_tick(&mut self) {
-        if self.tick_at.is_some() || self.is_bare() {
+        if (self.tick_at.is_some() && !self.is_tick_slow) || self.is_bare() {
             return;
         }
         let is_moving = self.ops.each().next().is_some()
@@ -90,9 +92,12 @@ impl Volume {
             || (self.has_votes() && self.durable.sb.voted.is_some())
             || (self.has_register() && self.durable.sb.volume_id != 0);
         if is_moving {
-            self.tick_at = Some(self.now.after(TICK));
-        } else if !self.log.is_empty() {
+            let soon = self.now.after(TICK);
+            self.tick_at = Some(self.tick_at.map_or(soon, |at| at.min(soon)));
+            self.is_tick_slow = false;
+        } else if self.tick_at.is_none() && !self.log.is_empty() {
             self.tick_at = Some(self.now.after(SLOW_TICK));
+            self.is_tick_slow = true;
         }
     }
 
@@ -145,6 +150,7 @@ impl Volume {
                 *since = since.after(absence).min(self.now);
             }
         }
+        self.meta_watch.forgive(absence, self.now);
         self.flush.forgive(absence, self.now);
     }
 
@@ -170,6 +176,7 @@ impl Volume {
             }
         }
         for node in late.without(self.me).iter() {
+            self.member_was_late(node);
             self.drop_link(node);
         }
         if late.has(self.me) && !self.is_last_member() {

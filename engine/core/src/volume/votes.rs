@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use crate::action::{Action, CommandError};
+use crate::action::{Action, CommandError, Notice};
 use crate::meta;
 use crate::quorum::{CopyState, Grant};
 use crate::record::Record;
@@ -36,6 +36,8 @@ const OWED_MAX: usize = 32;
 pub(super) struct Votes {
     /// Digest of the names of all nodes.
     pub nodes: u32,
+    /// Nodes whose last ballot was for other names; said once.
+    strangers: NodeSet,
     /// What this voter granted.
     pub grant: Grant,
     owed: Vec<Owed>,
@@ -205,8 +207,13 @@ impl Volume {
         }
         if ballot.nodes != self.votes.nodes {
             // Its file lists other nodes: its sets mean something else.
+            if !self.votes.strangers.has(from) {
+                self.votes.strangers = self.votes.strangers.with(from);
+                self.notice(Notice::OtherNodes { peer: from });
+            }
             return;
         }
+        self.votes.strangers = self.votes.strangers.without(from);
         let own = self.durable.sb.volume_id;
         let is_ours = ballot.volume_id == own && own != 0;
         let has_vote = match ballot.vote {

@@ -1,7 +1,7 @@
 //! Where the laws listen: messages, processes, power, disks and what nodes say.
 
 use engine_core::action::Notice;
-use engine_core::event::{Event, LinkId};
+use engine_core::event::{Command, Event, LinkId};
 use engine_core::message::{Message, Status};
 use engine_core::record::Record;
 use engine_core::units::{Extent, NodeIdx};
@@ -20,6 +20,10 @@ impl World {
                 .laws
                 .lost
                 .extend(self.laws.sent.remove(&(node, link.0))),
+            Event::Command {
+                command: Command::Connect(peer),
+                ..
+            } => self.lateness_is_forgiven(node, usize::from(peer.0)),
             _ => {}
         }
     }
@@ -204,7 +208,11 @@ impl World {
                 self.count("changes of S");
                 self.rot_is_led_by(usize::from(record.primary.0));
                 self.law_in_force_is_chosen(node, record);
+                self.law_late_members_wait(node, record);
             }
+            Notice::MemberLate { peer, pause } => self.law_pauses_double(node, *peer, *pause),
+            Notice::OtherNodes { .. } => self.count("ballots for other nodes"),
+            Notice::MetaHangs => self.count("roles laid down over hung metadata"),
             Notice::SteppedDown { .. } => self.count("primaries stepped down"),
             Notice::QuorumLost { .. } => self.count("majorities lost"),
             Notice::QuorumBack => self.count("majorities back"),

@@ -8,6 +8,7 @@
 //!            │            ├ marks.rs       S1-S5       ├ histories.rs  T5, T9, M2
 //!            │            ├ membership.rs  S6, R8, T4  └ here          O1
 //!            │            ├ changes.rs     K1-K3
+//!            │            ├ lateness.rs    L6
 //!            │            ├ salvage.rs    G1-G3
 //!            │            ├ situations.rs: what was met
 //!            │            └ sizes.rs      B13
@@ -19,6 +20,7 @@ mod changes;
 mod hand_overs;
 mod histories;
 mod hooks;
+mod lateness;
 mod marks;
 mod membership;
 mod quorum_loss;
@@ -79,8 +81,11 @@ pub struct Laws {
     splits: Splits,
     ballots: votes::Ledger,
     hand_overs: hand_overs::Ledger,
+    lateness: lateness::Ledger,
     /// Since when each primary was seen without its lease, and when last.
     leaseless: Vec<Option<(u64, u64)>>,
+    /// Since when each serves while its metadata hangs and another could; when that was seen last.
+    hung: Vec<Option<(u64, u64)>>,
     memory: situations::Memory,
 }
 
@@ -105,7 +110,9 @@ impl Laws {
             splits: Splits::default(),
             ballots: votes::Ledger::default(),
             hand_overs: hand_overs::Ledger::default(),
+            lateness: lateness::Ledger::default(),
             leaseless: vec![None; nodes],
+            hung: vec![None; nodes],
             memory: situations::Memory::default(),
         }
     }
@@ -258,6 +265,7 @@ impl World {
         self.law_one_primary();
         self.law_tables_are_bounded(node);
         self.law_nothing_waits_for_a_majority(node);
+        self.law_nobody_serves_over_hung_metadata(node);
     }
 
     /// What must hold at a node that just crashed.

@@ -25,6 +25,7 @@ pub const SITUATIONS: &[&str] = &[
     "primaries stepped down",
     "answers: superseded",
     "late words",
+    "members late again",
     "losses of all volatile state",
     "old disks brought back",
     "split brains resolved",

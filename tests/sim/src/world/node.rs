@@ -117,3 +117,11 @@ pub struct Node {
     /// Chance of latencies.
     pub rng: Rng,
 }
+
+impl Node {
+    /// A write of metadata does not end because its disk hangs.
+    pub fn has_stalled_metadata(&self) -> bool {
+        let is_meta = |what: &Happening| matches!(what, Happening::MetaIo { .. });
+        self.stalled.iter().any(is_meta)
+    }
+}

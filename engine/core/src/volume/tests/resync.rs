@@ -270,6 +270,32 @@ fn a_pause_a_rate_and_a_stall_are_told_apart() {
 }
 
 #[test]
+fn who_was_late_is_given_nothing_until_its_pause_is_over_or_an_operator_says_so() {
+    for is_asked in [false, true] {
+        let mut world = in_sync_pair();
+        let before = world.nodes[1].disk[6];
+        world.cut();
+        assert_eq!(world.write(0, 5, 1, 77), Outcome::Ok);
+        world.nodes[0].volume.member_was_late(NodeIdx(1));
+        world.connect_for(20);
+        let state = world.status(0).peers[0].resync.map(|r| r.state);
+        assert_eq!(state, Some(ResyncState::BackingOff));
+        assert_eq!(world.write(0, 6, 1, 78), Outcome::Ok);
+        world.settle_for(10);
+        assert_eq!(world.nodes[1].disk[6], before, "nothing is sent to it");
+        assert_eq!(world.status(0).in_sync, NodeSet(1));
+        if is_asked {
+            let connect = Command::Connect(NodeIdx(1));
+            assert_eq!(world.command(0, connect), Ok(Answer::Ok));
+            world.settle_for(5);
+        } else {
+            world.settle();
+        }
+        assert_equal(&world);
+    }
+}
+
+#[test]
 fn a_target_that_is_told_nonsense_hangs_up() {
     for runs in [
         vec![Extent::new(0, 300)],

@@ -2,6 +2,7 @@
 
 use super::pair::{Shape, World};
 use super::*;
+use crate::action::{Action, Notice};
 use crate::quorum::Quorum;
 use crate::record::Record;
 use crate::vote::{Ballot, Vote};
@@ -225,8 +226,14 @@ fn a_ballot_from_a_file_that_lists_other_nodes_is_not_heard() {
         },
     };
     let (from, before) = (promised.author(), voter.votes.grant);
-    voter.handle(now, Event::Vote { from, ballot }, &mut Vec::new());
+    let mut actions = Vec::new();
+    voter.handle(now, Event::Vote { from, ballot }, &mut actions);
     assert_eq!(voter.votes.grant, before);
+    let said = Action::Notice(Notice::OtherNodes { peer: from });
+    assert!(actions.contains(&said), "{actions:?}");
+    let mut again = Vec::new();
+    voter.handle(now, Event::Vote { from, ballot }, &mut again);
+    assert!(!again.contains(&said), "it is said once");
 }
 
 #[test]
