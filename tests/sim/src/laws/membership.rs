@@ -87,10 +87,11 @@ impl World {
     /// S6: who joins S has everything durable, but for writes on their way to it.
     fn law_joins_when_equal(&mut self, primary: usize, joining: usize) {
         // If the member vanished meanwhile, the record comes too late and S shrinks again.
-        let in_touch = self.nodes[primary]
-            .engine
-            .as_ref()
-            .is_some_and(|e| e.is_connected(joining));
+        let engine = self.nodes[primary].engine.as_ref();
+        let in_touch = engine.is_some_and(|e| e.is_connected(joining));
+        // A third node may hear of the record only when that reign is over: power is back after a cut
+        // of all, or the primary stepped down. What its last writes left behind then is in the logs.
+        let serves = engine.is_some_and(|e| e.is_primary());
         let excused = self.is_excused(primary) || self.is_excused(joining);
         if self.has_no_history(primary, joining) || !in_touch || excused {
             return;
@@ -113,7 +114,7 @@ impl World {
             .collect();
         let hole = granules
             .into_iter()
-            .find(|g| !self.is_proven(primary, joining, *g, true));
+            .find(|g| !self.is_proven(primary, joining, *g, serves));
         if let Some(granule) = hole {
             let text = format!(
                 "node {joining} joined S, and granule {granule} is not durable and equal there: \

@@ -147,7 +147,9 @@ impl World {
             // later knows nothing of it.
             return self.size_is_served(serves);
         }
-        if self.operator.was_bold || self.operator.forced(node) {
+        // Who lost the last copy founds the volume anew.
+        let is_lost = !self.clients.is_judging();
+        if self.operator.was_bold || self.operator.forced(node) || is_lost {
             self.laws.sizes.known = serves;
             return;
         }

@@ -125,6 +125,16 @@ impl World {
             return self.ask_node(node, promote, Purpose::Promote);
         }
         let is_late = self.now > self.operator.idle_since + 20_000 * MS;
+        if is_late {
+            // What was taken away is all of S by now: it is brought back.
+            let now = self.now;
+            for node in newest.in_sync.iter().map(|n| usize::from(n.0)) {
+                let machine = &mut self.nodes[node];
+                if std::mem::take(&mut machine.is_gone) {
+                    (machine.brings_back, machine.restart_at) = (false, Some(now));
+                }
+            }
+        }
         // Who voted for a founding that came to nothing is made anew.
         for node in self.everybody() {
             let holder = usize::from(newest.primary.0);
