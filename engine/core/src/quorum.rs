@@ -64,29 +64,51 @@ pub fn voters_of(promises: &[Promise]) -> NodeSet {
     promises.iter().map(|p| p.voter).collect()
 }
 
-/// Law T5: the newest record that may be chosen. Voters seen with it or a newer one, and those not
-/// heard, could be a majority. A record that cannot be chosen never will be: who was heard promised
-/// a higher term.
-pub fn basis(promises: &[Promise]) -> Option<Record> {
-    let heard = voters_of(promises);
-    let may_be_chosen = |record: &Record| {
-        let has_it = |p: &&Promise| {
-            p.record
-                .is_some_and(|r| r == *record || r.is_newer_than(record))
-        };
-        let seen = promises.iter().filter(has_it);
-        let seen: NodeSet = seen.map(|p| p.voter).collect();
-        let unheard = record.voters.minus(heard);
-        is_majority(record.voters, seen.or(unheard))
+/// Voters seen with the record or a newer one, and those not heard, could be a majority.
+fn may_be_chosen(promises: &[Promise], record: &Record) -> bool {
+    let has_it = |p: &&Promise| {
+        p.record
+            .is_some_and(|r| r == *record || r.is_newer_than(record))
     };
+    let seen = promises.iter().filter(has_it);
+    let seen: NodeSet = seen.map(|p| p.voter).collect();
+    let unheard = record.voters.minus(voters_of(promises));
+    is_majority(record.voters, seen.or(unheard))
+}
+
+/// Law T5: the newest record that may be chosen. A record that cannot be chosen never will be: who
+/// was heard promised a higher term.
+///
+/// A later step of a reign was asked for only once the one before it was chosen. So nothing older
+/// than that one is in force, also where it is seen nowhere any more: the voters that had it besides
+/// the asker were formatted anew. Whoever the later step names holds all that was acknowledged: while it was
+/// not chosen, both sets had to confirm (law T4).
+pub fn basis(promises: &[Promise]) -> Option<Record> {
     let mut records: Vec<Record> = promises.iter().filter_map(|p| p.record).collect();
     records.sort_by_key(|r| std::cmp::Reverse((r.term, r.step)));
-    records.into_iter().find(may_be_chosen)
+    for record in &records {
+        if may_be_chosen(promises, record) {
+            return Some(*record);
+        }
+        if record.step > 0 {
+            let is_before = |r: &&Record| (r.term, r.step + 1) == (record.term, record.step);
+            return records.iter().find(is_before).or(Some(record)).copied();
+        }
+    }
+    None
 }
 
 /// A majority promised, by every list of voters that may be in force.
 pub fn has_quorum(promises: &[Promise]) -> bool {
     let heard = voters_of(promises);
+    // The list in force may be that of a record not seen: it differs in one voter at most (T11).
+    let is_inferred = |r: &Record| !may_be_chosen(promises, r) && r.step > 0;
+    if let Some(record) = basis(promises).filter(is_inferred) {
+        let count = heard.and(record.voters).count();
+        if 2 * count <= record.voters.count() + 1 {
+            return false;
+        }
+    }
     let newest = promises
         .iter()
         .filter_map(|p| p.record)

@@ -163,3 +163,27 @@ fn no_majority_misses_a_chosen_record() {
         }
     }
 }
+
+/// A chosen step whose voters were formatted anew is seen nowhere, and nothing older is followed.
+#[test]
+fn the_step_before_a_seen_one_was_chosen_even_if_nobody_has_it() {
+    let (old, chosen) = (record(1, 6, 0b011), record(1, 8, 0b001));
+    // C, which had step 8, was formatted anew: A takes it off the list, and B has not heard of it.
+    let next = Record {
+        step: 9,
+        voters: NodeSet(0b011),
+        ..chosen
+    };
+    let heard = [promise(A, Some(next)), promise(B, Some(old))];
+    assert_eq!(basis(&heard), Some(next));
+    assert!(has_quorum(&heard), "a majority of the list before as well");
+    let refused = elect(B, DATA, NodeSet(0b011), &heard);
+    assert_eq!(refused, Err(CommandError::Outdated { source: Some(A) }));
+    // Where it is seen it is followed itself.
+    let heard = [
+        promise(A, Some(next)),
+        promise(B, Some(old)),
+        promise(C, Some(chosen)),
+    ];
+    assert_eq!(basis(&heard), Some(chosen));
+}
