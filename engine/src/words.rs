@@ -21,6 +21,7 @@
 //! | W127 – W129, I166 | split brain: copy given up, salvage | | E255 – E258 | a copy is not given up |
 //! | | | | E275, E276 | a repair without a majority; from a node that is not primary |
 //! | | | | E242 – E244 | register: taken, put back, not there |
+//! | W146 | put back to an older state | | | |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
 use std::time::{Duration, SystemTime};
@@ -707,6 +708,13 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
                 format!("{peer} refuses this node: {why}")
             };
             (Level::Warn, "W110", text)
+        }
+        Notice::FoundOlder { peer } => {
+            let text = format!(
+                "this copy was put back to an older state than {} remembers: it counts as a new one",
+                names.of(*peer)
+            );
+            (Level::Warn, "W146", text)
         }
         Notice::GaveUp { to, is_by_policy } => {
             let (me, to) = (names.own(), names.of(*to));

@@ -172,6 +172,12 @@ pub enum Notice {
         /// This side refused.
         by_us: bool,
     },
+    /// A peer remembers more of this replica than it does itself: it was put back to an older state,
+    /// and is another replica from now on (F21).
+    FoundOlder {
+        /// Who remembers.
+        peer: NodeIdx,
+    },
     /// This copy was given up for another one, in a split brain.
     GaveUp {
         /// Whose copy is kept.

@@ -110,6 +110,18 @@ impl Chain {
         (self.entries.iter()).any(|e| e.is_empty && e.is_same_reign(reign))
     }
 
+    /// Forgets what is shared with `theirs` at its end, where this chain goes on: two that ought to
+    /// compare as ahead compare as diverged from then on, or as unrelated.
+    pub fn part_from(&mut self, theirs: &Chain) {
+        while judge(self, theirs) == Verdict::Ahead {
+            let counts = |e: &&Entry| !self.knows_empty(e) && !theirs.knows_empty(e);
+            let Some(newest) = theirs.entries.iter().rev().find(counts).copied() else {
+                return;
+            };
+            self.entries.retain(|e| !e.is_same_reign(&newest));
+        }
+    }
+
     /// Forgets the newest reign that may hold data, and empty ones after it: a forced promotion
     /// breaks with everybody who shares it.
     pub fn pop(&mut self) -> Option<Entry> {
@@ -203,6 +215,22 @@ mod tests {
                 expected,
                 "{mine:?} / {theirs:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_chain_that_parts_is_ahead_no_more() {
+        let cases = [
+            (&[1, 2, 3][..], &[1, 2][..], Verdict::Diverged),
+            (&[2, 3], &[2], Verdict::Unrelated),
+            (&[1, 2, empty(3), 4], &[1, 2, empty(5)], Verdict::Diverged),
+            (&[1, 2], &[1, 2], Verdict::Equal),
+            (&[1], &[], Verdict::Ahead),
+        ];
+        for (mine, theirs, expected) in cases {
+            let (mut mine, theirs) = (chain(mine), chain(theirs));
+            mine.part_from(&theirs);
+            assert_eq!(judge(&mine, &theirs), expected, "{mine:x?} / {theirs:x?}");
         }
     }
 

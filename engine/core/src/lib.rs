@@ -21,6 +21,7 @@ pub mod marks;
 pub mod message;
 pub mod meta;
 pub mod overlap;
+pub mod past;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod promotion;

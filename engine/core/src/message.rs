@@ -56,8 +56,24 @@ impl Disk {
 pub struct Life {
     /// Grows with every attach; durable before the first hello.
     pub count: u64,
-    /// Fresh with every attach; 0 before the first.
+    /// Fresh with every attach, 0 before the first. The upper half names the replica.
     pub id: u64,
+}
+
+impl Life {
+    /// A run of the replica with this identity.
+    pub fn of(identity: u128, count: u64, random: u64) -> Life {
+        let folded = (identity ^ identity >> 64) as u64;
+        let name = (folded ^ folded >> 32) << 32;
+        // Never 0, and never without a name.
+        let id = name.max(1 << 32) | random & 0xFFFF_FFFF;
+        Life { count, id }
+    }
+
+    /// Both are runs of one replica, not of one that took the place of another.
+    pub fn is_of_same_replica(self, other: Life) -> bool {
+        self.id >> 32 == other.id >> 32
+    }
 }
 
 /// What a replica remembers of another one.

@@ -39,6 +39,7 @@ pub enum Bug {
     GrowthNotAgreed,
     NewPagesWrittenOnce,
     VerifyTrustsInnerNodes,
+    OldImageTrusted,
     PromiseNotDurable,
     VotesForLowerTerms,
     ChosenByHalf,
@@ -72,7 +73,7 @@ impl Bug {
     }
 
     /// All of them.
-    pub const ALL: [Bug; 52] = [
+    pub const ALL: [Bug; 53] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -106,6 +107,7 @@ impl Bug {
         Bug::GrowthNotAgreed,
         Bug::NewPagesWrittenOnce,
         Bug::VerifyTrustsInnerNodes,
+        Bug::OldImageTrusted,
         Bug::PromiseNotDurable,
         Bug::VotesForLowerTerms,
         Bug::ChosenByHalf,

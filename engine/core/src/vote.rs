@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::message::Life;
 use crate::quorum::CopyState;
 use crate::record::Record;
 use crate::units::{NodeIdx, Term};
@@ -18,6 +19,10 @@ pub struct Ballot {
     pub incarnation: u128,
     /// Digest of the names of all nodes in order, 24 bits: sets of nodes mean the same to both.
     pub nodes: u32,
+    /// The run of the speaker's process; 0 from a version that does not say it.
+    pub life: Life,
+    /// The run of the listener's process that the speaker met last; 0 for none.
+    pub knows: Life,
     /// What it says.
     pub vote: Vote,
 }

@@ -349,6 +349,8 @@ fn ballot(number: u64) -> Ballot {
         volume_id: 7,
         incarnation: 9,
         nodes: 0,
+        life: Life::default(),
+        knows: Life::default(),
         vote: Vote::Lease {
             term,
             number,

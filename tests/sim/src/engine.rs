@@ -10,7 +10,7 @@ use engine_core::bitmap::{Bitmap, grain_for};
 use engine_core::event::Event;
 use engine_core::generation::Chain;
 use engine_core::marks::MarkName;
-use engine_core::message::Disk;
+use engine_core::message::{Disk, Life};
 use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params, Peek, Superblock};
 use engine_core::quorum::{Quorum, QuorumLoss};
 use engine_core::record::Record;
@@ -171,8 +171,14 @@ pub struct Found {
     pub is_clean: bool,
     /// Boot that wrote it.
     pub boot_id: u128,
-    /// This replica's life.
+    /// What others know this replica by.
     pub incarnation: u128,
+    /// Its life, as formatted.
+    pub format: u128,
+    /// Newest run of its process.
+    pub life: Life,
+    /// Newest run of each other that it met.
+    pub known_lives: [Life; NODES_MAX],
     /// How often its history was given up.
     pub given_up: u32,
     /// The branch it was given up for, while it waits for a record of that.
@@ -241,7 +247,10 @@ impl Found {
             volume_id: superblock.volume_id,
             is_clean: superblock.clean,
             boot_id: superblock.boot_id,
-            incarnation: superblock.incarnation,
+            incarnation: superblock.identity(),
+            format: superblock.incarnation,
+            life: superblock.life,
+            known_lives: superblock.known_lives,
             given_up: superblock.given_up,
             follows: superblock.follows,
             known: superblock.known,

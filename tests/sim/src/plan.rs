@@ -239,6 +239,8 @@ steps! {
     KeepImage "keep_image" (node);
     /// Put that image back (a rollback, a clone, an old disk).
     BringBack "bring_back" (node);
+    /// That image, once it is back, is started so often without meeting anybody.
+    Lonely "lonely" (node, times);
     /// Limit resync to bytes per second.
     ResyncRate "resync_rate" (node, rate);
     /// Begin to keep what changed, as one of a few marks.

@@ -398,6 +398,27 @@ fn take_overs(seed: u64, steps: &mut Vec<(u64, Step)>, replicas: u64, all: u64) 
     steps.sort_by_key(|(at, _)| *at);
 }
 
+/// How often an old image is started before it meets anybody. Drawn apart, as marks are.
+fn lonely(seed: u64, at: u64, node: u64) -> (u64, Step) {
+    let mut rng = Rng::fork(seed, "lonely", at);
+    let times = *rng.pick(&[0, 0, 1, 1, 2, 3, 40]);
+    (at, Step::Lonely { node, times })
+}
+
+/// A node, or witness, whose disks are put back to what they once were. Drawn apart, as marks are.
+fn old_images(seed: u64, steps: &mut Vec<(u64, Step)>, all: u64) {
+    let mut rng = Rng::fork(seed, "old images", 0);
+    for _ in 0..*rng.pick(&[0, 0, 0, 1, 1, 2]) {
+        let (at, node) = (rng.pick(steps).0, rng.below(all));
+        let down = rng.between(5, 60) * MS;
+        steps.push((rng.below(at / 2), Step::KeepImage { node }));
+        steps.push((at / 2 + rng.below(at / 4), Step::Kill { node, down }));
+        steps.push((at, Step::BringBack { node }));
+        steps.push(lonely(seed, at, node));
+    }
+    steps.sort_by_key(|(at, _)| *at);
+}
+
 /// More nodes, that vote, out of a plan of two.
 fn with_votes(mut plan: Plan) -> Plan {
     let mut rng = Rng::fork(plan.seed, "votes", 0);
@@ -415,7 +436,10 @@ fn with_votes(mut plan: Plan) -> Plan {
         matches!(
             step,
             Step::PromoteNaively { .. } | Step::PromoteBoldly { .. }
-        ) || matches!(step, Step::BringBack { .. } | Step::KeepImage { .. })
+        ) || matches!(
+            step,
+            Step::BringBack { .. } | Step::KeepImage { .. } | Step::Lonely { .. }
+        )
     };
     plan.steps.retain(|(_, step)| !is_two(step));
     for (_, step) in &mut plan.steps {
@@ -423,6 +447,7 @@ fn with_votes(mut plan: Plan) -> Plan {
     }
     isolate(&mut rng, &mut plan.steps, all);
     take_overs(plan.seed, &mut plan.steps, replicas, all);
+    old_images(plan.seed, &mut plan.steps, all);
     plan
 }
 
@@ -593,6 +618,7 @@ fn pair(seed: u64) -> Plan {
         steps.push((rng.below(at / 2), Step::KeepImage { node }));
         let down = rng.between(5, 60) * MS;
         steps.push((at / 2 + rng.below(at / 4), Step::Kill { node, down }));
+        steps.push(lonely(seed, at, node));
     }
     if settings.is_bold == 1 {
         let at = begin + rng.below(span);

@@ -93,7 +93,7 @@ fn what_laws_keep_from_event_to_event_is_what_they_would_find_anew() {
 #[test]
 fn a_short_swarm_holds_every_law_and_is_not_vacuous() {
     std::panic::set_hook(Box::new(|_| {}));
-    held_and_met(0..300, swarm::plan, MET);
+    held_and_met(0..350, swarm::plan, MET);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::meta::pages::{
 use crate::meta::superblock::{
     Backing, FEATURE_ROOM, FEATURES_COMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
 };
+use crate::past::Past;
 use crate::units::{AL_EXTENT, GRANULE, NODES_MAX, NodeIdx, NodeSet, Term};
 
 /// Blocks of the two superblock slots.
@@ -315,6 +316,8 @@ fn fresh_superblock(params: &Params, regions: Vec<Region>) -> Superblock {
         given_up: 0,
         follows: 0,
         known_lives: [Life::default(); NODES_MAX],
+        renewed: 0,
+        past: Past::default(),
         backing: params.backing,
         regions,
     }

@@ -46,6 +46,7 @@ pub use recovery::{Decision, Why};
 #[cfg(feature = "inspect")]
 pub use reload::{Reread, reload};
 pub use superblock::{
-    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_GIVEN_UP, FEATURE_ROOM, FEATURE_VOTES,
-    FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
+    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_GIVEN_UP, FEATURE_PAST, FEATURE_ROOM,
+    FEATURE_VOTES, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE, Superblock, VOLUME_NAME_MAX,
+    encode_superblock,
 };

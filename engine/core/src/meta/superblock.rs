@@ -18,6 +18,9 @@
 //!  136 boot id                u128      2688 lives known of peer 0..8    8×16 bytes
 //!                                       2816 record voted for: as at 160 32 bytes, has one u8
 //!                                       2852 times given up u32, 2856 follows branch u128
+//!                                       3584 renewed u128, 3600 runs up to u64 are not judged
+//!                                       3608 ids of own runs 32×u64, 3864 own run that met
+//!                                            peer 0..8   8×16 bytes
 //! ```
 
 use crate::action::{META_BLOCK, MetaBlock};
@@ -27,6 +30,7 @@ use crate::meta::block::{Kind, incarnation_of, seal};
 use crate::meta::bytes::{get, get_u32, get_u64, get_u128, put};
 use crate::meta::error::Field;
 use crate::meta::layout::Region;
+use crate::past::{Past, RUNS_KEPT};
 use crate::record::Record;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 
@@ -34,6 +38,8 @@ use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 pub const FEATURES_COMPATIBLE: u64 = 0;
 /// A history was given up here once: `given_up` and `follows` count.
 pub const FEATURE_GIVEN_UP: u64 = 1;
+/// Runs of the process are kept: `past` and `renewed` count.
+pub const FEATURE_PAST: u64 = 2;
 /// Attributes were set: who does not know them would write past their marks.
 pub const FEATURE_ATTRIBUTES: u64 = 1;
 /// This replica voted: who does not know votes would break its promises.
@@ -69,6 +75,12 @@ const _: () = assert!(KNOWN_LIVES_AT + 16 * NODES_MAX == VOTED_AT && HAS_VOTED_A
 const GIVEN_UP_AT: usize = 2852;
 const FOLLOWS_AT: usize = 2856;
 const _: () = assert!(HAS_VOTED_AT < GIVEN_UP_AT && FOLLOWS_AT + 16 <= META_BLOCK);
+
+const RENEWED_AT: usize = 3584;
+const FLOOR_AT: usize = RENEWED_AT + 16;
+const RUNS_AT: usize = FLOOR_AT + 8;
+const MET_AT: usize = RUNS_AT + 8 * RUNS_KEPT;
+const _: () = assert!(FOLLOWS_AT + 16 <= RENEWED_AT && MET_AT + 16 * NODES_MAX <= META_BLOCK);
 
 /// What kind of thing holds the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,10 +164,24 @@ pub struct Superblock {
     pub life: Life,
     /// Life last seen of each node.
     pub known_lives: [Life; NODES_MAX],
+    /// This replica's identity since it was found older than a peer remembers; 0: never.
+    pub renewed: u128,
+    /// Its own runs, by which it finds that.
+    pub past: Past,
     /// What holds the data.
     pub backing: Backing,
     /// Where the other records lie.
     pub regions: Vec<Region>,
+}
+
+impl Superblock {
+    /// What peers know this replica by: its life, until it was found older than they remember.
+    pub fn identity(&self) -> u128 {
+        match self.renewed {
+            0 => self.incarnation,
+            renewed => renewed,
+        }
+    }
 }
 
 /// A superblock for `block` (0 or 1), as [`super::PageWriter::next_block`] named it.
@@ -217,6 +243,8 @@ pub fn encode_superblock(superblock: &Superblock, block: u64, counter: u64) -> B
         for (index, life) in sb.known_lives.iter().enumerate() {
             put_life(bytes, KNOWN_LIVES_AT + 16 * index, *life);
         }
+        put(bytes, RENEWED_AT, &sb.renewed.to_le_bytes());
+        put_past(bytes, &sb.past);
         for (index, region) in sb.regions.iter().enumerate() {
             put_region(bytes, REGIONS_AT + REGION_LEN * index, region);
         }
@@ -283,6 +311,8 @@ pub(super) fn decode_superblock(bytes: &MetaBlock) -> Result<Superblock, Field> 
         known: std::array::from_fn(|index| get_u128(bytes, KNOWN_AT + 16 * index)),
         life: get_life(bytes, LIFE_AT),
         known_lives: std::array::from_fn(|index| get_life(bytes, KNOWN_LIVES_AT + 16 * index)),
+        renewed: get_u128(bytes, RENEWED_AT),
+        past: get_past(bytes),
         backing: Backing {
             kind: backing_kind(backing)?,
             identity: get(bytes, BACKING_AT),
@@ -329,6 +359,24 @@ fn get_life(bytes: &MetaBlock, at: usize) -> Life {
     Life {
         count: get_u64(bytes, at),
         id: get_u64(bytes, at + 8),
+    }
+}
+
+fn put_past(bytes: &mut MetaBlock, past: &Past) {
+    put(bytes, FLOOR_AT, &past.floor.to_le_bytes());
+    for (index, id) in past.ids.iter().enumerate() {
+        put(bytes, RUNS_AT + 8 * index, &id.to_le_bytes());
+    }
+    for (index, life) in past.met.iter().enumerate() {
+        put_life(bytes, MET_AT + 16 * index, *life);
+    }
+}
+
+fn get_past(bytes: &MetaBlock) -> Past {
+    Past {
+        floor: get_u64(bytes, FLOOR_AT),
+        ids: std::array::from_fn(|index| get_u64(bytes, RUNS_AT + 8 * index)),
+        met: std::array::from_fn(|index| get_life(bytes, MET_AT + 16 * index)),
     }
 }
 

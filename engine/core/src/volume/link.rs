@@ -6,7 +6,7 @@ use crate::agree::{agree, follows_size};
 use crate::event::{CommandId, LinkId, Payload};
 use crate::generation::{Verdict, judge};
 use crate::message::{
-    Disk, Hello, Known, Life, Message, PROTOCOL_MAX, PROTOCOL_MIN, RUNS_MAX, Refusal, Status,
+    Disk, Hello, Known, Message, PROTOCOL_MAX, PROTOCOL_MIN, RUNS_MAX, Refusal, Status,
 };
 use crate::session::{Plan, Session, SessionEvent};
 use crate::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NodeIdx, Seq};
@@ -387,7 +387,7 @@ impl Volume {
             size_granules: self.size,
             granule_bytes: GRANULE as u32,
             config_digest: setup.config_digest,
-            incarnation: sb.incarnation,
+            incarnation: sb.identity(),
             life: sb.life,
             knows: self.known(node),
             chain: sb.chain.clone(),
@@ -419,7 +419,13 @@ impl Volume {
         let (false, Some(mine), Some(theirs)) = (peer.hello_owed, &peer.said, &peer.hello) else {
             return;
         };
-        let plan = match agree(self.me, mine, node, theirs) {
+        let verdict = agree(self.me, mine, node, theirs);
+        let has_parted = matches!(verdict, Err(why) if why.is_split_brain());
+        if (verdict.is_ok() || has_parted) && !self.had_run(node, theirs.knows.life) {
+            let theirs = theirs.clone();
+            return self.found_older(node, &theirs, verdict.is_ok());
+        }
+        let plan = match verdict {
             Ok(plan) => plan,
             Err(why) if why.is_split_brain() => return self.begin_parting(node, why),
             Err(why) => {
@@ -446,7 +452,6 @@ impl Volume {
             // Somebody was chosen since (law T6).
             return self.step_down();
         }
-        let (life, is_blank) = (theirs.life, theirs.disk == Disk::Blank);
         let is_behind = judge(&mine.chain, &theirs.chain) == Verdict::Behind;
         let (record, chain) = (theirs.record, theirs.chain.clone());
         let (incarnation, is_primary, disk) = (theirs.incarnation, theirs.is_primary, theirs.disk);
@@ -467,6 +472,7 @@ impl Volume {
                 return self.refuse(node, Refusal::OlderData);
             }
         }
+        self.note_met(node);
         self.step(node, SessionEvent::Agreed(plan));
         let peer = self.peers.get_mut(node);
         (peer.is_primary, peer.disk, peer.vanished_in_sync) = (is_primary, disk, false);
@@ -511,7 +517,6 @@ impl Volume {
             }
             _ => {}
         }
-        self.remember_life(node, if is_blank { Life::default() } else { life });
         self.notice(Notice::PeerConnected(node));
         self.ops.attention = true;
     }
@@ -545,20 +550,6 @@ impl Volume {
         sb.joined = sb.joined.without(node);
         if std::mem::take(&mut sb.known[usize::from(node.0)]) != 0 {
             self.durable.touch();
-        }
-    }
-
-    /// Durable before the session leaves its exchange: nothing is stored for a run we could forget.
-    fn remember_life(&mut self, node: NodeIdx, life: Life) {
-        let known = &mut self.durable.sb.known_lives[usize::from(node.0)];
-        if *known == life {
-            return;
-        }
-        *known = life;
-        let version = self.durable.touch();
-        let peer = self.peers.get_mut(node);
-        if peer.gate != Gate::AllDirty {
-            peer.gate = Gate::Superblock(version);
         }
     }
 
@@ -638,6 +629,9 @@ impl Volume {
             bits.set(*run);
         }
         peer.runs_received |= last;
+        if !is_parting {
+            self.remember_life(node);
+        }
     }
 
     /// Says our runs once the gate is open; ends the exchange when both sides said all.

@@ -37,6 +37,7 @@ mod marks;
 mod member;
 mod meta_watch;
 mod meter;
+mod older;
 mod ops;
 mod pace;
 mod parting;
@@ -67,7 +68,7 @@ use crate::overlap::Overlap;
 use crate::planted::Bug;
 use crate::quorum::{Quorum, QuorumLoss};
 use crate::time::Instant;
-use crate::units::{NodeIdx, NodeSet, Seq};
+use crate::units::{NODES_MAX, NodeIdx, NodeSet, Seq};
 use crate::verdict::Policy;
 
 use adopt::Adopting;
@@ -180,6 +181,8 @@ pub struct Volume {
     lengthening: Lengthening,
     verify: Verifying,
     votes: Votes,
+    /// By node: the superblock that carries which run of it was met last.
+    peers_run: [u64; NODES_MAX],
     /// Reads whose bytes are there, and whose answer waits for the lease (law T7).
     wait_lease: Vec<u32>,
     /// Peers that are about to join S: their confirmation is needed already (law T4).
@@ -265,6 +268,7 @@ impl Volume {
             lengthening: Lengthening::default(),
             verify: Verifying::default(),
             votes: Votes::new(&setup.names, setup.quorum == Quorum::Register),
+            peers_run: [0; NODES_MAX],
             wait_lease: Vec::new(),
             joining: NodeSet::EMPTY,
             closing: Vec::new(),

@@ -361,7 +361,7 @@ impl Volume {
         for node in members.iter() {
             let hello = self.peers.find(node).and_then(|p| p.hello.as_ref());
             lives[usize::from(node.0)] = match node == self.me {
-                true => self.durable.sb.incarnation,
+                true => self.durable.sb.identity(),
                 false => hello.map_or(0, |h| h.incarnation),
             };
         }

@@ -15,7 +15,7 @@
 //! comes late, after it was given up, finds another revision, or nobody was between.
 
 use crate::action::Action;
-use crate::message::Disk;
+use crate::message::{Disk, Life};
 use crate::quorum::{CopyState, Grant, Quorum};
 use crate::record::Record;
 use crate::register::{Access, Found, Holding, REGISTER, REGISTER_ALONE, Stamp};
@@ -267,6 +267,9 @@ impl Volume {
                 volume_id,
                 incarnation: INCARNATION,
                 nodes: self.votes.nodes,
+                // It has no runs, and remembers none of ours.
+                life: Life::default(),
+                knows: Life::default(),
                 vote,
             };
             self.ballot(REGISTER, &ballot);

@@ -15,6 +15,7 @@ use crate::action::{Action, Answer, CommandError, Notice, Outcome};
 use crate::event::{CommandId, DiskResult};
 use crate::generation::{Chain, Entry, Verdict, judge};
 use crate::message::{Disk, Life, Message, Refusal, Reign};
+use crate::meta;
 use crate::promotion::{Other, Plan, Reach, View, may_promote};
 use crate::quorum::{Election, Grant};
 use crate::record::Record;
@@ -231,10 +232,11 @@ impl Volume {
         sb.whole &= survived;
         sb.clean = false;
         sb.boot_id = self.setup.boot_id;
-        sb.life = Life {
-            count: sb.life.count.saturating_add(1),
-            id: mix(self.setup.entropy, sb.life.count) as u64,
-        };
+        let random = mix(self.setup.entropy, sb.life.count) as u64;
+        let run = Life::of(sb.identity(), sb.life.count.saturating_add(1), random);
+        sb.past.begin(sb.life, run);
+        sb.life = run;
+        sb.features_compatible |= meta::FEATURE_PAST;
         self.durable.touch();
         self.flush_recovered();
         self.ops.attention = true;

@@ -293,8 +293,8 @@ fn an_older_state_is_found_where_both_belonged_to_s_all_along() {
     assert_eq!(world.nodes[0].disk, world.nodes[1].disk);
 }
 
-#[test]
-fn an_older_state_is_refused_until_it_hears_so() {
+/// Node 1 is put back to what it was before its last run, in which node 0 acknowledged a write.
+fn put_back_pair() -> World {
     let mut world = in_sync_pair();
     assert_eq!(world.command(0, Command::Demote), Ok(Answer::Ok));
     world.command(1, Command::Stop).unwrap();
@@ -306,11 +306,66 @@ fn an_older_state_is_refused_until_it_hears_so() {
     world.command(0, Command::Demote).unwrap();
     world.command(1, Command::Stop).unwrap();
     world.put_back(1, old);
-    world.refusals_lost = 3;
+    world
+}
+
+#[test]
+fn an_older_state_is_found_out_however_often_it_was_started_alone() {
+    for times in [1, 2, 3, 33, 70] {
+        let mut world = put_back_pair();
+        (0..times).for_each(|_| world.restart(1));
+        world.connect();
+        assert_eq!(world.nodes[0].disk[40..44], [9; 4]);
+        assert_eq!(world.nodes[0].disk, world.nodes[1].disk, "{times} starts");
+        assert_eq!(world.command(1, promote(false)), Ok(Answer::Ok));
+        world.settle();
+        assert_eq!(world.status(1).in_sync, NodeSet(3));
+    }
+}
+
+#[test]
+fn an_older_state_is_found_out_also_if_only_its_own_hellos_were_heard() {
+    let mut world = put_back_pair();
+    world.hellos_lost = u32::MAX;
+    for _ in 0..3 {
+        world.connect();
+        assert_eq!(world.nodes[1].disk[40], 0, "nobody told it yet");
+        world.restart(1);
+    }
+    world.hellos_lost = 0;
     world.connect();
-    assert_eq!(world.refusals_lost, 0);
     assert_eq!(world.nodes[0].disk[40..44], [9; 4]);
     assert_eq!(world.nodes[0].disk, world.nodes[1].disk);
+}
+
+#[test]
+fn an_older_state_that_served_since_is_a_split_brain() {
+    let mut world = in_sync_pair();
+    world.cut();
+    // It serves alone, and is stopped in order.
+    world.write(0, 5, 1, 3);
+    world.command(0, Command::Stop).unwrap();
+    let old = world.snapshot(0);
+    world.restart(0);
+    world.connect();
+    world.command(0, promote(false)).unwrap();
+    world.write(0, 40, 4, 9);
+    world.put_back(0, old);
+    world.command(0, promote(false)).unwrap();
+    world.write(0, 60, 4, 7);
+    world.connect();
+    let status = world.status(1);
+    assert_eq!(
+        status.peers[0].last_refusal.map(|why| why.is_split_brain()),
+        Some(true),
+        "{status:#?}"
+    );
+    assert_eq!(
+        world.nodes[1].disk[40..44],
+        [9; 4],
+        "nothing is overwritten"
+    );
+    assert_eq!(world.nodes[0].disk[60..64], [7; 4]);
 }
 
 #[test]

@@ -143,13 +143,13 @@ impl Volume {
         self.replicas().has(self.me)
     }
 
-    /// This node as a voter: another one since it was formatted, or its history was given up, for
+    /// This node as a voter: another one since it was formatted or renewed, or its history was given up, for
     /// then it may have forgotten a promise (law T8).
     pub(super) fn voter_life(&self) -> u128 {
         let sb = &self.durable.sb;
         match sb.given_up {
-            0 => sb.incarnation,
-            count => super::role::mix(sb.incarnation, u64::from(count)),
+            0 => sb.identity(),
+            count => super::role::mix(sb.identity(), u64::from(count)),
         }
     }
 
@@ -190,6 +190,8 @@ impl Volume {
             volume_id,
             incarnation,
             nodes: self.votes.nodes,
+            life: self.durable.sb.life,
+            knows: self.durable.sb.known_lives[usize::from(to.0)],
             vote,
         };
         self.actions.push(Action::Vote { to, ballot });
@@ -214,6 +216,9 @@ impl Volume {
             return;
         }
         self.votes.strangers = self.votes.strangers.without(from);
+        if !self.is_heard(from, ballot) {
+            return;
+        }
         let own = self.durable.sb.volume_id;
         let is_ours = ballot.volume_id == own && own != 0;
         let has_vote = match ballot.vote {

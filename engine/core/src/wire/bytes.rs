@@ -4,6 +4,7 @@
 //! followed by `lists` (strings, runs, checksums), which may have a tail too.
 
 use crate::generation::{CHAIN_MAX, Chain, Entry};
+use crate::message::Life;
 use crate::record::Record;
 use crate::units::{Extent, NODES_MAX, NodeIdx, NodeSet, Seq, Term};
 use crate::wire::error::{BadField, WireError};
@@ -67,6 +68,11 @@ impl<'a> Writer<'a> {
 
     pub(super) fn zeros<const N: usize>(&mut self) {
         self.bytes(&[0; N]);
+    }
+
+    pub(super) fn life(&mut self, life: Life) {
+        self.u64(life.count);
+        self.u64(life.id);
     }
 
     pub(super) fn extent(&mut self, extent: Extent) {
@@ -186,6 +192,16 @@ impl<'a> Reader<'a> {
 
     pub(super) fn skip<const N: usize>(&mut self) -> Result<(), WireError> {
         self.bytes(N).map(drop)
+    }
+
+    /// Nothing is left: an older sender ends here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(super) fn life(&mut self) -> Result<Life, WireError> {
+        let (count, id) = (self.u64()?, self.u64()?);
+        Ok(Life { count, id })
     }
 
     pub(super) fn counter(&mut self) -> Result<u64, WireError> {

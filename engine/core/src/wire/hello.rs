@@ -20,7 +20,7 @@
 //!
 //! The first 24 bytes of fields mean the same in every protocol version.
 
-use crate::message::{Disk, Hello, Known, Life, Message, Refusal, Reign};
+use crate::message::{Disk, Hello, Known, Message, Refusal, Reign};
 use crate::units::NodeSet;
 use crate::wire::bytes::{Reader, Writer};
 use crate::wire::codes::Code;
@@ -60,11 +60,9 @@ pub(super) fn put(hello: &Hello, w: &mut Writer) {
     let names = [&hello.cluster, &hello.volume, &hello.from, &hello.to];
     names.iter().for_each(|name| w.text_len(name));
     w.zeros::<4>();
-    w.u64(hello.life.count);
-    w.u64(hello.life.id);
+    w.life(hello.life);
     w.u128(hello.knows.incarnation);
-    w.u64(hello.knows.life.count);
-    w.u64(hello.knows.life.id);
+    w.life(hello.knows.life);
     w.u64(hello.promised.0);
     w.u64(hello.leads.map_or(0, |reign| reign.term.0));
     w.u8(hello.leads.map_or(0, |reign| reign.members.0));
@@ -89,10 +87,10 @@ pub(super) fn take(f: &mut Reader, lists: &mut Reader) -> Result<Hello, WireErro
     };
     let lengths = [f.u8()?, f.u8()?, f.u8()?, f.u8()?];
     f.skip::<4>()?;
-    let life = take_life(f)?;
+    let life = f.life()?;
     let knows = Known {
         incarnation: f.u128()?,
-        life: take_life(f)?,
+        life: f.life()?,
     };
     let (promised, term, members) = (f.term()?, f.term()?, NodeSet(f.u8()?));
     f.skip::<7>()?;
@@ -125,13 +123,6 @@ pub(super) fn take(f: &mut Reader, lists: &mut Reader) -> Result<Hello, WireErro
         activity_log_slots,
         credit_operations,
         credit_bytes,
-    })
-}
-
-fn take_life(f: &mut Reader) -> Result<Life, WireError> {
-    Ok(Life {
-        count: f.u64()?,
-        id: f.u64()?,
     })
 }
 

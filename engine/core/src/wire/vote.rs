@@ -6,6 +6,7 @@
 //!       72: kind u8 | 73: said u8 | 74: disk u8 | 75: bits: trial, yes, has record, whole
 //!       76: length of the volume's name u8 | 77: digest of the nodes' names u24
 //!       80: record, 32 bytes, zeros without one
+//!      112: life: count u64, id u64 | 128: known life of the other: count u64, id u64
 //!       lists: the volume's name in UTF-8
 //! ```
 
@@ -194,6 +195,8 @@ pub(super) fn put(volume: &str, ballot: &Ballot, w: &mut Writer) {
         Some(record) => w.record(record),
         None => w.zeros::<32>(),
     }
+    w.life(ballot.life);
+    w.life(ballot.knows);
     w.lists();
     w.bytes(volume.as_bytes());
 }
@@ -209,6 +212,10 @@ pub(super) fn take(body: &mut Body) -> Result<(String, Ballot), WireError> {
     } else {
         f.skip::<32>()?;
         None
+    };
+    let (life, knows) = match f.is_empty() {
+        true => Default::default(),
+        false => (f.life()?, f.life()?),
     };
     let flat = Flat {
         kind,
@@ -226,6 +233,8 @@ pub(super) fn take(body: &mut Body) -> Result<(String, Ballot), WireError> {
         volume_id,
         incarnation,
         nodes: u32::from_le_bytes(nodes),
+        life,
+        knows,
         vote,
     };
     Ok((lists.text(len)?, ballot))

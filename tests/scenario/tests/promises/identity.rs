@@ -127,6 +127,11 @@ fn a_replica_that_returns_with_older_data_is_resynced_and_never_a_source() {
     pair.start(1);
     let refused = pair.promote(1, "1s");
     assert_eq!(refused.exit, 4, "{refused:?}");
+    // Nor is it forgotten however often it starts before it meets the other.
+    for _ in 0..3 {
+        pair.stop(1);
+        pair.start(1);
+    }
     // Together, the newer data wins, whoever asks first.
     pair.start(0);
     let asked = pair.promote(1, "5s");
@@ -135,6 +140,8 @@ fn a_replica_that_returns_with_older_data_is_resynced_and_never_a_source() {
     }
     let primary = usize::from(asked.exit == 0);
     pair.until_healthy(primary);
+    let log = pair.daemon(1).log();
+    assert!(log.contains("W146"), "{log}");
     let mut client = attach(&pair.uri(primary));
     for (at, byte) in [(0, 2), (3 << 20, 3), (9 << 20, 4)] {
         assert_eq!(

@@ -235,6 +235,7 @@ impl World {
             Notice::HandingOver { to } => self.hand_over_begins(node, *to),
             Notice::KeptRole { .. } => self.hand_over_is_off(node),
             Notice::Demoted => self.role_laid_down(node),
+            Notice::FoundOlder { peer } => self.law_only_old_images_are_renewed(node, *peer),
             Notice::GaveUp { .. } => {}
             Notice::Grown { size } => self.has_grown(node, *size),
             Notice::CannotGrow { size, max } => {

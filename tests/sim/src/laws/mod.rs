@@ -23,6 +23,7 @@ mod hooks;
 mod lateness;
 mod marks;
 mod membership;
+mod old_images;
 mod quorum_loss;
 mod reads;
 mod salvage;
@@ -262,6 +263,7 @@ impl World {
         }
         self.law_members_are_equal_at_rest();
         self.law_not_whole_leaves(node);
+        self.law_old_images_count_for_nothing(node);
         self.law_one_primary();
         self.law_tables_are_bounded(node);
         self.law_nothing_waits_for_a_majority(node);

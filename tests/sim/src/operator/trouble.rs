@@ -179,6 +179,7 @@ impl World {
                 let life = machine.life;
                 machine.image = Some(DiskImage { life, data, meta });
             }
+            Step::Lonely { node, times } => self.nodes[node_of(node)].lonely = times,
             Step::BringBack { node } if self.nodes[node_of(node)].image.is_some() => {
                 self.nodes[node_of(node)].brings_back = true;
                 self.more_trouble(Step::Replace { node });

@@ -155,27 +155,34 @@ impl World {
         machine.lost_power = false;
         machine.is_condemned = false;
         machine.is_rolled_back = false;
+        machine.put_back = None;
         self.formatted(node);
     }
 
     /// The image is from an earlier run of the process than the one that last wrote a record
-    /// down: peers remember that run. An image of the same run could be told from the present
-    /// only by stored checksums.
+    /// down: peers remember that run. By votes all of them do, for each may elect with it. An
+    /// image of the same run could be told from the present only by stored checksums.
     pub fn image_is_older(&mut self, node: usize) -> bool {
         let spec = self.spec(node);
         let machine = &self.nodes[node];
+        let has_votes = self.has_votes();
         let Some(image) = machine
             .image
             .as_ref()
-            .filter(|i| i.life < machine.record_life)
+            .filter(|i| has_votes || i.life < machine.record_life)
         else {
             return false;
         };
         let image = recover(&spec, &image.meta).ok();
-        let now = self.found(node).ok();
-        image.zip(now).is_some_and(|(image, now)| {
-            (image.volume_id, image.incarnation) == (now.volume_id, now.incarnation)
-        })
+        let Some((image, now)) = image.zip(self.found(node).ok()) else {
+            return false;
+        };
+        let remembers = |w: &mut World, other: usize| {
+            let found = w.found(other);
+            other == node || found.is_ok_and(|f| f.known_lives[node].count > image.life.count)
+        };
+        (image.volume_id, image.format) == (now.volume_id, now.format)
+            && (!has_votes || self.everybody().all(|other| remembers(self, other)))
     }
 
     /// The image kept earlier is put back, data and metadata.
@@ -190,6 +197,27 @@ impl World {
         machine.is_condemned = false;
         self.count("old disks brought back");
         self.formatted(node);
+        self.nodes[node].put_back = self.found(node).ok().map(|f| f.incarnation);
+    }
+
+    /// An image that was put back may be started several times before it meets anybody.
+    fn stay_lonely(&mut self, node: usize) {
+        let machine = &mut self.nodes[node];
+        if !machine.is_rolled_back || machine.lonely == 0 {
+            return;
+        }
+        machine.lonely -= 1;
+        let (up, down) = (
+            machine.rng.between(MS, 6 * MS),
+            machine.rng.between(MS, 4 * MS),
+        );
+        let life = machine.life;
+        self.count("lonely starts of old disks");
+        for other in self.everybody().filter(|n| *n != node) {
+            self.cut(node, other);
+            self.schedule(up + down, Happening::Mend(Mend::Wire(node, other)));
+        }
+        self.schedule(up, Happening::Kill { node, life, down });
     }
 
     /// The process starts.
@@ -211,6 +239,7 @@ impl World {
         machine.has_failed_flush = false;
         machine.restart_at = None;
         self.process_begins(node);
+        self.stay_lonely(node);
         self.feed(node, Event::Start);
     }
 

@@ -134,6 +134,8 @@ impl World {
                 record_life: 0,
                 brings_back: false,
                 is_rolled_back: false,
+                put_back: None,
+                lonely: 0,
                 stop_for: 0,
                 was_in_touch: false,
                 rng: Rng::fork(seed, "latency", i as u64),

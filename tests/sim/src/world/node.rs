@@ -110,6 +110,10 @@ pub struct Node {
     pub brings_back: bool,
     /// Its data is older than its peers remember, and nobody noticed yet.
     pub is_rolled_back: bool,
+    /// What the replica was known by in the image that was put back here last.
+    pub put_back: Option<u128>,
+    /// So often the image is started, once it is back, and meets nobody.
+    pub lonely: u64,
     /// How long it stays down after it was told to stop.
     pub stop_for: u64,
     /// The process had a connection since it started.

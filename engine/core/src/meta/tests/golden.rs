@@ -3,7 +3,7 @@
 use super::world::*;
 use crate::action::{META_BLOCK, MetaBlock};
 use crate::generation::{Chain, Entry};
-use crate::message::Disk;
+use crate::message::{Disk, Life};
 use crate::meta::*;
 use crate::record::Record;
 use crate::units::{NodeIdx, NodeSet, Term};
@@ -44,11 +44,18 @@ fn a_superblock_is_these_bytes() {
         Entry::new(0xcc, Term(0x201)),
     ])
     .unwrap();
+    superblock.renewed = 0x66;
+    superblock.past.floor = 3;
+    superblock.past.ids[1] = 0x5544;
+    superblock.past.met[2] = Life {
+        count: 33,
+        id: 0x99,
+    };
     let expected = block(&[
         (0, "504f4c4c55584d440100000001"),
         (17, "0102030405060708090a0b0c0d0e0f01"),
         (40, "06"),
-        (48, "98986997"),
+        (48, "af00094b"),
         (72, "04"),
         (80, "bbaa"),
         (96, "409c"),
@@ -83,6 +90,11 @@ fn a_superblock_is_these_bytes() {
         (1153, "01"),
         (1160, "cc"),
         (1176, "0102"),
+        (3584, "66"),
+        (3600, "03"),
+        (3616, "4455"),
+        (3896, "21"),
+        (3904, "99"),
     ]);
     assert_eq!(*encode_superblock(&superblock, 1, 6), expected);
 }

@@ -52,14 +52,14 @@ pub struct World {
     pub is_register_mute: bool,
     /// Nodes that do not reach it.
     pub far: BTreeSet<usize>,
-    /// So many words of refusal are lost with their link.
-    pub refusals_lost: u32,
     /// Feature bits that somebody of an earlier version does not offer.
     pub features_missing: u64,
     /// Frames and bytes that went over any link, as they stand on the wire.
     pub sent: Sent,
     /// Words of resync go no further while this holds.
     pub is_resync_stuck: bool,
+    /// So many hellos of node 0 are lost.
+    pub hellos_lost: u32,
     next: u64,
     outcomes: HashMap<u64, Outcome>,
     answers: HashMap<u64, Result<Answer, CommandError>>,
@@ -252,10 +252,10 @@ impl World {
             register: None,
             is_register_mute: false,
             far: BTreeSet::new(),
-            refusals_lost: 0,
             features_missing: 0,
             sent: Sent::default(),
             is_resync_stuck: false,
+            hellos_lost: 0,
             next: 1000,
             outcomes: HashMap::new(),
             answers: HashMap::new(),
@@ -630,8 +630,8 @@ impl World {
                 let bytes = payload.map(|buf| node.buffers[&buf.0].clone());
                 let pair = self.link.iter().find(|(_, l)| **l == link).map(|(p, _)| *p);
                 let Some(pair) = pair else { return };
-                if matches!(message, Message::Refuse(_)) && self.refusals_lost > 0 {
-                    self.refusals_lost -= 1;
+                if matches!(message, Message::Hello(_)) && at == 0 && self.hellos_lost > 0 {
+                    self.hellos_lost -= 1;
                     return;
                 }
                 let granules = bytes.as_ref().map_or(0, |tags| tags.len() as u64);

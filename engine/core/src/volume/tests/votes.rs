@@ -3,6 +3,7 @@
 use super::pair::{Shape, World};
 use super::*;
 use crate::action::{Action, Notice};
+use crate::message::Life;
 use crate::quorum::Quorum;
 use crate::record::Record;
 use crate::vote::{Ballot, Vote};
@@ -190,6 +191,8 @@ fn a_lease_is_granted_for_as_long_as_who_reigns_counts_on_it() {
         let ballot = Ballot {
             volume_id,
             incarnation: 1,
+            life: Life::default(),
+            knows: Life::default(),
             nodes,
             vote,
         };
@@ -219,6 +222,8 @@ fn a_ballot_from_a_file_that_lists_other_nodes_is_not_heard() {
     let ballot = Ballot {
         volume_id: voter.durable.sb.volume_id,
         incarnation: 1,
+        life: Life::default(),
+        knows: Life::default(),
         nodes: voter.votes.nodes ^ 1,
         vote: Vote::Release {
             term: promised,
@@ -306,6 +311,8 @@ fn a_role_whose_heir_does_not_follow_is_taken_back_even_without_auto_promote() {
     let ballot = Ballot {
         volume_id: reigns.durable.sb.volume_id,
         incarnation: 1,
+        life: Life::default(),
+        knows: Life::default(),
         nodes: reigns.votes.nodes,
         vote: Vote::HandOver { term },
     };
@@ -346,4 +353,38 @@ fn on_quorum_loss_fail_answers_what_waits_and_what_comes_and_goes_on_afterwards(
     // The first write was dispatched and happened; the second was refused and never will.
     assert_eq!(world.nodes[0].disk[5..7], [8, 7]);
     assert_eq!(world.nodes[1].disk[5..7], [8, 7]);
+}
+
+#[test]
+fn an_old_image_of_a_replica_or_a_witness_has_no_vote_and_no_copy() {
+    for (replicas, witnesses, put_back) in [(3, 0, 1), (2, 1, 1), (2, 1, 2)] {
+        let mut world = world(replicas, witnesses);
+        world.kill(put_back);
+        let old = world.snapshot(put_back);
+        world.start(put_back);
+        world.settle();
+        assert_eq!(world.write(0, 8, 1, 4), Outcome::Ok);
+        let before = world.nodes[put_back].volume.voter_life();
+        world.kill(put_back);
+        assert_eq!(world.write(0, 9, 1, 5), Outcome::Ok);
+        (world.nodes[put_back].disk, world.nodes[put_back].meta) = old;
+        for _ in 0..3 {
+            world.isolate(put_back);
+            world.start(put_back);
+            world.settle();
+            world.kill(put_back);
+        }
+        world.connect();
+        world.start(put_back);
+        world.settle();
+        let volume = &world.nodes[put_back].volume;
+        assert_ne!(volume.voter_life(), before, "it is another voter");
+        let status = world.status(0);
+        assert_eq!(status.in_sync, NodeSet::first(replicas), "{status:#?}");
+        let voters = status.record.map(|r| r.voters);
+        assert_eq!(voters, Some(NodeSet::first(replicas + witnesses)));
+        if put_back < replicas {
+            assert_eq!(world.nodes[put_back].disk[8..10], [4, 5]);
+        }
+    }
 }

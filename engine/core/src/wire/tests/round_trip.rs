@@ -438,3 +438,31 @@ fn data_and_control_do_not_mix() {
     };
     assert_eq!(parse_control(&header, body), Err(error));
 }
+
+#[test]
+fn a_vote_of_a_version_that_says_no_lives_is_heard() {
+    let (volume, ballot) = ("pg".to_string(), ballot());
+    let mut frame = Vec::new();
+    encode_control(&Control::Vote { volume, ballot }, 1, &mut frame);
+    // Fields of 112 bytes, then the name.
+    frame.drain(HEADER_LEN + 112..HEADER_LEN + 144);
+    frame[8..10].copy_from_slice(&112u16.to_le_bytes());
+    reseal(&mut frame);
+    let (header, body) = open(&frame).unwrap();
+    let Ok(Some(Control::Vote {
+        volume,
+        ballot: found,
+    })) = parse_control(&header, body)
+    else {
+        panic!("it is a vote");
+    };
+    let nothing = crate::message::Life::default();
+    assert_eq!(
+        (volume.as_str(), found.life, found.knows),
+        ("pg", nothing, nothing)
+    );
+    assert_eq!(
+        (found.vote, found.incarnation),
+        (ballot.vote, ballot.incarnation)
+    );
+}

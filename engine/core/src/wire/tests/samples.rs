@@ -81,6 +81,8 @@ pub(super) fn ballot() -> Ballot {
         volume_id: 0xaabb,
         incarnation: 0xdead,
         nodes: 0x0c_0b0a,
+        life: Life { count: 3, id: 0x99 },
+        knows: Life { count: 2, id: 0x77 },
         vote: Vote::Answer {
             term: Term(0x401),
             is_trial: true,
