@@ -39,6 +39,12 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// As if granted until then.
+    #[cfg(test)]
+    pub fn hold(&mut self, until: Instant) {
+        self.until = until;
+    }
+
     /// A new reign begins: nothing is granted to it.
     pub fn forget(&mut self) {
         (self.granted, self.until) = (Default::default(), Instant::default());
@@ -104,6 +110,15 @@ impl Volume {
     #[inline]
     pub(super) fn fails_without_quorum(&self) -> bool {
         self.votes.lease.is_lost && self.setup.on_quorum_loss == QuorumLoss::Fail
+    }
+
+    /// Another list of voters is in force: only what its majority granted counts. A majority of the list
+    /// before shares a voter with every majority of this one, not with those of the next.
+    pub(super) fn voters_changed(&mut self) {
+        if self.has_votes() && self.role.is_serving() {
+            self.votes.lease.until = Instant::default();
+            self.ask_for_lease();
+        }
     }
 
     pub(super) fn ask_for_lease(&mut self) {

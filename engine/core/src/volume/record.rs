@@ -313,7 +313,10 @@ impl Volume {
             return;
         }
         self.durable.change = None;
-        self.durable.record = Some(change.record);
+        let before = self.durable.record.replace(change.record);
+        if before.is_some_and(|r| r.voters != change.record.voters) {
+            self.voters_changed();
+        }
         self.notice(Notice::InSync {
             record: change.record,
         });

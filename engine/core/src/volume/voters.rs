@@ -182,6 +182,8 @@ impl Volume {
             && self.role.is_primary()
             && self.reigns()
             && self.durable.change.is_none()
+            // Of this list: else the next one could elect somebody while it is thought to hold.
+            && self.holds_lease()
             && !self.durable.has_failed;
         let Some(record) = self.record().filter(|_| may_change) else {
             return;

@@ -239,6 +239,10 @@ impl Volume {
                 self.say_vote(from, self.no_vote(term, is_trial));
             }
             Vote::Lease { term, .. } if !is_ours || !self.has_vote() => {
+                if is_ours {
+                    // Somebody reigns: once this node has a vote, it does not stand against that one.
+                    self.postpone_election(self.now.after(self.setup.lease));
+                }
                 self.say_vote(from, self.no_vote(term, true));
             }
             Vote::Ask { term, is_trial } => self.promise_wanted(from, term, is_trial),

@@ -388,3 +388,45 @@ fn an_old_image_of_a_replica_or_a_witness_has_no_vote_and_no_copy() {
         }
     }
 }
+
+#[test]
+fn a_lease_that_the_voters_in_force_did_not_grant_ends() {
+    let mut world = world(3, 0);
+    let volume = &mut world.nodes[0].volume;
+    assert!(volume.holds_lease());
+    // As if it had been alone on the list until now.
+    volume.votes.lease.forget();
+    volume
+        .votes
+        .lease
+        .hold(volume.now.after(Duration::from_secs(2)));
+    assert!(volume.holds_lease());
+    volume.voters_changed();
+    assert!(!volume.holds_lease(), "nobody of the list granted anything");
+}
+
+#[test]
+fn a_node_without_vote_that_hears_who_reigns_does_not_stand_against_it() {
+    let mut world = world(3, 0);
+    let term = world.status(0).record.expect("it was founded").term;
+    let volume = &mut world.nodes[1].volume;
+    // Its history was given up; what it granted is long ago.
+    volume.durable.sb.voted = None;
+    volume.votes.election_at = volume.now;
+    let (now, length) = (volume.now, Duration::from_secs(2));
+    let ballot = Ballot {
+        volume_id: volume.durable.sb.volume_id,
+        incarnation: 1,
+        nodes: volume.votes.nodes,
+        life: Life::default(),
+        knows: Life::default(),
+        vote: Vote::Lease {
+            term,
+            number: 1 << 40,
+            length,
+        },
+    };
+    let from = NodeIdx(0);
+    volume.handle(now, Event::Vote { from, ballot }, &mut Vec::new());
+    assert!(volume.votes.election_at >= now.after(length));
+}
