@@ -218,7 +218,10 @@ impl World {
             Notice::QuorumBack => self.count("majorities back"),
             Notice::NotElected { .. } => self.count("elections refused"),
             Notice::ResyncBegan { .. } => self.count("resyncs begun"),
-            Notice::ResyncDone { .. } => self.count("resyncs done"),
+            Notice::ResyncDone { peer, .. } => {
+                self.count("resyncs done");
+                self.resynced_where_it_was(node, usize::from(peer.0));
+            }
             Notice::DiskFailed => {
                 self.count("disks failed");
                 self.nodes[node].is_condemned = true;

@@ -55,15 +55,20 @@ impl World {
                     self.laws.must_leave[n] = true;
                     continue;
                 }
-                self.nodes[n].is_rolled_back = false;
-                self.law_joins_when_equal(primary, n);
-                self.settle_loss(primary, n);
-                let gained = self.laws.holds[self.member_like(primary, n, &after)].clone();
-                self.laws.holds[n].extend(gained);
-                self.nodes[n].lost_power = false;
-                self.laws.must_leave[n] = false;
+                self.is_as_whole_as(primary, n, &after);
             }
         }
+    }
+
+    /// It has what the members have from here on.
+    fn is_as_whole_as(&mut self, primary: usize, joining: usize, record: &Record) {
+        self.nodes[joining].is_rolled_back = false;
+        self.law_joins_when_equal(primary, joining);
+        self.settle_loss(primary, joining);
+        let gained = self.laws.holds[self.member_like(primary, joining, record)].clone();
+        self.laws.holds[joining].extend(gained);
+        self.nodes[joining].lost_power = false;
+        self.laws.must_leave[joining] = false;
     }
 
     /// Whose data a joining node has now: the primary's, or another member's where its disk failed.
@@ -163,6 +168,15 @@ impl World {
                 );
                 return self.fail("R8", text);
             }
+        }
+    }
+
+    /// A record named this node, and it never heard of that: it is resynced without leaving S first.
+    pub(super) fn resynced_where_it_was(&mut self, node: usize, source: usize) {
+        let record = self.nodes[node].engine.as_ref().and_then(|e| e.record());
+        let record = record.filter(|r| usize::from(r.primary.0) == source);
+        if let Some(record) = record.filter(|_| self.laws.must_leave[node]) {
+            self.is_as_whole_as(source, node, &record);
         }
     }
 
