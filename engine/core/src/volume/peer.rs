@@ -253,6 +253,15 @@ impl Peer {
         self.hello.as_deref().is_some_and(offers)
     }
 
+    /// A member by its session, or one whose joining was offered in this session.
+    pub fn takes_part(&self) -> bool {
+        match self.session {
+            Session::InSync(_) => true,
+            Session::Source(_) => self.source.is_joining(),
+            _ => false,
+        }
+    }
+
     /// Application writes are sent to it.
     #[inline]
     pub fn takes_data(&self) -> bool {

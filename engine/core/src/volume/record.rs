@@ -16,7 +16,6 @@ use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet, Term};
 
 use super::ops::{Purpose, token};
-use super::peer::Peer;
 use super::timers::RETRY;
 use super::{Volume, planted};
 
@@ -334,10 +333,7 @@ impl Volume {
         for node in members.iter() {
             // A target that is back in the middle of a change of S is told nothing yet (law S6).
             let stays = planted!(self, LostTargetStaysInS);
-            let takes_part = |p: &&Peer| {
-                !matches!(p.session, Session::Source(_)) || p.source.is_joining() || stays
-            };
-            let peer = self.peers.find(node).filter(takes_part);
+            let peer = self.peers.find(node).filter(|p| p.takes_part() || stays);
             let Some(link) = peer.and_then(|p| p.session.data_link()) else {
                 continue;
             };
@@ -362,7 +358,9 @@ impl Volume {
             return lives;
         }
         for node in members.iter() {
-            let hello = self.peers.find(node).and_then(|p| p.hello.as_ref());
+            // Who is at the link by now may be another replica than the one that the record took in.
+            let peer = self.peers.find(node).filter(|p| p.takes_part());
+            let hello = peer.and_then(|p| p.hello.as_ref());
             lives[usize::from(node.0)] = match node == self.me {
                 true => self.durable.sb.identity(),
                 false => hello.map_or(0, |h| h.incarnation),

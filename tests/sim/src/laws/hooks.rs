@@ -36,6 +36,11 @@ impl World {
         }
     }
 
+    /// It slept, and what reached it meanwhile is still to be read: nothing is late yet.
+    pub fn has_woken(&mut self, node: usize) {
+        (self.laws.leaseless[node], self.laws.hung[node]) = (None, None);
+    }
+
     /// A core dropped a connection.
     pub fn dropping(&mut self, node: usize, link: LinkId) {
         self.laws.dropped.insert((node, link.0));

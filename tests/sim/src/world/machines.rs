@@ -49,6 +49,7 @@ impl World {
             return;
         }
         self.nodes[node].paused_until = 0;
+        self.has_woken(node);
         let backlog = std::mem::take(&mut self.nodes[node].backlog);
         for event in backlog {
             self.feed(node, event);
