@@ -687,7 +687,9 @@ impl Volume {
         let in_sync = self.in_sync();
         for node in self.peers.nodes() {
             let peer = self.peers.get(node);
-            let belongs = in_sync.has(node) || matches!(peer.session, Session::Source(_));
+            // Who was told a record that this one replaces waits for nothing more: it begins anew.
+            let pulls = matches!(peer.session, Session::Source(_)) && !peer.source.is_joining();
+            let belongs = in_sync.has(node) || pulls;
             if peer.is_connected() && !belongs && peer.disk != Disk::Failed {
                 self.drop_link(node);
             } else if in_sync.has(node) && matches!(peer.session, Session::InSync(_)) {
