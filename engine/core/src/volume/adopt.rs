@@ -7,7 +7,6 @@ use crate::record::Record;
 use crate::session::{Session, SessionEvent};
 use crate::units::{NodeIdx, NodeSet, Seq};
 
-use super::status::ResyncFigures;
 use super::{Volume, planted};
 use crate::activity_log::NEVER;
 
@@ -183,11 +182,7 @@ impl Volume {
             let peer = self.peers.get_mut(node);
             peer.session = joined;
             peer.dirty.clear_all();
-            let moved = std::mem::take(&mut peer.target).progress.moved;
-            let figures = ResyncFigures {
-                moved,
-                ..ResyncFigures::default()
-            };
+            let figures = std::mem::take(&mut peer.target).figures();
             self.notice(Notice::ResyncDone {
                 peer: node,
                 figures,

@@ -158,7 +158,7 @@ impl Volume {
     /// that were forgotten.
     fn renew(&mut self, node: NodeIdx, remembered: Life) {
         let loses_vote = self.has_votes() && !self.role.is_serving();
-        if !self.role.is_serving() && matches!(self.role, Role::Promoting(_)) {
+        if matches!(self.role, Role::Promoting(_)) {
             let source = Some(node);
             self.promotion_ended(Err(CommandError::Inconsistent { source }));
         }

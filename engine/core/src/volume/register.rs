@@ -345,44 +345,34 @@ impl Volume {
     /// Laws T2, T4: as `vote_wanted`. A record that the register is to hold from now on, because
     /// the volume is founded or comes from other voters, is leased from the start: who sees it waits.
     fn vote_of_register(&self, holding: Option<Holding>, record: Record, admits: u128) -> Judged {
+        let first = Stamp {
+            term: record.term,
+            number: 0,
+            length: self.setup.lease,
+            is_released: false,
+        };
         let held = match holding {
             Some(held) => held,
-            None if admits == 0 || self.holds_another() => return refusal(&record, Term(0)),
+            None if admits == 0 || self.holds_another() => return stored(&record, Term(0), false),
             None => Holding {
                 volume_id: self.durable.sb.volume_id,
                 nodes: self.votes.nodes,
                 promised: Term(0),
                 record,
-                lease: Stamp {
-                    term: record.term,
-                    number: 0,
-                    length: self.setup.lease,
-                    is_released: false,
-                },
+                lease: first,
             },
         };
         if held.record == record && held.promised != Term(0) {
-            let (term, step) = (record.term, record.step);
-            return Judged::Answer(Vote::Stored {
-                term,
-                step,
-                is_stored: true,
-                promised: held.promised,
-            });
+            return stored(&record, held.promised, true);
         }
         let keeps_promise = record.term == held.promised
             || (record.term > held.promised && !self.has_granted_another(self.me));
         if !keeps_promise || held.record.is_newer_than(&record) {
-            return refusal(&record, held.promised);
+            return stored(&record, held.promised, false);
         }
         let lease = match admits {
             0 => held.lease,
-            _ => Stamp {
-                term: record.term,
-                number: 0,
-                length: self.setup.lease,
-                is_released: false,
-            },
+            _ => first,
         };
         Judged::Swap(Holding {
             promised: record.term,
@@ -452,12 +442,12 @@ fn grant_of_register(holding: Option<Holding>, stamp: Stamp) -> Judged {
     }
 }
 
-fn refusal(record: &Record, promised: Term) -> Judged {
+fn stored(record: &Record, promised: Term, is_stored: bool) -> Judged {
     let (term, step) = (record.term, record.step);
     Judged::Answer(Vote::Stored {
         term,
         step,
-        is_stored: false,
+        is_stored,
         promised,
     })
 }

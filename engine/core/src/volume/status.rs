@@ -262,12 +262,8 @@ impl Volume {
                 (source.figures, source.meter, state)
             }
             Session::Target(_) => {
-                let moved = peer.target.progress.moved;
-                let figures = ResyncFigures {
-                    moved,
-                    ..ResyncFigures::default()
-                };
-                (figures, peer.target.meter, peer.target.state())
+                let target = &peer.target;
+                (target.figures(), target.meter, target.state())
             }
             _ => return None,
         };

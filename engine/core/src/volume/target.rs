@@ -25,7 +25,7 @@ use crate::units::{BufId, Extent, NodeIdx};
 use super::allowance::Allowance;
 use super::meter::Meter;
 use super::ops::{Kind, Phase, Purpose, token};
-use super::status::ResyncState;
+use super::status::{ResyncFigures, ResyncState};
 use super::window::{Ask, PIECE, Window};
 use super::{Volume, planted};
 
@@ -101,6 +101,14 @@ impl Target {
     /// Bytes asked for and not yet stored and durable.
     fn bytes_out(&self) -> u64 {
         self.pulls.iter().map(Pull::bytes).sum()
+    }
+
+    /// What it knows of what it took.
+    pub fn figures(&self) -> ResyncFigures {
+        ResyncFigures {
+            moved: self.progress.moved,
+            ..ResyncFigures::default()
+        }
     }
 
     /// What it does, as long as nobody paused it.

@@ -12,8 +12,8 @@
 use crate::message::{DIFFERING_MAX, Message, RESYNC_PIECE_GRANULES, Status};
 use crate::units::Extent;
 use crate::wire::bytes::{Reader, Writer};
-use crate::wire::codes::Code;
 use crate::wire::error::{BadField, WireError};
+use crate::wire::repair::{put_answer, take_answer};
 use crate::wire::resync::{put_piece, take_piece};
 
 pub(super) fn put_ask(id: u64, extent: Extent, hashes: &[u128], w: &mut Writer) {
@@ -74,23 +74,13 @@ pub(super) fn take_request(fields: &mut Reader) -> Result<Message, WireError> {
 }
 
 pub(super) fn put_reply(id: u64, status: Status, hashes: &[u128], w: &mut Writer) {
-    let len = hashes.len();
-    assert!(
-        len as u64 <= RESYNC_PIECE_GRANULES,
-        "{len} hashes are one piece"
-    );
-    w.u64(id);
-    w.u8(status.code());
-    w.zeros::<3>();
-    w.u32(len as u32);
-    w.lists();
+    put_answer(id, status, hashes.len(), w);
     hashes.iter().for_each(|hash| w.u128(*hash));
 }
 
 pub(super) fn take_reply(fields: &mut Reader, lists: &mut Reader) -> Result<Message, WireError> {
-    let (id, status) = (fields.counter()?, Status::take(fields)?);
-    fields.skip::<3>()?;
-    let len = u64::from(fields.u32()?);
+    let (id, status, len) = take_answer(fields)?;
+    let len = u64::from(len);
     if len > RESYNC_PIECE_GRANULES {
         return Err(fields.bad(BadField::List));
     }

@@ -29,24 +29,30 @@ pub(super) fn take_read(r: &mut Reader) -> Result<Message, WireError> {
     Ok(Message::ReadRequest { id, extent })
 }
 
-pub(super) fn put_sums(id: u64, status: Status, sums: &[u64], w: &mut Writer) {
-    let len = sums.len();
-    assert!(
-        len as u64 <= RESYNC_PIECE_GRANULES,
-        "{len} sums are one piece"
-    );
+/// Head of an answer with `len` checksums or hashes, which stand in its lists.
+pub(super) fn put_answer(id: u64, status: Status, len: usize, w: &mut Writer) {
+    assert!(len as u64 <= RESYNC_PIECE_GRANULES, "{len} are one piece");
     w.u64(id);
     w.u8(status.code());
     w.zeros::<3>();
     w.u32(len as u32);
     w.lists();
+}
+
+/// The number of what follows is not judged yet.
+pub(super) fn take_answer(fields: &mut Reader) -> Result<(u64, Status, u32), WireError> {
+    let (id, status) = (fields.counter()?, Status::take(fields)?);
+    fields.skip::<3>()?;
+    Ok((id, status, fields.u32()?))
+}
+
+pub(super) fn put_sums(id: u64, status: Status, sums: &[u64], w: &mut Writer) {
+    put_answer(id, status, sums.len(), w);
     w.u64s(sums);
 }
 
 pub(super) fn take_sums(fields: &mut Reader, lists: &mut Reader) -> Result<Message, WireError> {
-    let (id, status) = (fields.counter()?, Status::take(fields)?);
-    fields.skip::<3>()?;
-    let len = fields.u32()?;
+    let (id, status, len) = take_answer(fields)?;
     let sums = lists.u64s(len, RESYNC_PIECE_GRANULES)?;
     Ok(Message::SumReply { id, status, sums })
 }
