@@ -347,10 +347,7 @@ fn resync_line(
         ResyncState::Joining => format!("almost in sync: {reason}"),
     };
     let left = show_bytes(replica.out_of_sync_bytes);
-    let done = match shape {
-        Shape::Bar => bar(resync.done_ratio),
-        Shape::Plain => percent(resync.done_ratio),
-    };
+    let done = shape.of(resync.done_ratio);
     format!("{from} → {to}  {done}   {left} left, {rest}")
 }
 
@@ -359,6 +356,15 @@ fn resync_line(
 pub(super) enum Shape {
     Bar,
     Plain,
+}
+
+impl Shape {
+    fn of(self, ratio: f64) -> String {
+        match self {
+            Shape::Bar => bar(ratio),
+            Shape::Plain => percent(ratio),
+        }
+    }
 }
 
 /// `41 %`; below 100 until it is over.
@@ -648,10 +654,7 @@ pub(super) fn progress(report: &VerifyReport, shape: Shape) -> String {
     format!(
         "{}  {}   {} of {} compared{}",
         report.volume,
-        match shape {
-            Shape::Bar => bar(ratio),
-            Shape::Plain => percent(ratio),
-        },
+        shape.of(ratio),
         show_bytes(report.compared_bytes),
         show_bytes(report.total_bytes),
         match report.rate_bytes_per_second {
