@@ -38,7 +38,7 @@ impl World {
 
     /// It slept, and what reached it meanwhile is still to be read: nothing is late yet.
     pub fn has_woken(&mut self, node: usize) {
-        (self.laws.leaseless[node], self.laws.hung[node]) = (None, None);
+        (self.laws.leaseless[node], self.laws.hung[node]) = Default::default();
     }
 
     /// A core dropped a connection.

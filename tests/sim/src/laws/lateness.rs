@@ -102,14 +102,10 @@ impl World {
         };
         let engine = machine.engine.as_ref();
         if !self.has_votes() || !is_stuck || !engine.is_some_and(serves_beside) {
-            self.laws.hung[node] = None;
+            self.laws.hung[node] = Default::default();
             return;
         }
-        // Time in which it was not awake does not count.
-        let seen = self.laws.hung[node];
-        let awake = seen.filter(|(_, last)| self.now <= last + 150 * MS);
-        let since = awake.map_or(self.now, |(since, _)| since);
-        self.laws.hung[node] = Some((since, self.now));
+        let since = self.laws.hung[node].since(self.now);
         if self.now > since + HUNG_MAX {
             let text = format!("node {node} serves, and its metadata has hung for too long");
             self.fail("L4", text);

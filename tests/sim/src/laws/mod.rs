@@ -45,6 +45,7 @@ pub use situations::SITUATIONS;
 use sizes::Sizes;
 
 use crate::engine::{Found, PEER_REQUESTS_MAX, Reading, recover, recover_again};
+use crate::swarm::MS;
 use crate::world::World;
 
 /// Acknowledged writes that the same nodes stored in the same reign.
@@ -55,6 +56,20 @@ pub type Segment = (u64, Vec<usize>);
 struct Sent {
     peer: usize,
     writes: BTreeMap<u64, Extent>,
+}
+
+/// Since when something has been so at a node, and when that was seen last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lasting(Option<(u64, u64)>);
+
+impl Lasting {
+    /// It is so now; answers since when. Time in which the node was not awake does not count.
+    fn since(&mut self, now: u64) -> u64 {
+        let awake = self.0.filter(|(_, seen)| now <= seen + 150 * MS);
+        let since = awake.map_or(now, |(since, _)| since);
+        self.0 = Some((since, now));
+        since
+    }
 }
 
 /// What the laws remember.
@@ -84,9 +99,9 @@ pub struct Laws {
     hand_overs: hand_overs::Ledger,
     lateness: lateness::Ledger,
     /// Since when each primary was seen without its lease, and when last.
-    leaseless: Vec<Option<(u64, u64)>>,
+    leaseless: Vec<Lasting>,
     /// Since when each serves while its metadata hangs and another could; when that was seen last.
-    hung: Vec<Option<(u64, u64)>>,
+    hung: Vec<Lasting>,
     memory: situations::Memory,
 }
 
@@ -112,8 +127,8 @@ impl Laws {
             ballots: votes::Ledger::default(),
             hand_overs: hand_overs::Ledger::default(),
             lateness: lateness::Ledger::default(),
-            leaseless: vec![None; nodes],
-            hung: vec![None; nodes],
+            leaseless: vec![Lasting::default(); nodes],
+            hung: vec![Lasting::default(); nodes],
             memory: situations::Memory::default(),
         }
     }

@@ -21,14 +21,11 @@ impl World {
         let engine = self.nodes[node].engine.as_ref();
         let is_leaseless = engine.is_some_and(|e| e.is_primary() && !e.holds_lease());
         if !is_leaseless {
-            self.laws.leaseless[node] = None;
+            self.laws.leaseless[node] = Default::default();
             return;
         }
         // Who slept has to ask before it gives anything up.
-        let seen = self.laws.leaseless[node];
-        let awake = seen.filter(|(_, last)| self.now <= last + 150 * MS);
-        let since = awake.map_or(self.now, |(since, _)| since);
-        self.laws.leaseless[node] = Some((since, self.now));
+        let since = self.laws.leaseless[node].since(self.now);
         let is_owed = |(at, request): &(usize, &Request)| {
             *at == node && !matches!(request.kind, Kind::Read | Kind::Beyond)
         };
