@@ -79,9 +79,9 @@ fn may_be_chosen(promises: &[Promise], record: &Record) -> bool {
 /// Law T5: the newest record that may be chosen. A record that cannot be chosen never will be: who
 /// was heard promised a higher term.
 ///
-/// A later step of a reign was asked for only once the one before it was chosen. So nothing older
-/// than that one is in force, also where it is seen nowhere any more: the voters that had it besides
-/// the asker were formatted anew. Whoever the later step names holds all that was acknowledged: while it was
+/// A later step of a reign was asked for only once the one before it was chosen, and a reign that
+/// follows an unseen record begins with step 1. So nothing older than that one is in force, also
+/// where it is seen nowhere any more: the voters that had it besides the asker were formatted anew. Whoever the later step names holds all that was acknowledged: while it was
 /// not chosen, both sets had to confirm (law T4).
 pub fn basis(promises: &[Promise]) -> Option<Record> {
     let mut records: Vec<Record> = promises.iter().filter_map(|p| p.record).collect();
@@ -98,12 +98,16 @@ pub fn basis(promises: &[Promise]) -> Option<Record> {
     None
 }
 
+/// This basis was never chosen: it only tells of one that nobody shows any more.
+fn is_inferred(promises: &[Promise], basis: &Record) -> bool {
+    !may_be_chosen(promises, basis)
+}
+
 /// A majority promised, by every list of voters that may be in force.
 pub fn has_quorum(promises: &[Promise]) -> bool {
     let heard = voters_of(promises);
     // The list in force may be that of a record not seen: it differs in one voter at most (T11).
-    let is_inferred = |r: &Record| !may_be_chosen(promises, r) && r.step > 0;
-    if let Some(record) = basis(promises).filter(is_inferred) {
+    if let Some(record) = basis(promises).filter(|r| is_inferred(promises, r)) {
         let count = heard.and(record.voters).count();
         if 2 * count <= record.voters.count() + 1 {
             return false;
@@ -124,6 +128,9 @@ pub struct Election {
     pub basis: Record,
     /// Members of the last S that may belong to the next one, this node among them.
     pub members: NodeSet,
+    /// First step of the new reign: 1 where the basis only tells of a record that nobody shows any
+    /// more. The candidate's vote takes its place, so this one has to tell of it from then on.
+    pub step: u32,
 }
 
 /// Laws T5 and R7 b: may `me` reign, after these promises of a majority? `replicas`: nodes with
@@ -139,6 +146,7 @@ pub fn elect(
         let missing = replicas.without(me).iter().next().unwrap_or(me);
         return Err(CommandError::CannotFound { missing });
     };
+    let step = u32::from(is_inferred(promises, &basis));
     let find = |node: NodeIdx| promises.iter().find(|p| p.voter == node);
     let is_up = |node: &NodeIdx| find(*node).is_some_and(|p| p.copy.disk == Disk::UpToDate);
     let member = |node: &NodeIdx| is_up(node) && basis.in_sync.has(*node);
@@ -156,7 +164,11 @@ pub fn elect(
     let members = basis.in_sync.iter().filter(member);
     if mine.is_some_and(|copy| copy.is_whole) {
         let members = members.filter(whole).collect();
-        return Ok(Election { basis, members });
+        return Ok(Election {
+            basis,
+            members,
+            step,
+        });
     }
     // Everybody that any record names lost power: each block is what one of them kept (law B6). A
     // whole copy outside of S may hold what this one lost, or lack what it kept: nobody but an
@@ -182,6 +194,7 @@ pub fn elect(
         None => Ok(Election {
             basis,
             members: NodeSet::only(me),
+            step,
         }),
     }
 }

@@ -187,3 +187,31 @@ fn the_step_before_a_seen_one_was_chosen_even_if_nobody_has_it() {
     ];
     assert_eq!(basis(&heard), Some(chosen));
 }
+
+#[test]
+fn a_candidacy_that_failed_still_tells_of_the_record_that_nobody_shows() {
+    let (old, chosen) = (record(1, 6, 0b011), record(1, 8, 0b001));
+    let next = Record {
+        step: 9,
+        voters: NodeSet(0b011),
+        ..chosen
+    };
+    let heard = [promise(A, Some(next)), promise(B, Some(old))];
+    let election = elect(A, DATA, NodeSet(0b011), &heard).expect("A is in S");
+    // Its record reaches nobody, and has taken the place of step 9.
+    let failed = Record {
+        term: Term(2 << 8),
+        step: election.step,
+        ..next
+    };
+    let heard = [promise(A, Some(failed)), promise(B, Some(old))];
+    assert_eq!(basis(&heard), Some(failed));
+    let refused = elect(B, DATA, NodeSet(0b011), &heard);
+    assert_eq!(refused, Err(CommandError::Outdated { source: Some(A) }));
+    // Where nothing is missing, a candidacy that failed is none.
+    let heard = [promise(A, Some(chosen)), promise(C, Some(chosen))];
+    assert_eq!(
+        elect(A, DATA, NodeSet(0b101), &heard).map(|e| e.step),
+        Ok(0)
+    );
+}

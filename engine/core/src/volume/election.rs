@@ -222,6 +222,7 @@ impl Volume {
             Some(basis) if passes => Ok(Election {
                 basis,
                 members: NodeSet::only(self.me),
+                step: 0,
             }),
             _ => verdict,
         }
@@ -380,7 +381,10 @@ impl Volume {
         let equal = |n: &NodeIdx| matches!(session(*n), Some(Session::InSync(_)));
         let with: NodeSet = others.iter().filter(equal).collect();
         let basis = election.basis;
-        let record = Record::first(term, with.with(self.me), basis.branch, basis.voters);
+        let record = Record {
+            step: election.step,
+            ..Record::first(term, with.with(self.me), basis.branch, basis.voters)
+        };
         for node in with.iter() {
             self.tell_table(node, term);
         }

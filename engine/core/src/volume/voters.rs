@@ -39,7 +39,8 @@ pub(super) struct Poll {
 impl Volume {
     /// Asks the voters to choose a record; `volume_id` names the volume, also where it is new.
     pub(super) fn begin_poll(&mut self, record: Record, volume_id: u128, admits: NodeSet) {
-        let before = self.durable.record.filter(|_| record.step > 0);
+        // A candidate was promised by majorities of all lists that may be in force.
+        let before = self.durable.record.filter(|r| r.term == record.term);
         let before = before.map_or(record.voters, |r| r.voters);
         let mut lives = [0; NODES_MAX];
         for node in admits.iter() {
