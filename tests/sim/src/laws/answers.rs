@@ -30,8 +30,8 @@ impl World {
     /// It confirmed, and lost pages in a power cut or a failed flush since.
     pub(super) fn is_excused(&self, member: usize) -> bool {
         let machine = &self.nodes[member];
-        // By votes a replica may be made anew while the record that takes it in is being chosen.
-        let is_another = self.has_votes() && self.peek(member).is_none_or(|f| f.record.is_none());
+        // It was made anew while the record that takes it in was being chosen.
+        let is_another = self.peek(member).is_none_or(|f| f.record.is_none());
         is_another
             || self.laws.must_leave[member]
             || machine.has_failed_flush

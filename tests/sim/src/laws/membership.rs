@@ -50,8 +50,9 @@ impl World {
             if n != primary && (joined(n) || (in_it && adds)) {
                 self.count("joins");
                 self.situation_joined();
-                if self.has_votes() && self.nodes[n].engine.is_none() && self.nodes[n].lost_power {
-                    // It lost power while its record was being chosen.
+                let is_down = self.nodes[n].engine.is_none() && self.nodes[n].lost_power;
+                if (self.has_votes() && is_down) || self.is_old_image(n) {
+                    // It lost power, or was put back, while its record was being chosen.
                     self.laws.must_leave[n] = true;
                     continue;
                 }

@@ -19,26 +19,28 @@ impl World {
     /// T8: an old image is in sync with nobody, leads nothing and adds no vote, until it is another
     /// replica.
     pub(super) fn law_old_images_count_for_nothing(&mut self, node: usize) {
-        let machine = &self.nodes[node];
-        let (Some(old), true, Some(engine)) =
-            (machine.put_back, machine.is_rolled_back, &machine.engine)
-        else {
+        let Some(engine) = self.nodes[node].engine.as_ref() else {
             return;
         };
-        let is_trusted = self.all().any(|p| p != node && engine.is_in_sync_with(p));
-        let leads = self.has_votes() && engine.is_primary();
-        if !is_trusted && !leads {
+        if !self.is_old_image(node) {
             return;
         }
-        if self
-            .peek(node)
-            .is_some_and(|found| found.incarnation == old)
-        {
+        let is_trusted = self.all().any(|p| p != node && engine.is_in_sync_with(p));
+        let leads = self.has_votes() && engine.is_primary();
+        if is_trusted || leads {
             let text = format!(
                 "node {node} was put back to an older state than its peers remember, and takes part \
                  as if it had all"
             );
             self.fail("T8", text);
         }
+    }
+
+    /// It was put back, and is still known by what it was then.
+    pub(super) fn is_old_image(&self, node: usize) -> bool {
+        let machine = &self.nodes[node];
+        let old = machine.put_back.filter(|_| machine.is_rolled_back);
+        let own = self.peek(node).map(|found| found.incarnation);
+        old.is_some() && own == old
     }
 }

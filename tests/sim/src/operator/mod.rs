@@ -65,6 +65,8 @@ pub struct Operator {
     /// Everything is being stopped for good.
     pub is_closing: bool,
     idle_since: u64,
+    /// When the voters that have a vote still were a majority last.
+    majority_at: u64,
     apart_since: u64,
     /// Until then a process may be killed that was told to give up its copy, or the other one.
     kills_until: u64,
@@ -86,6 +88,7 @@ impl Operator {
             is_healing: false,
             is_closing: false,
             idle_since: 0,
+            majority_at: 0,
             apart_since: 0,
             kills_until: 0,
             rot: None,

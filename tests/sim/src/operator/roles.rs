@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use engine_core::event::Command;
 use engine_core::message::Disk;
+use engine_core::record::Record;
 use engine_core::units::NodeIdx;
 
 use super::{Purpose, Switching};
@@ -40,6 +41,10 @@ impl World {
             if all_alive && is_late && self.all().any(|n| founded(self, n)) {
                 // It was founded once, and whoever had a record was lost.
                 self.force_something(wait);
+            } else if all_alive && is_late && self.do_sizes_differ() {
+                // One grew before the volume was lost whole, the other was made anew since.
+                self.count("foundings begun anew");
+                self.everybody().for_each(|n| self.replace(n));
             } else if all_alive {
                 let node = self.operator.rng.below(self.nodes.len() as u64) as usize;
                 self.ask_node(node, promote, Purpose::Promote);
@@ -156,8 +161,36 @@ impl World {
         let is_destroyed = |n: usize| self.nodes[n].is_gone || self.nodes[n].is_condemned;
         if is_late && (is_lost || self.everybody().any(is_destroyed)) {
             self.operator.idle_since = self.now;
+            return self.force_something(wait);
+        }
+        if self.is_majority_left(&voted) {
+            self.operator.majority_at = self.now;
+        } else if self.now > self.operator.majority_at + 20_000 * MS {
+            // Disks replaced and put back: no vote is left that could admit another one.
+            self.operator.majority_at = self.now;
+            self.count("majorities lost for good");
             self.force_something(wait);
         }
+    }
+
+    /// The nodes that know that they voted could choose the next record.
+    fn is_majority_left(&mut self, voted: &Record) -> bool {
+        if self.has_register() {
+            return true;
+        }
+        let knows = |w: &mut World, n: usize| {
+            let is_known = w.found(n).is_ok_and(|f| f.voted.is_some());
+            let machine = &w.nodes[n];
+            is_known && !machine.is_rolled_back && !machine.is_gone && !machine.is_condemned
+        };
+        let voters: Vec<usize> = voted.voters.iter().map(|n| usize::from(n.0)).collect();
+        let left = voters.iter().filter(|n| knows(self, **n)).count();
+        2 * left > voters.len()
+    }
+
+    fn do_sizes_differ(&self) -> bool {
+        let own = self.granules_on(0);
+        self.all().any(|n| self.granules_on(n) != own)
     }
 
     /// No member of S is left that could serve: make another copy current by force.
@@ -179,7 +212,11 @@ impl World {
         self.clients.stop_judging();
         self.operator.was_bold = true;
         self.operator.was_forced = true;
-        let node = *self.operator.rng.pick(&able);
+        // Who serves, and waits for a majority that is gone, is told itself.
+        let node = match self.primaries()[..] {
+            [primary] => primary,
+            _ => *self.operator.rng.pick(&able),
+        };
         for other in self.all() {
             self.laws.forget_holdings(other);
         }
