@@ -329,6 +329,16 @@ impl Volume {
             // Whoever reigns next goes on, or has the old size.
             return self.end_growth(Err(CommandError::Stopping));
         }
+        if let Some(error) = self.why_not_all() {
+            if matches!(stage, Stage::Asking { .. }) {
+                return self.end_growth(Err(error));
+            }
+            // It was agreed upon, and goes on once the majority is back.
+            let command = self.growing.as_mut().and_then(|g| g.command.take());
+            if let Some(command) = command {
+                self.reply(command, Err(error));
+            }
+        }
         match stage {
             Stage::Asking { since } => self.settle_asking(size, since),
             Stage::Agreeing(table, superblock) => {
@@ -389,7 +399,9 @@ impl Volume {
         let Some(growing) = self.growing.take() else {
             return;
         };
-        if self.size > growing.before {
+        // With metadata that cannot be written nobody else may know of it: another one that serves
+        // would take the new space from clients again.
+        if self.size > growing.before && !self.durable.has_failed {
             self.notice(Notice::Grown { size: self.size });
         }
         if let Some(command) = growing.command {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::action::{Notice, Outcome};
+use crate::action::{CommandError, Notice, Outcome};
 use crate::quorum::{QuorumLoss, is_majority};
 use crate::register::REGISTER;
 use crate::time::Instant;
@@ -20,6 +20,8 @@ use super::{Volume, planted};
 
 /// Requests whose answers still count.
 const REQUESTS: usize = 8;
+/// How long a command that needs all of S waits for the majority to come back.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a primary knows of its lease.
 #[derive(Default)]
@@ -110,6 +112,16 @@ impl Volume {
     #[inline]
     pub(super) fn fails_without_quorum(&self) -> bool {
         self.votes.lease.is_lost && self.setup.on_quorum_loss == QuorumLoss::Fail
+    }
+
+    /// The majority stays away: S cannot change, so a command that needs all of it would wait for ever
+    /// (law L3).
+    pub(super) fn why_not_all(&self) -> Option<CommandError> {
+        let since = self.votes.lease.lost_since?;
+        let is_over = self.now.since(since) >= COMMAND_PATIENCE;
+        is_over.then(|| CommandError::NoQuorum {
+            missing: self.unheard_voters(),
+        })
     }
 
     /// Another list of voters is in force: only what its majority granted counts. A majority of the list

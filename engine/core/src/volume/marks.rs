@@ -403,12 +403,9 @@ impl Volume {
         if let Err(why) = self.may_set_marks() {
             return self.reply(id, Err(why));
         }
-        let listed = |m: &&mut Mark| m.entry.name == name && m.is_listed();
-        let Some(mark) = self.marks.marks.iter_mut().find(listed) else {
+        let Some(versions) = self.unlist_mark(|entry| entry.name == name) else {
             return self.reply(id, Err(CommandError::NoSuchMark));
         };
-        mark.dying = Some(self.attributes.newest_version() + 1);
-        let versions = self.set_attribute(MARKS_KEY, &self.marks.table());
         self.marks.setting = Some(Setting {
             command: id,
             created: None,
@@ -417,6 +414,14 @@ impl Volume {
             ended: 0,
             round: None,
         });
+    }
+
+    /// The table goes on without this mark: versions of the table and of the superblock with it.
+    fn unlist_mark(&mut self, is_it: impl Fn(&MarkEntry) -> bool) -> Option<(u64, u64)> {
+        let listed = |m: &&mut Mark| is_it(&m.entry) && m.is_listed();
+        let mark = self.marks.marks.iter_mut().find(listed)?;
+        mark.dying = Some(self.attributes.newest_version() + 1);
+        Some(self.set_attribute(MARKS_KEY, &self.marks.table()))
     }
 
     fn may_set_marks(&self) -> Result<(), CommandError> {
@@ -450,6 +455,13 @@ impl Volume {
         if !self.role.is_serving() {
             // Whether it holds is seen at the next primary.
             return self.reply(setting.command, Err(CommandError::NotPrimary));
+        }
+        if let Some(error) = self.why_not_all() {
+            // What was to be created is not; a deletion holds from here on.
+            if let Some(created) = setting.created {
+                self.unlist_mark(|entry| entry.id == created);
+            }
+            return self.reply(setting.command, Err(error));
         }
         if !setting.before.is_empty() {
             setting.ended = self.turn;

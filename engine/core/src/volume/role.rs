@@ -502,7 +502,7 @@ impl Volume {
             Err(error) => return self.promotion_ended(Err(error)),
         };
         if self.has_votes() {
-            return self.reign_alone(plan);
+            return self.reign_alone(plan, force);
         }
         self.drop_unagreed();
         if plan == Plan::Force {
@@ -519,12 +519,14 @@ impl Volume {
     }
 
     /// Founding, or by an operator's word: S = {self}, and no earlier record to follow.
-    fn reign_alone(&mut self, plan: Plan) {
+    fn reign_alone(&mut self, plan: Plan, force: bool) {
         let term = self.next_term();
         if plan == Plan::Force {
             self.distrust_marks();
         }
         let voters = match plan {
+            // Whoever is there may be the rest of a volume that is given up.
+            _ if force => NodeSet::only(self.me),
             Plan::Found if self.has_register() => REGISTER_ALONE,
             Plan::Found => self.blank_voters().with(self.me),
             _ => NodeSet::only(self.me),

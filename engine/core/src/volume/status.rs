@@ -236,17 +236,29 @@ impl Volume {
         (is_other && self.now < grant.until).then(|| grant.term.author())
     }
 
-    fn votes_status(&self) -> VotesStatus {
+    /// Nodes with a vote of this volume that said something lately, this one among them.
+    fn heard_voters(&self) -> NodeSet {
         let own = self.durable.sb.volume_id;
-        let voted = (self.votes.register.record()).or(self.durable.sb.voted);
         let is_near = |node: &NodeIdx| {
             let met = self.votes.met(*node, self.now, RECENT);
             met.is_some_and(|met| met.has_vote && met.volume_id == own)
         };
         let heard = self.others().iter().filter(is_near);
+        heard.fold(NodeSet::only(self.me), NodeSet::with)
+    }
+
+    /// Voters that said nothing lately.
+    pub(super) fn unheard_voters(&self) -> NodeSet {
+        let voted = (self.votes.register.record()).or(self.durable.sb.voted);
+        let voters = voted.map_or(NodeSet::EMPTY, |r| r.voters);
+        voters.minus(self.heard_voters())
+    }
+
+    fn votes_status(&self) -> VotesStatus {
+        let voted = (self.votes.register.record()).or(self.durable.sb.voted);
         VotesStatus {
             voters: voted.map_or(NodeSet::EMPTY, |r| r.voters),
-            heard: heard.fold(NodeSet::only(self.me), NodeSet::with),
+            heard: self.heard_voters(),
             in_sync: voted.map_or(NodeSet::EMPTY, |r| r.in_sync),
             holds_lease: self.role.is_serving() && self.holds_lease(),
             reigning: self.reigning(),

@@ -356,6 +356,30 @@ fn on_quorum_loss_fail_answers_what_waits_and_what_comes_and_goes_on_afterwards(
 }
 
 #[test]
+fn what_needs_all_of_s_is_answered_without_a_majority_and_works_once_it_is_back() {
+    let mut world = world(3, 0);
+    let (name, created_ms) = ("nightly".parse().unwrap(), 7);
+    let create = Command::MarkCreate { name, created_ms };
+    world.kill(1);
+    world.kill(2);
+    let missing = NodeSet(0b110);
+    let refusal = Err(CommandError::NoQuorum { missing });
+    assert_eq!(world.command(0, create), refusal, "it waited");
+    assert_eq!(world.nodes[0].volume.marks(), []);
+    assert_eq!(world.command(0, create), refusal);
+    let (size, backing_bytes) = (6000, 6000 * GRANULE);
+    let grow = Command::Grow {
+        size,
+        backing_bytes,
+    };
+    assert_eq!(world.command(0, grow), refusal);
+    world.start(1);
+    world.settle();
+    assert_eq!(world.command(0, create), Ok(Answer::Ok));
+    assert_eq!(world.nodes[1].volume.marks()[0].name, name);
+}
+
+#[test]
 fn an_old_image_of_a_replica_or_a_witness_has_no_vote_and_no_copy() {
     for (replicas, witnesses, put_back) in [(3, 0, 1), (2, 1, 1), (2, 1, 2)] {
         let mut world = world(replicas, witnesses);
