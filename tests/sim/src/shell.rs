@@ -30,10 +30,10 @@ pub fn sums(tags: &[u64]) -> Vec<u64> {
 /// The simulator's strong hash of every `each` granules.
 pub fn hashes(tags: &[u64], each: u32) -> Vec<u128> {
     let blocks = BLOCKS_PER_GRANULE as usize * each as usize;
-    let hash = |tags: &[u64], seed| mix(tags.iter().fold(seed, sum_with));
-    tags.chunks(blocks)
-        .map(|tags| u128::from(hash(tags, 11)) << 64 | u128::from(hash(tags, 13)))
-        .collect()
+    let hash = |tags: &[u64]| mix(tags.iter().fold(11, sum_with));
+    // Both halves of one sum: what tells two of them apart are 64 bits.
+    let widen = |low: u64| u128::from(mix(low ^ 13)) << 64 | u128::from(low);
+    tags.chunks(blocks).map(|tags| widen(hash(tags))).collect()
 }
 
 fn sum_with(sum: u64, tag: &u64) -> u64 {
