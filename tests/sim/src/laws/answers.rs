@@ -88,14 +88,19 @@ impl World {
             .peek(node)
             .and_then(|f| f.record)
             .map_or(0, |r| r.term.0);
-        // A target outside S may hold it too; of zeros nobody can tell.
+        // A target outside S may hold it too, or have joined by who holds it; of zeros nobody can
+        // tell but by what is there.
         let members = self.required(node);
+        let holds = |n: usize, block: u64| match request.kind {
+            Kind::Write => self.holds_at_least(n, block, request.number, false),
+            _ => {
+                let there = |n: usize| self.nodes[n].disk.live().block(block);
+                members.iter().any(|member| there(n) == there(*member))
+            }
+        };
         let stores = |n: &usize| {
-            request.kind == Kind::Write
-                && self.peek(*n).is_some_and(|f| f.disk != Disk::Blank)
-                && blocks
-                    .iter()
-                    .all(|b| self.holds_at_least(*n, *b, request.number, false))
+            self.peek(*n).is_some_and(|f| f.disk != Disk::Blank)
+                && blocks.iter().all(|b| holds(*n, *b))
         };
         let holders: Vec<usize> = self
             .all()

@@ -47,7 +47,9 @@ impl World {
             let is_first = n == node && own.is_none_or(|r| after.is_newer_than(&r));
             let in_it = after.in_sync.has(NodeIdx(n as u8));
             let adds = is_first && own.is_none_or(|r| !r.in_sync.has(NodeIdx(n as u8)));
-            if n != primary && (joined(n) || (in_it && adds)) {
+            // What a third node's own record said before tells nothing of this one.
+            let is_told = n == node || node == primary;
+            if n != primary && ((is_told && joined(n)) || (in_it && adds)) {
                 self.count("joins");
                 self.situation_joined();
                 let is_down = self.nodes[n].engine.is_none() && self.nodes[n].lost_power;

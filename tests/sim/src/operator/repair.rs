@@ -57,7 +57,9 @@ impl World {
     pub(super) fn replace_condemned(&mut self) {
         self.replace_witnesses();
         for node in self.all() {
-            if !self.nodes[node].is_condemned {
+            // Its process may have ended before it said so.
+            let has_failed = self.found(node).is_ok_and(|f| f.disk == Disk::Failed);
+            if !self.nodes[node].is_condemned && !has_failed {
                 continue;
             }
             if self.is_spared(node) && !self.may_lose_its_vote(node) {

@@ -64,10 +64,8 @@ impl World {
             }
         }
         let is_forced = is_late && self.nodes.iter().any(|n| n.is_gone);
-        if is_forced {
-            // Whoever put an old disk back knows that it does not hold everything.
-            able.retain(|n| !self.nodes[*n].is_rolled_back);
-        }
+        // Whoever put an old disk back knows that it does not hold everything.
+        able.retain(|n| !self.nodes[*n].is_rolled_back);
         if !able.is_empty() {
             let node = *self.operator.rng.pick(&able);
             if is_forced {
