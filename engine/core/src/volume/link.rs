@@ -9,7 +9,7 @@ use crate::message::{
     Disk, Hello, Known, Message, PROTOCOL_MAX, PROTOCOL_MIN, RUNS_MAX, Refusal, Status,
 };
 use crate::session::{Plan, Session, SessionEvent};
-use crate::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NodeIdx, Seq};
+use crate::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NodeIdx, NodeSet, Seq, Term};
 
 use super::adopt::Adopting;
 use super::member::Frame;
@@ -452,6 +452,13 @@ impl Volume {
             // Somebody was chosen since (law T6).
             return self.step_down();
         }
+        let (older, newer_elsewhere) = self.other_reigns(node, newer);
+        if plan == Plan::Target && newer_elsewhere {
+            return self.drop_link(node);
+        } else if plan == Plan::Target && !older.is_empty() {
+            older.iter().for_each(|n| self.drop_link(n));
+            return self.settle_judgement(node);
+        }
         let is_behind = judge(&mine.chain, &theirs.chain) == Verdict::Behind;
         let (record, chain) = (theirs.record, theirs.chain.clone());
         let (incarnation, is_primary, disk) = (theirs.incarnation, theirs.is_primary, theirs.disk);
@@ -521,6 +528,27 @@ impl Volume {
         self.ops.attention = true;
     }
 
+    /// Data sessions with others than `leader`: those of an earlier term than its, and whether one is
+    /// of a later term.
+    ///
+    /// Where a majority chose somebody else, this node may hear of that one before it hears that its
+    /// primary reigns no more: what the primary has in flight here is marked before this node says
+    /// where the two may differ (law S9).
+    fn other_reigns(&self, leader: NodeIdx, term: Option<Term>) -> (NodeSet, bool) {
+        let takes_part = |n: &NodeIdx| {
+            let session = self.peers.get(*n).session;
+            let is_data = matches!(session, Session::InSync(_) | Session::Target(_));
+            self.has_votes() && *n != leader && is_data
+        };
+        let leads = |n: NodeIdx| {
+            let hello = self.peers.get(n).hello.as_ref()?;
+            hello.leads.map(|reign| reign.term)
+        };
+        let others: NodeSet = self.peers.nodes().filter(takes_part).collect();
+        let newer = others.iter().any(|n| leads(n) > term);
+        (others.iter().filter(|n| leads(*n) < term).collect(), newer)
+    }
+
     /// A copy that was given up for one branch takes nothing of another.
     fn follows(&self, theirs: &Hello) -> bool {
         let sb = &self.durable.sb;
@@ -538,8 +566,11 @@ impl Volume {
 
     /// Its copy is of an earlier run than one it had with us, or of another one in its place.
     fn is_put_back(&self, node: NodeIdx, theirs: &Hello) -> bool {
-        let is_blank = theirs.disk == Disk::Blank;
-        !is_blank && !theirs.is_primary && !self.known(node).continues(theirs.life)
+        let (known, is_blank) = (self.known(node), theirs.disk == Disk::Blank);
+        // A record told of this replica; the run that we met was of the one before it.
+        let is_told = self.durable.sb.known[usize::from(node.0)] == theirs.incarnation;
+        let is_next = is_told && !known.life.is_of_same_replica(theirs.life);
+        !is_blank && !theirs.is_primary && !is_next && !known.continues(theirs.life)
     }
 
     /// The peer was put back to a state older than one it had with us: whatever bits say, it
