@@ -40,7 +40,8 @@ impl Volume {
         // Without votes a promise guards one history, and this copy may have left it (law T9).
         let is_known = known.is_none_or(|k| k.term == record.term) && !self.has_votes();
         if record.term < self.durable.sb.promised && !is_known {
-            return self.breach(node);
+            // It did not hear of our promise yet (law T6).
+            return self.drop_link(node);
         }
         if known.is_some_and(|k| !record.is_newer_than(&k)) {
             if known == Some(record) && self.adopting.is_none() {

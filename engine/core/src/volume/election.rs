@@ -375,6 +375,11 @@ impl Volume {
                 )
             )
         };
+        if self.disk() != Disk::UpToDate {
+            // What the members said since takes it out (law T5).
+            let source = others.iter().next();
+            return self.promotion_ended(Err(CommandError::Outdated { source }));
+        }
         if self.now < until && !others.iter().all(is_judged) {
             return;
         }

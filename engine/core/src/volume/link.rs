@@ -8,13 +8,14 @@ use crate::generation::{Verdict, judge};
 use crate::message::{
     Disk, Hello, Known, Message, PROTOCOL_MAX, PROTOCOL_MIN, RUNS_MAX, Refusal, Status,
 };
+use crate::record::Record;
 use crate::session::{Plan, Session, SessionEvent};
 use crate::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NodeIdx, NodeSet, Seq, Term};
 
 use super::adopt::Adopting;
 use super::member::Frame;
 use super::ops::{Kind, Phase};
-use super::peer::{Gate, Wish};
+use super::peer::{Began, Gate, Wish};
 use super::remote::Serve;
 use super::source::Held;
 use super::{Volume, planted};
@@ -113,6 +114,7 @@ impl Volume {
         (peer.hello, peer.is_primary, peer.hello_owed) = (None, false, false);
         (peer.operations_out, peer.bytes_out, peer.record_pending) = (0, 0, false);
         (peer.runs_from, peer.runs_received, peer.gate) = (None, false, Gate::Open);
+        peer.began = Began::default();
         (peer.said, peer.adoption_owed, peer.wish) = (None, false, Wish::default());
         (peer.source, peer.target) = Default::default();
         (peer.told, peer.room, peer.mark_pages) = Default::default();
@@ -570,7 +572,12 @@ impl Volume {
         // A record told of this replica; the run that we met was of the one before it.
         let is_told = self.durable.sb.known[usize::from(node.0)] == theirs.incarnation;
         let is_next = is_told && !known.life.is_of_same_replica(theirs.life);
-        !is_blank && !theirs.is_primary && !is_next && !known.continues(theirs.life)
+        // It knows of records that we slept over: the memory that is old is ours.
+        let own = self.record();
+        let is_newer = |r: Record| own.is_none_or(|own| r.is_newer_than(&own));
+        let knows_more = self.has_votes() && theirs.record.is_some_and(is_newer);
+        let is_later = is_next || knows_more || known.continues(theirs.life);
+        !is_blank && !theirs.is_primary && !is_later
     }
 
     /// The peer was put back to a state older than one it had with us: whatever bits say, it
@@ -647,19 +654,23 @@ impl Volume {
     /// The peer says what may differ between us.
     fn runs(&mut self, node: NodeIdx, runs: &[Extent], last: bool) {
         let is_exchange = matches!(self.peers.get(node).session, Session::Exchange(..));
-        if !is_exchange || runs.iter().any(|r| r.end > self.size) {
-            return self.breach(node);
-        }
+        let size = self.size;
         let peer = self.peers.get_mut(node);
         let is_parting = peer.is_parted();
+        // Histories that part may have grown apart: what lies beyond our end is not ours to lose.
+        let theirs = peer.hello.as_ref().map_or(0, |h| h.size_granules);
+        let end = if is_parting { size.max(theirs) } else { size };
+        if !is_exchange || runs.iter().any(|r| r.end > end) {
+            return self.breach(node);
+        }
         let bits = match &mut peer.parting {
             Some(parting) if is_parting => &mut parting.theirs,
             _ => &mut peer.dirty,
         };
-        for run in runs {
-            bits.set(*run);
+        for run in runs.iter().filter(|run| run.start < size) {
+            bits.set(Extent::new(run.start, run.end.min(size)));
         }
-        peer.runs_received |= last;
+        (peer.runs_received, peer.began.there) = (peer.runs_received || last, true);
         if !is_parting {
             self.remember_life(node);
         }
@@ -674,6 +685,16 @@ impl Volume {
             return self.settle_parting(node);
         }
         if !self.is_gate_open(node) {
+            return;
+        }
+        let began = std::mem::replace(&mut self.peers.get_mut(node).began.here, true);
+        if !self.peers.get(node).began.there && !self.has_met(node) {
+            // What it says after our last runs, and its own, must find this exchange ended here; so
+            // its run must be durable first, and that waits for its first word.
+            if !began {
+                let (runs, last) = (Vec::new(), false);
+                self.say(node, Message::Runs { runs, last });
+            }
             return;
         }
         for _ in 0..RUNS_PER_TURN {

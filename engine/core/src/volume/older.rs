@@ -129,15 +129,27 @@ impl Volume {
         (!self.durable.is_durable(version)).then_some(version)
     }
 
+    /// The run in which the peer says hello.
+    fn run_of(&self, node: NodeIdx) -> Option<Life> {
+        let hello = self.peers.get(node).hello.as_ref()?;
+        Some(match hello.disk {
+            Disk::Blank => Life::default(),
+            _ => hello.life,
+        })
+    }
+
+    /// The run that speaks is down here, durably.
+    pub(super) fn has_met(&self, node: NodeIdx) -> bool {
+        let at = usize::from(node.0);
+        let is_down = self.run_of(node) == Some(self.durable.sb.known_lives[at]);
+        is_down && self.durable.is_durable(self.peers_run[at])
+    }
+
     /// The peer has judged our hello and goes on. Durable before the session leaves its exchange:
     /// nothing is stored for a run we could forget.
     pub(super) fn remember_life(&mut self, node: NodeIdx) {
-        let Some(hello) = &self.peers.get(node).hello else {
+        let Some(life) = self.run_of(node) else {
             return;
-        };
-        let life = match hello.disk {
-            Disk::Blank => Life::default(),
-            _ => hello.life,
         };
         let version = self.take_down(node, life);
         let peer = self.peers.get_mut(node);

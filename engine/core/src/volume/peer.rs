@@ -32,6 +32,8 @@ pub(super) struct Peer {
     /// Exchange: where our runs go on; `None` once all are said.
     pub runs_from: Option<u64>,
     pub runs_received: bool,
+    /// Exchange: each has said that it judged the other's hello: they began to say runs.
+    pub began: Began,
     /// Exchange: what must be durable here before it ends.
     pub gate: Gate,
     /// It waits for our word that its identity is durable here.
@@ -109,6 +111,13 @@ pub(super) enum Gate {
     Superblock(u64),
     /// Every bitmap page of the peer, then the superblock with its incarnation (law S11).
     AllDirty,
+}
+
+/// Who has begun an exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Began {
+    pub here: bool,
+    pub there: bool,
 }
 
 /// All of them, by node index.
@@ -195,6 +204,7 @@ impl Peer {
             hello_owed: false,
             runs_from: None,
             runs_received: false,
+            began: Began::default(),
             gate: Gate::Open,
             adoption_owed: false,
             flushed_here: false,

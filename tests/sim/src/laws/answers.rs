@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use engine_core::action::{Action, Outcome};
-use engine_core::message::Disk;
+use engine_core::action::{Action, Notice, Outcome};
+use engine_core::message::{Disk, Refusal};
 
 use crate::clients::{Kind, Request, number};
+use crate::plan::Step;
 use crate::world::World;
 
 impl World {
@@ -23,6 +24,24 @@ impl World {
         };
         if let Some(action) = actions.iter().find(is_answer) {
             let text = format!("node {node} hears a late word and says {action:?}");
+            self.fail("R10", text);
+        }
+    }
+
+    /// F16, R10: what an honest node says can be heard where it arrives, and is no breach.
+    pub fn law_words_are_timely(&mut self, node: usize, actions: &[Action]) {
+        let (why, by_us) = (Refusal::Breach, true);
+        let is_damage = |(_, step): &(u64, Step)| matches!(step, Step::DamageWire { .. });
+        let is_breach = |action: &&Action| match action {
+            Action::Notice(Notice::PeerRefused {
+                why: w, by_us: b, ..
+            }) => (*w, *b) == (why, by_us),
+            _ => false,
+        };
+        let breach = actions.iter().find(is_breach);
+        if let Some(breach) = breach.filter(|_| !self.plan.steps.iter().any(is_damage)) {
+            let text =
+                format!("node {node} takes a word of an honest node for a breach: {breach:?}");
             self.fail("R10", text);
         }
     }

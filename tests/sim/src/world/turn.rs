@@ -180,6 +180,7 @@ impl World {
     fn turn(&mut self, node: usize, event: Event) {
         self.say(|| format!("n{node} <- {}", brief(&event)));
         self.before(node, &event);
+        let is_word = matches!(&event, Event::Peer { .. });
         let is_late = matches!(&event, Event::Peer { link, .. } if self.is_dropped(node, *link));
         let mut actions = Vec::new();
         let now = Instant(self.now);
@@ -194,6 +195,9 @@ impl World {
         }
         if is_late {
             self.law_late_words_count_not(node, &actions);
+        }
+        if is_word {
+            self.law_words_are_timely(node, &actions);
         }
         if let Some(doom) = doom {
             self.nodes[node].doom = None;
