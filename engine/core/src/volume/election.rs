@@ -253,6 +253,9 @@ impl Volume {
         if let Some(busy) = busy {
             return CommandError::PrimaryElsewhere(busy.promised.author());
         }
+        if let Some(newer) = self.who_knows_better(promises) {
+            return CommandError::RegisterWentBack { newer };
+        }
         let voters = self.durable.sb.voted.map_or(NodeSet::EMPTY, |r| r.voters);
         let missing = voters.minus(voters_of(promises));
         CommandError::NoQuorum { missing }
@@ -311,11 +314,11 @@ impl Volume {
             self.say_vote_to(nodes, Vote::Ask { term, is_trial });
             return self.set_phase(Phase::Canvass(asked));
         }
+        if let Some(newer) = self.who_knows_better(&promises) {
+            let error = CommandError::RegisterWentBack { newer };
+            return self.promotion_ended(Err(error));
+        }
         if has_quorum(&promises) && is_enough {
-            if let Some(newer) = self.who_knows_better(&promises) {
-                let error = CommandError::RegisterWentBack { newer };
-                return self.promotion_ended(Err(error));
-            }
             let met = self.met(asked.term, false);
             match self.elected(met, &promises) {
                 Ok(election) => self.begin_claim(asked.term, election),

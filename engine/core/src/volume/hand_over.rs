@@ -40,7 +40,9 @@ pub(super) struct Handed {
 impl Volume {
     /// Becomes primary; a live primary is asked to hand its role over.
     pub(super) fn take_over(&mut self, id: CommandId, wait: Duration) {
-        let was_asked = self.has_votes() && matches!(self.role, Role::Secondary);
+        // Also who stands by itself: another node may serve on after all.
+        let is_free = matches!(self.role, Role::Secondary) || self.role.promotes_itself();
+        let was_asked = self.has_votes() && is_free;
         self.promote(id, false, wait);
         if was_asked && let Role::Promoting(promotion) = &mut self.role {
             promotion.takes_over = true;
@@ -162,6 +164,11 @@ impl Volume {
 
     /// Who reigned says that it does not any more, and who shall.
     pub(super) fn released(&mut self, from: NodeIdx, term: Term, to: Option<NodeIdx>) {
+        let is_newest = self.record().is_some_and(|r| r.term == term);
+        let lets_go_first = is_newest && term.author() == from && to.is_some_and(|n| n != self.me);
+        if lets_go_first && self.role.promotes_itself() && self.is_on_trial() {
+            self.promotion_ended(Err(CommandError::TimedOut));
+        }
         let grant = &mut self.votes.grant;
         // Said again, it delays nobody again.
         if grant.term == term && term.author() == from && self.now < grant.until {
@@ -171,7 +178,7 @@ impl Volume {
                 None => self.votes.election_at = self.now,
             }
         }
-        let is_ours = to == Some(self.me) && self.record().is_some_and(|r| r.term == term);
+        let is_ours = to == Some(self.me) && is_newest;
         if is_ours && self.is_on_trial() {
             self.begin_trial();
         }

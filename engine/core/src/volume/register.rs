@@ -44,6 +44,8 @@ pub(super) struct Register {
     number: u64,
     /// When it was last asked.
     asked_at: Instant,
+    /// When it last answered.
+    heard_at: Instant,
     /// Promise and newest renewal last seen.
     seen: Option<(Term, Stamp)>,
 }
@@ -202,7 +204,8 @@ impl Volume {
     }
 
     /// A renewal is seen for the first time: from now on nobody else is promised for as long as it
-    /// holds at its holder, and longer (law T7).
+    /// holds at its holder, and longer (law T7). So it is after the register was away: who serves
+    /// could not renew it either, and is first to.
     fn note_lease(&mut self, holding: &Holding) {
         let before = self
             .votes
@@ -211,8 +214,10 @@ impl Volume {
             .replace((holding.promised, holding.lease));
         let lease = holding.lease;
         let is_new = before.is_none_or(|(_, seen)| seen != lease);
+        let heard_at = std::mem::replace(&mut self.votes.register.heard_at, self.now);
+        let was_away = self.now.since(heard_at) >= self.setup.lease / 2;
         let term = lease.term;
-        if is_new && term.author() != self.me && !lease.is_released {
+        if (is_new || was_away) && term.author() != self.me && !lease.is_released {
             let until = self.now.after(self.setup.lease.max(lease.length));
             self.votes.grant = Grant { term, until };
             (self.votes.handed, self.votes.obstacle) = (None, None);

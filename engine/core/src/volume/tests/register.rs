@@ -95,6 +95,51 @@ fn a_primary_that_alone_does_not_reach_the_register_is_followed() {
 }
 
 #[test]
+fn a_register_that_was_away_for_all_finds_the_primary_serving_where_it_was() {
+    let mut world = world(3);
+    let term = held(&world).term;
+    for away in [15, 25, 40, 100] {
+        world.far.extend([0, 1, 2]);
+        world.settle_for(away);
+        world.far.clear();
+        world.settle();
+        assert_eq!(primaries(&world), [0], "away for {away} ticks");
+        assert_eq!(held(&world).term, term);
+    }
+    // Nor is it the first that comes back: who serves hears it again half a lease later.
+    world.far.extend([0, 1, 2]);
+    world.settle_for(40);
+    world.far.retain(|node| *node == 0);
+    world.settle_for(10);
+    world.far.clear();
+    world.settle();
+    assert_eq!(primaries(&world), [0]);
+    assert_eq!(held(&world).term, term);
+}
+
+#[test]
+fn who_stands_by_itself_and_is_told_to_promote_asks_who_serves_on_for_the_role() {
+    let mut world = world(3);
+    world.far.extend([0, 1, 2]);
+    let stands = |world: &World| world.status(1).role == RoleStatus::Promoting;
+    for _ in 0..100 {
+        if stands(&world) {
+            break;
+        }
+        world.settle_for(1);
+    }
+    assert!(stands(&world), "{:#?}", world.status(1));
+    assert_eq!(primaries(&world), [0]);
+    world.far.clear();
+    assert_eq!(
+        world.command(1, Command::TakeOver { wait: WAIT }),
+        Ok(Answer::Ok)
+    );
+    world.settle();
+    assert_eq!(primaries(&world), [1]);
+}
+
+#[test]
 fn without_the_register_nobody_is_promoted_and_the_volume_goes_on_when_it_is_back() {
     let mut world = world(2);
     world.far.extend([0, 1]);
@@ -148,6 +193,54 @@ fn a_register_that_was_put_back_elects_nobody() {
     world.settle();
     world.settle();
     assert_eq!(primaries(&world), [], "{:#?}", world.status(2));
+    // Told so, they say what they found.
+    let newer = NodeIdx(1);
+    let went_back = Err(CommandError::RegisterWentBack { newer });
+    assert_eq!(world.command(2, promote(false)), went_back);
+    assert_eq!(world.command(1, promote(false)), went_back);
+    // An operator chooses whose data counts; the register takes that.
+    assert_eq!(world.command(1, promote(true)), Ok(Answer::Ok));
+    world.start(0);
+    world.settle();
+    world.settle();
+    world.settle();
+    assert_eq!(primaries(&world), [1]);
+    assert_eq!(held(&world).voters, REGISTER_ALONE);
+    assert_eq!(world.write(1, 5, 1, 7), Outcome::Ok);
+    assert_eq!(world.nodes[1].disk[4], 6);
+}
+
+#[test]
+fn a_register_put_back_to_an_earlier_term_promises_nothing_that_nodes_refuse() {
+    let mut world = world(3);
+    let old = world.register;
+    world.write(0, 4, 1, 5);
+    world.kill(0);
+    world.settle();
+    world.settle();
+    let first = primaries(&world)[0];
+    world.write(first, 4, 1, 6);
+    let (reign, term) = (held(&world), held(&world).term);
+    world.register = old.map(|(revision, holding)| (revision + 100, holding));
+    assert!(held(&world).term < term);
+    // Who serves is not followed by a record of that term, nor by the one of before.
+    world.settle();
+    world.settle();
+    for node in primaries(&world) {
+        let record = world.status(node).record.expect("it serves");
+        assert!(record.term >= term, "{record:?} after {reign:?}");
+    }
+    world.kill(first);
+    world.start(0);
+    world.settle();
+    world.settle();
+    let other = 3 - first;
+    assert_eq!(primaries(&world), [], "{:#?}", world.status(other));
+    let newer = NodeIdx(other as u8);
+    let went_back = Err(CommandError::RegisterWentBack { newer });
+    let told = Command::TakeOver { wait: WAIT };
+    assert_eq!(world.command(0, told), went_back);
+    assert_eq!(world.nodes[other].disk[4], 6);
 }
 
 #[test]
