@@ -113,6 +113,7 @@ impl World {
             )
         };
         self.plan.settings.ballot_loss_one_in == 0
+            && self.plan.settings.register_loss_one_in == 0
             && self.plan.settings.double_one_in == 0
             && self.plan.steps.iter().all(|(_, step)| is_calm(step))
     }

@@ -16,6 +16,8 @@ pub struct Register {
     pub away_until: u64,
     /// A node does not reach it before this time.
     pub cut_until: Vec<u64>,
+    /// Nothing is lost on the way any more, whatever the plan says.
+    is_mended: bool,
 }
 
 impl Register {
@@ -26,6 +28,7 @@ impl Register {
             holding: None,
             away_until: 0,
             cut_until: vec![0; nodes],
+            is_mended: false,
         }
     }
 
@@ -62,7 +65,10 @@ impl World {
         }
         self.count("questions to the register");
         let (lease, patience) = (LEASE.as_nanos() as u64, self.rng.between(20 * MS, 250 * MS));
-        let one_in = self.plan.settings.register_loss_one_in;
+        let one_in = match self.register.is_mended {
+            true => 0,
+            false => self.plan.settings.register_loss_one_in,
+        };
         let mut meets_trouble = || one_in > 0 && self.rng.one_in(one_in);
         let (is_request_late, is_answer_late) = (meets_trouble(), meets_trouble());
         let is_answer_lost = meets_trouble();
@@ -154,7 +160,7 @@ impl World {
 
     /// Everybody reaches it again, and nothing is lost on the way.
     pub fn mend_register(&mut self) {
-        self.plan.settings.register_loss_one_in = 0;
+        self.register.is_mended = true;
         self.register.away_until = 0;
         self.register.cut_until.fill(0);
     }
