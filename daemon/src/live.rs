@@ -325,9 +325,10 @@ fn differences(old: &Started, new: &Started) -> (Vec<String>, Vec<String>) {
             keepalive,
             peer_timeout,
             member_timeout,
+            etcd,
             ..
         } = at.spec.clone();
-        (cluster, keepalive, peer_timeout, member_timeout)
+        (cluster, keepalive, peer_timeout, member_timeout, etcd)
     };
     let node = |at: &Started| {
         let NodeSpec {

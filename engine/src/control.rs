@@ -351,6 +351,8 @@ pub struct Reason {
 /// Whether a majority stands behind a volume, as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuorumStatus {
+    /// A register, etcd, has the one vote.
+    pub is_etcd: bool,
     /// Nodes whose votes count, in the file's order; before founding all that will.
     pub voters: Vec<String>,
     /// Those of them that hold no copy.
@@ -758,8 +760,24 @@ pub struct NodeSpec {
     pub peer_timeout: Duration,
     /// Age of an unanswered request after which a member leaves S.
     pub member_timeout: Duration,
+    /// Where volumes whose records a register chooses find it.
+    pub etcd: Option<EtcdSpec>,
     /// Volumes of this node.
     pub volumes: Vec<VolumeSpec>,
+}
+
+/// This build can ask etcd.
+pub const HAS_ETCD: bool = cfg!(feature = "etcd");
+
+/// The etcd that holds the records of volumes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdSpec {
+    /// Its members, `http://host:port` or `https://host:port`.
+    pub endpoints: Vec<String>,
+    /// Certificate that signed theirs, PEM; `None`: their hosts' usual ones are not trusted.
+    pub ca: Option<PathBuf>,
+    /// Certificate and key of this cluster, PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// A running node. Cheap to clone; all calls are answered by `reply`, once, from another thread.

@@ -1,4 +1,10 @@
-//! Who chooses records (DESIGN D4): one trait, and the store of a cluster without quorum.
+//! Who chooses records (DESIGN D4): one trait, the store of a cluster without quorum, and that of a
+//! volume whose records a register outside of the nodes chooses.
+
+#[cfg(feature = "etcd")]
+use std::sync::{Arc, OnceLock};
+#[cfg(feature = "etcd")]
+use std::time::Duration;
 
 use engine_core::record::{Choice, Record};
 use engine_core::register::{Access, Found};
@@ -10,6 +16,55 @@ pub(crate) trait ControlStore {
 
     /// Asks the register. The answer comes to the volume's reactor, or is this one.
     fn access(&mut self, number: u64, access: Access) -> Option<Found>;
+}
+
+/// A question to the register.
+#[cfg(feature = "etcd")]
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// Where the answer goes.
+    pub(crate) reactor: usize,
+    pub(crate) volume: String,
+    /// Number by which the volume knows it.
+    pub(crate) number: u64,
+    pub(crate) access: Access,
+    /// Lease of the volume: what the answer is for is over after it.
+    pub(crate) lease: Duration,
+}
+
+/// Takes a question, unless too many wait. Never waits itself.
+#[cfg(feature = "etcd")]
+pub(crate) type Ask = Box<dyn Fn(Question) -> bool + Send + Sync>;
+
+/// A register that is asked by a thread of its own.
+#[cfg(feature = "etcd")]
+pub(crate) struct RegisterStore {
+    pub(crate) ask: Arc<OnceLock<Ask>>,
+    pub(crate) reactor: usize,
+    pub(crate) volume: String,
+    pub(crate) lease: Duration,
+}
+
+#[cfg(feature = "etcd")]
+impl ControlStore for RegisterStore {
+    /// Its records are chosen by swaps.
+    fn propose(&mut self, _record: &Record) -> Choice {
+        Choice::Unknown
+    }
+
+    fn access(&mut self, number: u64, access: Access) -> Option<Found> {
+        let question = Question {
+            reactor: self.reactor,
+            volume: self.volume.clone(),
+            number,
+            access,
+            lease: self.lease,
+        };
+        match self.ask.get().map(|ask| ask(question)) {
+            Some(true) => None,
+            Some(false) | None => Some(Found::Unknown),
+        }
+    }
 }
 
 /// `quorum = "off"`: each node's own durable record stands in place of a majority.

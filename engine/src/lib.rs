@@ -20,6 +20,8 @@ pub mod control;
 mod control_store;
 mod driver;
 mod entry;
+#[cfg(feature = "etcd")]
+mod etcd;
 pub mod front_end;
 pub mod handover;
 mod label;

@@ -9,6 +9,8 @@ use engine_core::event::DiskError;
 use engine_core::event::Token;
 use engine_core::message::Refusal as PeerRefusal;
 use engine_core::meta::Loaded;
+#[cfg(feature = "etcd")]
+use engine_core::register::Found;
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
 use engine_core::volume::Setup;
@@ -90,6 +92,13 @@ pub(crate) enum Message {
         volume: String,
         from: NodeIdx,
         ballot: Box<Ballot>,
+    },
+    /// The register answered a question of a volume.
+    #[cfg(feature = "etcd")]
+    Register {
+        volume: String,
+        number: u64,
+        found: Box<Found>,
     },
     /// What is known of the way to a node.
     Peer { node: String, news: PeerNews },

@@ -20,8 +20,8 @@
 //! | W131, I169 | majority lost; back | | W149 | nobody serves, and why |
 //! | W127 – W129, I166 | split brain: copy given up, salvage | | E255 – E258 | a copy is not given up |
 //! | | | | E275, E276 | a repair without a majority; from a node that is not primary |
-//! | | | | E242 – E244 | register: taken, put back, not there |
 //! | W146 | put back to an older state | | | |
+//! | W120, W121, I162 | etcd away, unreadable, back | | E242 – E244 | etcd: taken, put back, not there |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
 
 use std::time::{Duration, SystemTime};
@@ -31,6 +31,7 @@ use engine_core::event::DiskError;
 use engine_core::marks::MARKS_MAX;
 use engine_core::message::Refusal as Why;
 use engine_core::meta::LoadError;
+use engine_core::quorum::Quorum;
 use engine_core::register::REGISTER;
 use engine_core::units::{Extent, GRANULE, NodeIdx, NodeSet};
 
@@ -44,11 +45,13 @@ pub(crate) struct Names<'a> {
     pub(crate) volume: &'a str,
     pub(crate) me: NodeIdx,
     pub(crate) nodes: &'a [String],
+    /// Who chooses its records.
+    pub(crate) quorum: Quorum,
 }
 
 impl<'a> Names<'a> {
     pub(crate) fn of(&self, node: NodeIdx) -> &'a str {
-        if node == REGISTER && self.nodes.len() <= usize::from(REGISTER.0) {
+        if node == REGISTER && self.is_by_etcd() {
             return "etcd";
         }
         self.nodes
@@ -58,6 +61,11 @@ impl<'a> Names<'a> {
 
     fn own(&self) -> &'a str {
         self.of(self.me)
+    }
+
+    /// etcd chooses, in the place of a majority of voters.
+    fn is_by_etcd(&self) -> bool {
+        self.quorum == Quorum::Register
     }
 
     fn list(&self, set: NodeSet) -> String {
@@ -314,6 +322,16 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
                  pollux promote {volume}"
             );
             (RefusalKind::TimedOut, "E260", why, Some(hint))
+        }
+        CommandError::NoQuorum { missing }
+            if names.is_by_etcd() && *missing == NodeSet::only(REGISTER) =>
+        {
+            let why = "etcd does not answer".to_owned();
+            let hint = format!(
+                "start etcd and try again: it serves as soon as etcd answers; or, if that is gone \
+                 for good: pollux promote {volume} --force"
+            );
+            (RefusalKind::WouldLoseData, "E231", why, Some(hint))
         }
         CommandError::NoQuorum { missing } => {
             let (missing, list) = (missing.count(), names.list(*missing));
@@ -616,6 +634,14 @@ fn bytes_of(extent: Extent) -> String {
     format!("bytes {start}..{end}")
 }
 
+/// What is not answered while etcd is away from who serves.
+pub(crate) fn etcd_waits(fails: bool) -> &'static str {
+    match fails {
+        true => "I/O fails",
+        false => "reads wait, and writes once a replica is lost,",
+    }
+}
+
 /// The log line of a notice.
 pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str, String) {
     match notice {
@@ -654,13 +680,22 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
                 "lays its role down: writes of its metadata do not end; another member may serve";
             (Level::Warn, "W147", text.into())
         }
+        Notice::QuorumLost { fails } if names.is_by_etcd() => {
+            let io = etcd_waits(*fails);
+            let text = format!("etcd does not answer, and the lease ran out; {io} until it does");
+            (Level::Warn, "W131", text)
+        }
         Notice::QuorumLost { fails } => {
             let io = if *fails { "fail" } else { "wait" };
             let text = format!("no majority of its voters answers; requests {io} until one does");
             (Level::Warn, "W131", text)
         }
         Notice::QuorumBack => {
-            let text = "a majority of its voters answers again; I/O goes on".into();
+            let who = match names.is_by_etcd() {
+                true => "etcd",
+                false => "a majority of its voters",
+            };
+            let text = format!("{who} answers again; I/O goes on");
             (Level::Info, "I169", text)
         }
         Notice::NotElected { error } => {
@@ -673,9 +708,13 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
             (Level::Warn, "W149", text)
         }
         Notice::SteppedDown { term } => {
+            let who = match names.is_by_etcd() {
+                true => "etcd may name",
+                false => "a majority of its voters may have chosen",
+            };
             let text = format!(
-                "is secondary: a majority of its voters may have chosen another node after term {}; \
-                 its clients are cut off without an answer",
+                "is secondary: {who} another node after term {}; its clients are cut off without an \
+                 answer",
                 term.0
             );
             (Level::Warn, "W117", text)
@@ -822,6 +861,7 @@ pub(crate) fn code_of(error: &ReplicaError) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine_core::units::Term;
     use std::time::Duration;
 
     fn names(nodes: &[String]) -> Names<'_> {
@@ -829,6 +869,7 @@ mod tests {
             volume: "vm-store",
             me: NodeIdx(1),
             nodes,
+            quorum: Quorum::Majority,
         }
     }
 
@@ -903,5 +944,35 @@ mod tests {
             hint.as_deref(),
             Some("pollux peer connect alpha --volume vm-store")
         );
+    }
+
+    #[test]
+    fn where_etcd_chooses_no_text_speaks_of_a_majority() {
+        let nodes = ["alpha".to_owned(), "beta".to_owned()];
+        let by_etcd = Names {
+            quorum: Quorum::Register,
+            ..names(&nodes)
+        };
+        let promote = Request::Promote {
+            force: false,
+            wait: Duration::ZERO,
+        };
+        let error = || CommandError::NoQuorum {
+            missing: NodeSet::only(REGISTER),
+        };
+        let refused = refusal(by_etcd, &promote, &error());
+        let mut texts = vec![refused.text, refused.hint.expect("there is a way out")];
+        let notices = [
+            Notice::QuorumLost { fails: false },
+            Notice::QuorumLost { fails: true },
+            Notice::QuorumBack,
+            Notice::SteppedDown { term: Term(1) },
+            Notice::NotElected { error: error() },
+        ];
+        texts.extend(notices.iter().map(|told| notice(by_etcd, told).2));
+        for text in texts {
+            assert!(text.contains("etcd"), "{text}");
+            assert!(!text.contains("majority"), "{text}");
+        }
     }
 }

@@ -226,7 +226,7 @@ pub struct LinkPath {
 /// Whether a majority stands behind a volume, as the answering node sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quorum {
-    /// `majority`.
+    /// `majority`, or `etcd`, which has the one vote then.
     pub mode: String,
     /// Votes.
     pub votes: VoteCount,
@@ -281,7 +281,10 @@ impl From<control::QuorumStatus> for Quorum {
             of: quorum.voters.len(),
         };
         Quorum {
-            mode: "majority".to_owned(),
+            mode: match quorum.is_etcd {
+                true => "etcd".to_owned(),
+                false => "majority".to_owned(),
+            },
             votes,
             missing: quorum.missing,
             lease: match quorum.is_held {

@@ -258,8 +258,13 @@ fn current_copies(volume: &VolumeEntry) -> usize {
 /// `2 of 3 votes, 2 needed; not heard: gamma; lease held by alpha`.
 fn quorum_line(quorum: &Quorum) -> String {
     let VoteCount { have, need, of } = quorum.votes;
-    let mut text = format!("{have} of {of} votes, {need} needed");
-    if !quorum.missing.is_empty() {
+    let by_etcd = quorum.mode == "etcd" && of == 1;
+    let mut text = match (by_etcd, have) {
+        (true, 1) => "etcd".to_owned(),
+        (true, _) => "etcd, which does not answer".to_owned(),
+        (false, _) => format!("{have} of {of} votes, {need} needed"),
+    };
+    if !by_etcd && !quorum.missing.is_empty() {
         text.push_str(&format!("; not heard: {}", quorum.missing.join(", ")));
     }
     match (quorum.lease, &quorum.primary) {

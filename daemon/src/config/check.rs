@@ -5,12 +5,15 @@ use std::ops::Range;
 use engine::control::Backing;
 
 use super::section::Findings;
-use super::{At, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Volume, nearest, votes};
+use super::{
+    At, Config, Diagnostic, Endpoint, Listener, NbdExport, Node, Volume, etcd, nearest, votes,
+};
 
 /// Adds what is wrong or risky between values that are each well-formed.
 pub(super) fn check(config: &Config, out: &mut Findings) {
     timers(config, out);
     votes::check(config, out);
+    etcd::check(config, out);
     for node in &config.nodes {
         listeners(node, out);
         clashes(node, out);

@@ -15,8 +15,8 @@ use super::section::{Findings, Section};
 use super::units;
 use super::words::Words;
 use super::{
-    At, Cluster, Config, Diagnostic, Endpoint, Hooks, Listener, NbdExport, Node, Placed, Quorum,
-    Volume, check, tls,
+    At, Cluster, Config, Control, Diagnostic, Endpoint, Hooks, Listener, NbdExport, Node, Placed,
+    Quorum, Volume, check, etcd, tls,
 };
 
 /// Where a node keeps its state unless the file says otherwise.
@@ -80,6 +80,8 @@ fn cluster_file(mut root: Section<'_>, out: &mut Findings) -> Config {
         out.push(found.label("as in [cluster] name = \"prod\""));
     }
     let cluster = cluster(shared, out);
+    let etcd = root.section("etcd", out);
+    let etcd = etcd.map(|table| etcd::etcd(table, out));
     let nodes = root.named("node", out);
     if nodes.is_empty() {
         let found = Diagnostic::error("E004", 0..0, "the file names no node");
@@ -103,6 +105,7 @@ fn cluster_file(mut root: Section<'_>, out: &mut Findings) -> Config {
     root.finish(&["site", "include"], out);
     Config {
         cluster,
+        etcd,
         nodes,
         volumes,
     }
@@ -115,6 +118,7 @@ fn cluster(section: Option<Section<'_>>, out: &mut Findings) -> Cluster {
         return Cluster {
             name: String::new(),
             quorum: None,
+            control: None,
             lease: at(LEASE),
             keepalive: at(keepalive),
             peer_timeout: at(peer_timeout),
@@ -131,11 +135,12 @@ fn cluster(section: Option<Section<'_>>, out: &mut Findings) -> Cluster {
             .value("quorum")
             .map(|value| At::new(Quorum::Unusable, value.span()))
     });
-    let etcd = "records are chosen by the volumes' own voters";
-    section.word("control", &[("voters", ())], &[("etcd", etcd)], out);
+    let words = [("voters", Control::Voters), ("etcd", Control::Etcd)];
+    let control = section.word("control", &words, &[], out);
     let cluster = Cluster {
         name: name.map(|name| name.value.to_owned()).unwrap_or_default(),
         quorum,
+        control,
         lease: section.duration("lease", LEASE, out),
         keepalive: section.duration("keepalive", keepalive, out),
         peer_timeout: section.duration("peer_timeout", peer_timeout, out),

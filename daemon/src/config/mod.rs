@@ -13,6 +13,7 @@ mod check;
 mod diagnostic;
 pub mod edit;
 mod endpoint;
+mod etcd;
 mod file;
 mod nearest;
 mod section;
@@ -70,6 +71,8 @@ impl<T> Deref for At<T> {
 pub struct Config {
     /// `[cluster]`.
     pub cluster: Cluster,
+    /// `[etcd]`.
+    pub etcd: Option<Etcd>,
     /// `[node.X]`, in the file's order.
     pub nodes: Vec<Node>,
     /// `[volume.V]`, in the file's order.
@@ -83,6 +86,8 @@ pub struct Cluster {
     pub name: String,
     /// Who may go on when nodes lose each other.
     pub quorum: Option<At<Quorum>>,
+    /// Where the records of volumes are chosen.
+    pub control: Option<At<Control>>,
     /// With a majority: how long a voter that granted a lease promises nobody else.
     pub lease: At<Duration>,
     /// Period of keepalives between nodes.
@@ -100,8 +105,34 @@ pub enum Quorum {
     Off,
     /// A majority of the voters: nodes with a replica, and witnesses.
     Majority,
+    /// etcd; `control` says so, not `quorum`.
+    Etcd,
     /// Something else stands there, and is a finding.
     Unusable,
+}
+
+/// Where the records of volumes are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Among the voters of each volume.
+    Voters,
+    /// In etcd.
+    Etcd,
+}
+
+/// `[etcd]`: what holds the records.
+#[derive(Clone, Debug)]
+pub struct Etcd {
+    /// The table.
+    pub span: Range<usize>,
+    /// Its members, `http://host:port` or `https://host:port`.
+    pub endpoints: Vec<At<String>>,
+    /// Certificate that signed theirs; absolute.
+    pub ca: Option<At<PathBuf>>,
+    /// Certificate of this cluster; absolute.
+    pub cert: Option<At<PathBuf>>,
+    /// Its key; absolute.
+    pub key: Option<At<PathBuf>>,
 }
 
 /// `[node.X]`: one machine.

@@ -1,9 +1,11 @@
 //! From the checked file to what one node runs.
 
-use engine::control::{self, Backing, NbdExportSpec, NodeSpec, VolumeSpec, Votes};
+use std::path::PathBuf;
+
+use engine::control::{self, Backing, EtcdSpec, NbdExportSpec, NodeSpec, VolumeSpec, Votes};
 use nbd_proto::Transport;
 
-use super::{At, Config, Endpoint, Listener, NbdExport, Node, Placed, Quorum, Volume};
+use super::{At, Config, Control, Endpoint, Listener, NbdExport, Node, Placed, Quorum, Volume};
 
 impl Config {
     /// What `node` runs: its listeners and the volumes it holds a replica of, or votes on.
@@ -32,6 +34,7 @@ impl Config {
             keepalive: self.cluster.keepalive.value,
             peer_timeout: self.cluster.peer_timeout.value,
             member_timeout: self.cluster.member_timeout.value,
+            etcd: self.etcd_spec(),
             volumes: held
                 .map(|volume| VolumeSpec {
                     votes: self.votes(volume),
@@ -58,6 +61,7 @@ impl Config {
         let voters = volume.replicas.len() + self.witnesses(volume).len();
         match &self.cluster.quorum {
             _ if volume.replicas.len() < 2 => Some(Quorum::Off),
+            _ if self.is_etcd() => Some(Quorum::Etcd),
             Some(said) => Some(said.value),
             None => (voters > 2).then_some(Quorum::Majority),
         }
@@ -68,14 +72,32 @@ impl Config {
         votes && self.witnesses(volume).contains(&node)
     }
 
+    /// etcd chooses records.
+    pub(super) fn is_etcd(&self) -> bool {
+        let control = self.cluster.control.as_ref();
+        control.is_some_and(|control| control.value == Control::Etcd)
+    }
+
+    fn etcd_spec(&self) -> Option<EtcdSpec> {
+        let etcd = self.etcd.as_ref().filter(|_| self.is_etcd())?;
+        let path = |path: &Option<At<PathBuf>>| path.as_ref().map(|path| path.value.clone());
+        Some(EtcdSpec {
+            endpoints: etcd.endpoints.iter().map(|at| at.value.clone()).collect(),
+            ca: path(&etcd.ca),
+            identity: path(&etcd.cert).zip(path(&etcd.key)),
+        })
+    }
+
     fn votes(&self, volume: &Volume) -> Votes {
-        if self.quorum_of(volume) != Some(Quorum::Majority) {
-            return Votes::default();
-        }
         let witnesses = self.witnesses(volume).into_iter().map(str::to_owned);
+        let (quorum, witnesses) = match self.quorum_of(volume) {
+            Some(Quorum::Majority) => (control::Quorum::Majority, witnesses.collect()),
+            Some(Quorum::Etcd) => (control::Quorum::Register, Vec::new()),
+            _ => return Votes::default(),
+        };
         Votes {
-            quorum: control::Quorum::Majority,
-            witnesses: witnesses.collect(),
+            quorum,
+            witnesses,
             lease: self.cluster.lease.value,
             auto_promote: volume.auto_promote,
             on_quorum_loss: volume.on_quorum_loss,
@@ -90,7 +112,7 @@ impl Node {
     }
 
     /// Socket of this node's API.
-    pub fn api_socket(&self) -> std::path::PathBuf {
+    pub fn api_socket(&self) -> PathBuf {
         self.data_dir.join(super::file::API_SOCKET)
     }
 

@@ -156,6 +156,96 @@ fn three_voters_choose_by_majority_without_being_told() {
     assert_eq!((&*gamma[0].name, &gamma[0].backing), ("v", &None));
 }
 
+/// `VOTING` without its witness, and etcd in the place of votes.
+fn by_etcd(more: &str) -> String {
+    let text = VOTING.replace("name = \"lab\"", "name = \"lab\"\ncontrol = \"etcd\"");
+    let text = text.replace(", \"beta\"]", ", \"beta\"]\nauto_promote = true");
+    format!("{text}{more}")
+}
+
+/// What is found besides that this build may not know etcd.
+fn found_of_etcd(more: &str) -> Vec<String> {
+    let found = findings(&by_etcd(more)).into_iter();
+    found.filter(|found| !found.starts_with("E240")).collect()
+}
+
+const ETCD: &str = "[etcd]\nendpoints = [\"http://127.0.0.1:2379\", \"http://[::1]:2379\"]\n";
+
+#[test]
+fn a_program_without_etcd_refuses_it_and_one_with_it_does_not() {
+    let found = findings(&by_etcd(ETCD));
+    match engine::control::HAS_ETCD {
+        true => assert_eq!(found, Vec::<String>::new()),
+        false => assert_eq!(found, ["E240 4:11 this program was built without etcd"]),
+    }
+}
+
+#[test]
+fn etcd_has_the_one_vote_and_replicas_are_all_a_volume_has() {
+    let loaded = read(&by_etcd(ETCD));
+    let alpha = loaded.config.node_spec(&loaded.config.nodes[0]);
+    let votes = &alpha.volumes[0].votes;
+    assert_eq!(votes.quorum, engine::control::Quorum::Register);
+    assert_eq!(votes.witnesses, Vec::<String>::new());
+    assert_eq!(alpha.volumes[1].votes, engine::control::Votes::default());
+    let etcd = alpha.etcd.expect("the file has the table");
+    assert_eq!(
+        etcd.endpoints,
+        ["http://127.0.0.1:2379", "http://[::1]:2379"]
+    );
+    assert_eq!((etcd.ca, etcd.identity), (None, None));
+    // gamma holds nothing, and has no vote.
+    let gamma = loaded.config.node_spec(&loaded.config.nodes[2]);
+    assert_eq!(gamma.volumes, []);
+    let pems = "ca = \"/etc/ca.pem\"\ncert = \"/etc/c.pem\"\nkey = \"/etc/k.pem\"\n";
+    let far = "[etcd]\nendpoints = [\"https://etcd-1:2379\"]\n";
+    assert_eq!(found_of_etcd(&format!("{far}{pems}")), Vec::<String>::new());
+}
+
+#[test]
+fn what_etcd_cannot_be_asked_with_is_found() {
+    let endpoints = |list: &str| format!("[etcd]\nendpoints = [{list}]\n");
+    for (more, expected) in [
+        (String::new(), "E004 4:11 the table [etcd] is missing"),
+        (
+            "[etcd]\n".into(),
+            "E004 21:1 `endpoints` is missing in [etcd]",
+        ),
+        (
+            endpoints("\"127.0.0.1:2379\""),
+            "E005 22:14 an endpoint of [etcd] must be http://host:port or https://host:port",
+        ),
+        (
+            endpoints("\"http://10.0.0.1:2379\""),
+            "E241 22:14 etcd is asked without TLS, and is not on this machine",
+        ),
+        (
+            endpoints("\"https://10.0.0.1:2379\""),
+            "E004 21:1 `ca` is missing in [etcd]",
+        ),
+        (
+            format!("{ETCD}cert = \"/c.pem\"\n"),
+            "E004 23:8 `key` is missing in [etcd]",
+        ),
+        (
+            format!("{ETCD}ca = \"ca.pem\"\n"),
+            "E005 23:6 `ca` of [etcd] must be an absolute path",
+        ),
+    ] {
+        assert_eq!(found_of_etcd(&more), [expected]);
+    }
+    let voters = format!("{VOTING}{ETCD}");
+    assert_eq!(findings(&voters), ["E013 19:1 [etcd] has no effect"]);
+    let two = by_etcd(ETCD).replace("control", "quorum = \"off\"\ncontrol");
+    let found = findings(&two);
+    let contradiction = "E013 4:10 `quorum` is off, and etcd is to choose records";
+    assert!(found.contains(&contradiction.to_owned()), "{found:?}");
+    let witness = by_etcd(ETCD).replace("auto_promote = true", "witnesses = [\"gamma\"]");
+    let found = findings(&witness);
+    let unasked = "E013 16:13 volume v has witnesses, and etcd chooses its records";
+    assert!(found.contains(&unasked.to_owned()), "{found:?}");
+}
+
 #[test]
 fn what_a_majority_cannot_be_made_of_is_found() {
     let three = "replicas = [\"alpha\", \"beta\"]";
@@ -243,11 +333,6 @@ fn each_slip_is_found_where_it_stands() {
             "\"off\"",
             "\"majority\"",
             "W012 4:10 volume vm-store has two voters: when either is lost, I/O stops on both",
-        ),
-        (
-            "quorum =",
-            "control = \"etcd\"\nquorum =",
-            "E008 4:11 this version does not implement control = \"etcd\"",
         ),
         (
             "quorum =",

@@ -27,6 +27,7 @@ pub(super) fn check(config: &Config, out: &mut Findings) {
     for volume in mirrored() {
         match config.quorum_of(volume) {
             Some(Quorum::Majority) => majority(config, volume, out),
+            Some(Quorum::Etcd) => by_etcd(volume, out),
             Some(Quorum::Off) => off(volume, out),
             Some(Quorum::Unusable) => {}
             None => out.push(is_missing(volume)),
@@ -78,6 +79,24 @@ fn off(volume: &Volume, out: &mut Findings) {
         let found = Diagnostic::error("E013", named.span.clone(), says);
         let hint = "set quorum = \"majority\" in [cluster]";
         out.push(found.label("nobody asks them").hint(hint));
+    }
+}
+
+/// Replicas are all a volume has; the one vote is etcd's.
+fn by_etcd(volume: &Volume, out: &mut Findings) {
+    let replicas = volume.replicas.len();
+    if replicas > REPLICAS_MAX {
+        let says = format!("volume {} has {replicas} replicas", *volume.name);
+        let found = Diagnostic::error("E005", volume.replicas.span.clone(), says);
+        out.push(found.label(format!("at most {REPLICAS_MAX}")));
+    }
+    if let Some(named) = volume.witnesses.as_ref().filter(|named| !named.is_empty()) {
+        let says = format!(
+            "volume {} has witnesses, and etcd chooses its records",
+            *volume.name
+        );
+        let found = Diagnostic::error("E013", named.span.clone(), says);
+        out.push(found.label("nobody asks them").hint("remove it"));
     }
 }
 

@@ -3,6 +3,7 @@
 use engine_core::action::{Action, Job, MetaBlock, Outcome, ReadInto, SalvageStep};
 use engine_core::event::{DiskError, Event, JobOutcome, Token};
 use engine_core::message::Zeroing;
+use engine_core::register::Access;
 use engine_core::units::{Extent, GRANULE};
 use engine_ring::{BufId, Class};
 
@@ -110,6 +111,10 @@ impl Driver {
                 self.local.push_back(Event::Record(choice));
             }
             Action::Salvage { token, step } => self.salvage(shell, token, step),
+            Action::Register {
+                access: Access::Swap { next, .. },
+                ..
+            } if self.keeps_lease && next.lease.is_released => {}
             Action::Register { number, access } => {
                 if let Some(found) = self.control_store.access(number, access) {
                     self.local.push_back(Event::Register { number, found });

@@ -84,6 +84,8 @@ pub(crate) struct Driver {
     faults: Faults,
     is_next_short: bool,
     pub(crate) control_store: Box<dyn ControlStore>,
+    /// The lease is this node's next process's: a register does not hear that it is free.
+    pub(crate) keeps_lease: bool,
     /// For the reactor: what ended in this turn.
     pub(crate) ended: Vec<Ended>,
     pub(crate) quiet: Vec<SessionId>,
@@ -126,6 +128,7 @@ impl Driver {
             faults,
             is_next_short: false,
             control_store,
+            keeps_lease: false,
             ended: Vec::with_capacity(capacity),
             quiet: Vec::with_capacity(64),
             extents: Vec::with_capacity(16),

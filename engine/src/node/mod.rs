@@ -70,6 +70,10 @@ pub enum StartError {
     /// No reactor can run here.
     #[error("no I/O loop can be set up: {0}")]
     Reactor(String),
+    /// What asks etcd cannot be started: a certificate is missing, or the key is not of it.
+    #[cfg(feature = "etcd")]
+    #[error("etcd cannot be asked")]
+    Etcd(#[source] io::Error),
     /// Threads cannot be started.
     #[error("a thread cannot be started")]
     Thread(#[source] io::Error),
@@ -131,14 +135,28 @@ pub fn start_with(
     });
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let bells: Arc<OnceLock<Vec<(String, peers::PeerBell)>>> = Arc::default();
-    let handles = reactors::start(&spec, &log, &bells)?;
+    #[cfg(feature = "etcd")]
+    let ask: Arc<OnceLock<crate::control_store::Ask>> = Arc::default();
+    let handles = reactors::start(
+        &spec,
+        &log,
+        &bells,
+        #[cfg(feature = "etcd")]
+        &ask,
+    )?;
     let turns = handles.iter().map(|handle| Arc::clone(&handle.turns));
     let turns = turns.collect();
     let io_backend = handles[0].words.clone();
-    let mailboxes = handles
+    let mailboxes: Vec<Mailbox> = handles
         .iter()
         .map(|handle| handle.mailbox.clone())
         .collect();
+    #[cfg(feature = "etcd")]
+    if let Some(etcd) = &spec.etcd {
+        let started = crate::etcd::start(etcd, &spec.cluster, &mailboxes, &log);
+        // It is set exactly once, here.
+        let _ = ask.set(started.map_err(StartError::Etcd)?);
+    }
     let entries = spec
         .volumes
         .iter()

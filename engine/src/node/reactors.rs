@@ -15,6 +15,8 @@ use engine_ring::{
 
 use super::StartError;
 use crate::control::{NodeSpec, Polling, VolumeSpec};
+#[cfg(feature = "etcd")]
+use crate::control_store::Ask;
 use crate::log::{Level, Line, Log};
 use crate::mailbox::{MESSAGES_MAX, Mailbox, Message};
 use crate::meta_io::{self, Lengthening, ReplicaError};
@@ -57,6 +59,7 @@ pub(super) fn start(
     spec: &NodeSpec,
     log: &Arc<dyn Log>,
     bells: &Arc<OnceLock<Vec<(String, PeerBell)>>>,
+    #[cfg(feature = "etcd")] ask: &Arc<OnceLock<Ask>>,
 ) -> Result<Vec<ReactorHandle>, StartError> {
     let count = spec.reactors.max(1);
     let cpus = cpu::allowed().unwrap_or_default();
@@ -82,6 +85,10 @@ pub(super) fn start(
                     Peers::redial(bells, peer, volume, when);
                 }
             }),
+            #[cfg(feature = "etcd")]
+            ask: Arc::clone(ask),
+            #[cfg(feature = "etcd")]
+            index,
             say: Box::new(move |peer: &str, volume: &str, ballot: Ballot| {
                 if let Some(bells) = said.get() {
                     Peers::say(bells, peer, volume, ballot);

@@ -52,6 +52,7 @@ impl Reactor {
         volume.publish();
         volume.entry.note_role(is_primary);
         volume.is_handed_over = leave == Leave::HandOver;
+        volume.driver.keeps_lease = volume.is_handed_over;
         volume.leaving = Some(Leaving::Clients(Command::Stop, Pending::Leave(reply)));
         let why = match leave {
             Leave::NodeStops => DrainReason::NodeStops,

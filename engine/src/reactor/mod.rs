@@ -21,6 +21,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+#[cfg(feature = "etcd")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 
@@ -29,6 +31,8 @@ use engine_core::vote::Ballot;
 use engine_ring::{Completion, Wait};
 
 use crate::control::VolumeSpec;
+#[cfg(feature = "etcd")]
+use crate::control_store::Ask;
 use crate::link::Links;
 use crate::mailbox::Message;
 use crate::meta_io::Lengthening;
@@ -86,6 +90,12 @@ pub(crate) struct Parts {
     /// Where salvages go.
     pub(crate) salvage_folder: PathBuf,
     pub(crate) lengthen: Lengthen,
+    /// Asks the register, once there is one.
+    #[cfg(feature = "etcd")]
+    pub(crate) ask: Arc<OnceLock<Ask>>,
+    /// This reactor's number.
+    #[cfg(feature = "etcd")]
+    pub(crate) index: usize,
     /// Counts this reactor's system calls.
     pub(crate) turns: Arc<Turns>,
 }

@@ -500,6 +500,10 @@ impl Node {
             salvage: Box::new(|_, _, _| {}),
             salvage_folder: Default::default(),
             lengthen: Box::new(|_, _| {}),
+            #[cfg(feature = "etcd")]
+            ask: Arc::default(),
+            #[cfg(feature = "etcd")]
+            index: 0,
             redial: Box::new(move |_, _, _| wants.store(true, Ordering::SeqCst)),
         };
         let shell = Shell::new(Box::new(ring), arena, Arc::new(Silent)).unwrap();

@@ -21,7 +21,9 @@ use engine_ring::{Backend, FileId, Ring};
 
 use crate::backend::{Disk, Opened, OpenedDisk, Store};
 use crate::control::{Cache, Outcome, Request, VolumeSpec};
-use crate::control_store::LocalStore;
+#[cfg(feature = "etcd")]
+use crate::control_store::RegisterStore;
+use crate::control_store::{ControlStore, LocalStore};
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::front_end::{ExtentKind, Intake, Service, VolumeView};
@@ -140,6 +142,7 @@ impl Volume {
             volume: &self.spec.name,
             me: self.me,
             nodes: &self.nodes,
+            quorum: self.spec.votes.quorum,
         }
     }
 
@@ -277,6 +280,25 @@ impl Reactor {
                     }
                 }
             }
+            #[cfg(feature = "etcd")]
+            Message::Register {
+                volume,
+                number,
+                found,
+            } => {
+                if let Some(slot) = self.find(&volume) {
+                    let volume = self.volumes.get_mut(slot).expect("it was just found");
+                    let has_stopped = matches!(
+                        volume.leaving,
+                        Some(Leaving::Ending(..) | Leaving::Closing(..))
+                    );
+                    if !has_stopped {
+                        let found = *found;
+                        let answer = Event::Register { number, found };
+                        volume.driver.local.push_back(answer);
+                    }
+                }
+            }
             Message::Peer { node, news } => self.peer_news(&node, news),
             Message::Request {
                 volume,
@@ -407,7 +429,16 @@ impl Reactor {
         if self.shell.ring.features().backend == Backend::Posix {
             notes.push(POSIX.to_owned());
         }
-        let control_store = Box::new(LocalStore::new(loaded.superblock.record));
+        let control_store: Box<dyn ControlStore> = match setup.quorum {
+            #[cfg(feature = "etcd")]
+            Quorum::Register => Box::new(RegisterStore {
+                ask: Arc::clone(&self.parts.ask),
+                reactor: self.parts.index,
+                volume: spec.name.clone(),
+                lease: setup.lease,
+            }),
+            _ => Box::new(LocalStore::new(loaded.superblock.record)),
+        };
         let is_for_device =
             setup.replicas == 1 && spec.cache == Cache::Direct && matches!(store, Store::Disk(_));
         let intake = Intake::new(spec.size_bytes, setup.requests_max, is_for_device);

@@ -2,10 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use engine_core::quorum::Quorum;
+use engine_core::register::REGISTER;
 use engine_core::units::{NodeIdx, NodeSet};
 use engine_core::volume::{RoleStatus, Status, VotesStatus};
 
 use crate::control::{QuorumLoss, QuorumStatus, Reason, State, VolumeSpec};
+use crate::words::etcd_waits;
+
+/// The register among the names of voters; no node has the name where it is one.
+const ETCD: &str = "etcd";
 
 /// What is known of votes here: the core's part, and who is connected at all.
 pub(super) fn quorum(
@@ -20,15 +26,26 @@ pub(super) fn quorum(
         let is_on_list = |node| votes.voters.is_empty() || votes.voters.has(node);
         index(name).is_some_and(is_on_list)
     };
-    let voters: Vec<String> = nodes.iter().filter(is_voter).cloned().collect();
+    let mut voters: Vec<String> = nodes.iter().filter(is_voter).cloned().collect();
+    let is_etcd = spec.votes.quorum == Quorum::Register;
+    if is_etcd && votes.voters.is_empty() {
+        voters.clear();
+    }
+    if is_etcd && (votes.voters.is_empty() || votes.voters.has(REGISTER)) {
+        voters.push(ETCD.to_owned());
+    }
     // Who reigns asks all of them all the time; others know only who is connected.
     let asks = role == RoleStatus::Primary;
     let is_near = |name: &&String| {
+        if is_etcd && name.as_str() == ETCD {
+            return votes.heard.has(REGISTER);
+        }
         let is_heard = index(name).is_some_and(|node| votes.heard.has(node));
         index(name) == Some(me) || connected.contains(*name) && (is_heard || !asks)
     };
     let missing = voters.iter().filter(|name| !is_near(name));
     QuorumStatus {
+        is_etcd,
         missing: missing.cloned().collect(),
         witnesses: spec.votes.witnesses.clone(),
         is_held: votes.reigning.is_some(),
@@ -53,8 +70,20 @@ pub(super) fn lost(spec: &VolumeSpec, core: &Status, quorum: &QuorumStatus) -> O
     };
     let (have, need, of) = (quorum.have(), quorum.need(), quorum.voters.len());
     if quorum.is_met() {
-        let text = format!("its lease ran out; {io} until a majority grants it again");
+        let who = match quorum.is_etcd {
+            true => "etcd",
+            false => "a majority",
+        };
+        let text = format!("its lease ran out; {io} until {who} grants it again");
         return Some(Reason { code: "W118", text });
+    }
+    if quorum.is_etcd && of == 1 {
+        let fails = spec.votes.on_quorum_loss == QuorumLoss::Fail;
+        let text = match serves {
+            true => format!("etcd does not answer; {} until it does", etcd_waits(fails)),
+            false => "etcd does not answer; it is served nowhere that this node knows of".into(),
+        };
+        return Some(Reason { code: "W120", text });
     }
     let mut text = format!("no quorum: {have} of {of} voters are there, {need} are needed");
     if !quorum.missing.is_empty() {

@@ -64,6 +64,7 @@ pub fn node(name: &'static str, dir: &Path, volumes: Vec<VolumeSpec>) -> NodeSpe
         keepalive: Duration::from_millis(100),
         peer_timeout: Duration::from_millis(1000),
         member_timeout: Duration::from_secs(2),
+        etcd: None,
         volumes,
     }
 }

@@ -155,6 +155,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
         keepalive: Duration::from_millis(500),
         peer_timeout: Duration::from_secs(3),
         member_timeout: Duration::from_secs(5),
+        etcd: None,
         volumes: vec![VolumeSpec {
             name: "vm".to_owned(),
             size_bytes,
