@@ -4,6 +4,7 @@
 //!  kills ─┬─ Pair      two daemons of one lab: start, kill -9, promote
 //!         └─ Clients   threads that write tagged blocks ─► history::Checker
 //!  failovers ─┬─ Trio       three daemons that choose the primary by majority
+//!              ├─ Etcd       three members of etcd that choose in the place of votes
 //!              ├─ Mesh       their links: cut, or silenced one way
 //!              └─ Followers  clients that find the primary by themselves
 //!  hand_overs ─ the same three, and a role that moves by command
@@ -18,8 +19,10 @@
 
 mod clients;
 pub mod disk;
+mod etcd;
 pub mod failovers;
 mod followers;
+mod gate;
 pub mod guest;
 pub mod hand_overs;
 pub mod kills;
@@ -32,6 +35,7 @@ mod trio;
 mod wire;
 
 pub use clients::{Clients, Recorder};
+pub use etcd::{Etcd, is_there, trio_by_etcd, trio_by_etcd_tls};
 pub use followers::Followers;
 pub use mesh::Mesh;
 pub use pair::{HEALTHY_MAX, NODES, Pair, certify, replica};

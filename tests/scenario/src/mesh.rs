@@ -42,12 +42,19 @@ impl Mesh {
     /// A healthy trio whose nodes reach each other through the mesh.
     pub fn healthy(shape: Shape, mebibytes: u64, lease: &str) -> (Mesh, Trio) {
         let mut trio = Trio::of(shape, Trio::lab(shape, mebibytes, lease));
-        let plain = fs::read_to_string(trio.lab.config()).expect("the lab wrote it");
+        let mesh = Mesh::between(&mut trio);
+        (0..3).for_each(|index| trio.serve(index));
+        trio.found();
+        (mesh, trio)
+    }
+
+    /// Puts the mesh between the nodes of a trio that does not run yet.
+    pub fn between(trio: &mut Trio) -> Mesh {
         let address = |port: &Port| format!("address = \"{}\"", port.address());
         let ways = Arc::<Ways>::default();
         let mut ports = Vec::new();
         for (from, node) in TRIO.iter().enumerate() {
-            let mut text = plain.clone();
+            let mut text = fs::read_to_string(&trio.configs[from]).expect("the lab wrote it");
             for to in (0..3).filter(|to| *to != from) {
                 let port = Port::claim();
                 let real = &trio.lab.node(TRIO[to]).replication;
@@ -59,13 +66,10 @@ impl Mesh {
             fs::write(&config, text).expect("the lab's folder is writable");
             trio.configs[from] = config;
         }
-        (0..3).for_each(|index| trio.serve(index));
-        trio.found();
-        let mesh = Mesh {
+        Mesh {
             ways,
             _ports: ports,
-        };
-        (mesh, trio)
+        }
     }
 
     /// Cuts the link of two nodes.

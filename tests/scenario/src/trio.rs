@@ -55,6 +55,8 @@ pub struct Trio {
     pub shape: Shape,
     /// The file that each daemon is started with.
     pub configs: [PathBuf; 3],
+    /// Votes that are there when all is well.
+    pub votes: u64,
 }
 
 impl Trio {
@@ -85,6 +87,7 @@ impl Trio {
             configs: TRIO.map(|_| lab.config()),
             lab,
             shape,
+            votes: 3,
         }
     }
 
@@ -106,11 +109,12 @@ impl Trio {
 
     /// Waits until this node says that every copy is in sync and all voters are there.
     pub fn until_healthy(&self, index: usize) -> Value {
-        let is_whole =
-            |volume: &Value| volume["state"] == "healthy" && volume["quorum"]["votes"]["have"] == 3;
+        let is_whole = |volume: &Value| {
+            volume["state"] == "healthy" && volume["quorum"]["votes"]["have"] == self.votes
+        };
         let node = TRIO[index];
         self.lab
-            .until(node, "v", HEALTHY_MAX, "healthy, three votes", is_whole)
+            .until(node, "v", HEALTHY_MAX, "healthy, all votes", is_whole)
     }
 
     /// What this node says of the volume.
