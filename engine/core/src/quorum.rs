@@ -133,15 +133,28 @@ pub struct Election {
     pub step: u32,
 }
 
-/// Laws T5 and R7 b: may `me` reign, after these promises of a majority? `replicas`: nodes with
-/// data; `met`: all that said anything, also that they are blank. The refusal names who to wait
-/// for.
-pub fn elect(
-    me: NodeIdx,
-    replicas: NodeSet,
-    met: NodeSet,
-    promises: &[Promise],
-) -> Result<Election, CommandError> {
+/// Who asks to be elected.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// Which node.
+    pub me: NodeIdx,
+    /// The newest record in force here. What it voted for since may never have been.
+    pub in_force: Option<Record>,
+    /// Nodes with data.
+    pub replicas: NodeSet,
+    /// All that said anything, also that they are blank.
+    pub met: NodeSet,
+}
+
+/// Laws T5 and R7 b: may this node reign, after these promises of a majority? The refusal names who
+/// to wait for.
+pub fn elect(candidate: Candidate, promises: &[Promise]) -> Result<Election, CommandError> {
+    let Candidate {
+        me,
+        in_force,
+        replicas,
+        met,
+    } = candidate;
     let Some(basis) = basis(promises) else {
         let missing = replicas.without(me).iter().next().unwrap_or(me);
         return Err(CommandError::CannotFound { missing });
@@ -172,8 +185,9 @@ pub fn elect(
     }
     // Everybody that any record names lost power: each block is what one of them kept (law B6). A
     // whole copy outside of S may hold what this one lost, or lack what it kept: nobody but an
-    // operator can choose.
-    let named = promises.iter().filter_map(|p| p.record);
+    // operator can choose. The record in force counts as well: a candidacy of our own may have taken
+    // its place in every vote, and ended with the power.
+    let named = promises.iter().filter_map(|p| p.record).chain(in_force);
     let named = named
         .fold(basis.in_sync, |set, r| set.or(r.in_sync))
         .and(replicas);

@@ -17,6 +17,22 @@ fn record(term: u64, step: u32, in_sync: u8) -> Record {
     }
 }
 
+fn stand(
+    me: NodeIdx,
+    replicas: NodeSet,
+    met: NodeSet,
+    promises: &[Promise],
+) -> Result<Election, CommandError> {
+    let in_force = None;
+    let candidate = Candidate {
+        me,
+        in_force,
+        replicas,
+        met,
+    };
+    elect(candidate, promises)
+}
+
 fn promise(voter: NodeIdx, record: Option<Record>) -> Promise {
     let disk = if voter == C {
         Disk::Blank
@@ -71,7 +87,7 @@ fn only_a_whole_member_of_the_last_s_is_elected() {
         promise(B, Some(record(1, 1, 0b011))),
         promise(C, Some(record(1, 1, 0b011))),
     ];
-    let elected = elect(B, DATA, NodeSet::EMPTY, &all).map(|e| e.members);
+    let elected = stand(B, DATA, NodeSet::EMPTY, &all).map(|e| e.members);
     assert_eq!(elected, Ok(NodeSet::only(B)));
     let alone = [
         promise(B, Some(record(1, 1, 0b011))),
@@ -79,7 +95,7 @@ fn only_a_whole_member_of_the_last_s_is_elected() {
     ];
     // C holds a record without B; A, not heard, may hold it too.
     let refused = Err(CommandError::Outdated { source: Some(A) });
-    assert_eq!(elect(B, DATA, NodeSet::EMPTY, &alone), refused);
+    assert_eq!(stand(B, DATA, NodeSet::EMPTY, &alone), refused);
 }
 
 #[test]
@@ -90,21 +106,21 @@ fn who_lost_power_is_elected_only_if_everybody_did() {
     ];
     all[1].copy.is_whole = false;
     assert_eq!(
-        elect(B, DATA, NodeSet::EMPTY, &all),
+        stand(B, DATA, NodeSet::EMPTY, &all),
         Err(CommandError::NotWhole { better: A })
     );
     assert_eq!(
-        elect(A, DATA, NodeSet::EMPTY, &all).map(|e| e.members),
+        stand(A, DATA, NodeSet::EMPTY, &all).map(|e| e.members),
         Ok(NodeSet::only(A))
     );
     all[0].copy.is_whole = false;
     assert_eq!(
-        elect(B, DATA, NodeSet::EMPTY, &all).map(|e| e.members),
+        stand(B, DATA, NodeSet::EMPTY, &all).map(|e| e.members),
         Ok(NodeSet::only(B))
     );
     let with_witness = [all[1], promise(C, Some(record(1, 1, 0b011)))];
     let refused = Err(CommandError::MayHaveGoneOn(A));
-    assert_eq!(elect(B, DATA, NodeSet::EMPTY, &with_witness), refused);
+    assert_eq!(stand(B, DATA, NodeSet::EMPTY, &with_witness), refused);
 }
 
 /// The record that counts it in is on its way to the joining one, which holds all there is.
@@ -118,14 +134,14 @@ fn who_lost_power_waits_for_a_whole_copy_that_was_about_to_join() {
     for disk in [Disk::Inconsistent, Disk::Outdated] {
         all[1].copy.disk = disk;
         assert_eq!(
-            elect(A, DATA, NodeSet::EMPTY, &all),
+            stand(A, DATA, NodeSet::EMPTY, &all),
             Err(CommandError::NotWhole { better: B })
         );
     }
     // By no record that may be chosen is it a member: it lacks what it has not copied.
     all[0].record = Some(record(1, 2, 0b001));
     assert_eq!(
-        elect(A, DATA, NodeSet::EMPTY, &all).map(|e| e.members),
+        stand(A, DATA, NodeSet::EMPTY, &all).map(|e| e.members),
         Ok(NodeSet::only(A))
     );
 }
@@ -177,7 +193,7 @@ fn the_step_before_a_seen_one_was_chosen_even_if_nobody_has_it() {
     let heard = [promise(A, Some(next)), promise(B, Some(old))];
     assert_eq!(basis(&heard), Some(next));
     assert!(has_quorum(&heard), "a majority of the list before as well");
-    let refused = elect(B, DATA, NodeSet(0b011), &heard);
+    let refused = stand(B, DATA, NodeSet(0b011), &heard);
     assert_eq!(refused, Err(CommandError::Outdated { source: Some(A) }));
     // Where it is seen it is followed itself.
     let heard = [
@@ -197,7 +213,7 @@ fn a_candidacy_that_failed_still_tells_of_the_record_that_nobody_shows() {
         ..chosen
     };
     let heard = [promise(A, Some(next)), promise(B, Some(old))];
-    let election = elect(A, DATA, NodeSet(0b011), &heard).expect("A is in S");
+    let election = stand(A, DATA, NodeSet(0b011), &heard).expect("A is in S");
     // Its record reaches nobody, and has taken the place of step 9.
     let failed = Record {
         term: Term(2 << 8),
@@ -206,12 +222,35 @@ fn a_candidacy_that_failed_still_tells_of_the_record_that_nobody_shows() {
     };
     let heard = [promise(A, Some(failed)), promise(B, Some(old))];
     assert_eq!(basis(&heard), Some(failed));
-    let refused = elect(B, DATA, NodeSet(0b011), &heard);
+    let refused = stand(B, DATA, NodeSet(0b011), &heard);
     assert_eq!(refused, Err(CommandError::Outdated { source: Some(A) }));
     // Where nothing is missing, a candidacy that failed is none.
     let heard = [promise(A, Some(chosen)), promise(C, Some(chosen))];
     assert_eq!(
-        elect(A, DATA, NodeSet(0b101), &heard).map(|e| e.step),
+        stand(A, DATA, NodeSet(0b101), &heard).map(|e| e.step),
         Ok(0)
     );
+}
+
+#[test]
+fn a_candidacy_that_lost_power_does_not_hide_who_kept_what_it_lost() {
+    let (served, own) = (record(1, 4, 0b011), record(2, 0, 0b001));
+    // A left B out of its reign, lost power before it began, and both voted for it.
+    let mut lost = promise(A, Some(own));
+    lost.copy.is_whole = false;
+    let heard = [lost, promise(B, Some(own))];
+    let (me, replicas, met) = (A, DATA, NodeSet::EMPTY);
+    let stands = |in_force| {
+        let candidate = Candidate {
+            me,
+            in_force,
+            replicas,
+            met,
+        };
+        elect(candidate, &heard).map(|e| e.members)
+    };
+    let refused = Err(CommandError::NotWhole { better: B });
+    assert_eq!(stands(Some(served)), refused);
+    // It did reign alone: what B kept is older.
+    assert_eq!(stands(Some(own)), Ok(NodeSet::only(A)));
 }

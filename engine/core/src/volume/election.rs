@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::action::{CommandError, Notice};
 use crate::message::{Disk, Reign};
 use crate::promotion;
-use crate::quorum::{Election, Promise, basis, elect, has_quorum, voters_of};
+use crate::quorum::{Candidate, Election, Promise, basis, elect, has_quorum, voters_of};
 use crate::record::Record;
 use crate::register::{REGISTER, REGISTER_ALONE};
 use crate::session::Session;
@@ -210,7 +210,13 @@ impl Volume {
     }
 
     fn elected(&self, met: NodeSet, promises: &[Promise]) -> Result<Election, CommandError> {
-        let verdict = elect(self.me, self.replicas(), met, promises);
+        let candidate = Candidate {
+            me: self.me,
+            in_force: self.record(),
+            replicas: self.replicas(),
+            met,
+        };
+        let verdict = elect(candidate, promises);
         let passes = match verdict {
             Err(CommandError::Outdated { .. }) => planted!(self, AnyCopyIsElected),
             Err(CommandError::NotWhole { .. } | CommandError::MayHaveGoneOn(_)) => {

@@ -238,8 +238,12 @@ impl Volume {
     /// Who reigns asks for room.
     pub(super) fn room_wanted(&mut self, node: NodeIdx, link: LinkId, size: u64) {
         let session = self.peers.get(node).session;
-        if !matches!(session, Session::InSync(_) | Session::Target(_)) || size <= self.size {
+        if !matches!(session, Session::InSync(_) | Session::Target(_)) {
             return self.breach(node);
+        }
+        if size <= self.size {
+            // Others told of it first: this word was long on its way.
+            return self.answer_room(node, size, Status::Ok);
         }
         if size > self.room_max() {
             return self.answer_room(node, size, Status::Refused);

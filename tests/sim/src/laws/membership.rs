@@ -134,9 +134,14 @@ impl World {
         }
     }
 
+    /// Some writes were sent to a member, and it confirmed them not.
+    pub fn are_writes_under_way(&self) -> bool {
+        self.laws.sent.values().any(|s| !s.writes.is_empty())
+    }
+
     /// R8: with no request in flight the members of S are equal.
     pub(super) fn law_members_are_equal_at_rest(&mut self) {
-        if self.clients.outstanding() > 0 || self.laws.sent.values().any(|s| !s.writes.is_empty()) {
+        if self.clients.outstanding() > 0 || self.are_writes_under_way() {
             return;
         }
         let Some(record) = self.newest_record() else {

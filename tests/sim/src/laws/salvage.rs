@@ -154,9 +154,11 @@ impl World {
         };
         let kept = salvage.to;
         let differed = self.laws.splits.differed.get(&(kept, node));
-        let wrong = differed.into_iter().flatten().find(|granule| {
+        let mut differed = differed.into_iter().flatten();
+        let wrong = differed.find(|granule| {
             let content = self.nodes[node].disk.live().granule(**granule);
-            salvage.saved.get(granule) != Some(&content)
+            // Beyond its end, where the other one grew, it has nothing to lose.
+            **granule < before.granules && salvage.saved.get(granule) != Some(&content)
         });
         if let Some(granule) = wrong {
             let text = format!(

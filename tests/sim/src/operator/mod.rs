@@ -314,6 +314,8 @@ impl World {
         };
         let joined = self.all().all(|n| n == primary || agrees(n));
         let clean = self.all().all(|n| n == primary || engine.is_clean_for(n));
-        everybody && complete && joined && clean && !self.operator.is_promoting()
+        // What clients gave up waiting for may still be on its way.
+        let is_calm = !self.are_writes_under_way();
+        everybody && complete && joined && clean && is_calm && !self.operator.is_promoting()
     }
 }
