@@ -592,6 +592,7 @@ pub fn asked(request: &Request) -> String {
                 flag(if_absent, "--if-absent")
             )
         }
+        Request::Nodes { .. } => "config apply".to_owned(),
         Request::Delete { wipe } => format!("volume delete{}", flag(wipe, "--wipe")),
         Request::Promote { force, .. } => format!("promote{}", flag(force, "--force")),
         Request::ServeAgain { .. } => "promote".to_owned(),

@@ -12,12 +12,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use engine::control::{Done, NbdExportSpec, Node as EngineNode, NodeSpec, VolumeSpec};
+use engine::control::{
+    Done, NbdExportSpec, Node as EngineNode, NodeSpec, Quorum, Request, VolumeSpec,
+};
 use engine::front_end::ExportLabel;
 use engine::tls::LinkTls;
 use nbd_proto::{ExportName, NbdUri, Transport, UriTls};
 use nbd_server::{Elsewhere, Limits, NbdConfig, NbdExport, NbdServer, NbdTls};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use crate::config::edit::{self, EditError};
 use crate::config::units::exact_size;
@@ -59,6 +61,8 @@ pub struct Applied {
     pub restart: Vec<String>,
     /// Verbs that do what the file asks for beyond that.
     pub verbs: Vec<String>,
+    /// What comes of the witnesses that the file lists.
+    pub nodes: Vec<String>,
 }
 
 /// A file that was found good, and what it brings.
@@ -123,8 +127,56 @@ impl Live {
     /// certificate it names has; then nothing changes.
     pub async fn apply(&self) -> Result<Applied, Failure> {
         let started = self.started.lock().await;
-        let next = self.look_at(&self.read()?, &started)?;
-        self.take_over(next, None)
+        let loaded = self.read()?;
+        let next = self.look_at(&loaded, &started)?;
+        let mut applied = self.take_over(next, None)?;
+        self.change_nodes(&loaded, &started, &mut applied).await;
+        Ok(applied)
+    }
+
+    /// Talks to nodes that are new, and lets volumes that are primary here have the witnesses that
+    /// the file lists.
+    async fn change_nodes(&self, loaded: &Loaded, started: &Started, applied: &mut Applied) {
+        let mut nodes = loaded.config.nodes.iter();
+        let Some(node) = nodes.find(|node| node.name.value == self.node) else {
+            return;
+        };
+        let spec = loaded.config.node_spec(node);
+        let said = &mut applied.nodes;
+        if let Err(why) = self.engine.meet(&spec.needed_peers()) {
+            said.push(format!("a node that is new cannot be talked to: {why}"));
+        }
+        for volume in &spec.volumes {
+            let before = started.volume(&volume.name);
+            let Some(before) = before.filter(|before| have_voters(before, volume)) else {
+                continue;
+            };
+            let request = Request::Nodes {
+                replicas: volume.replicas.clone(),
+                witnesses: volume.votes.witnesses.clone(),
+            };
+            let (answer, answered) = oneshot::channel();
+            // Nobody waits any more if the receiver is gone.
+            let reply = Box::new(move |outcome| drop(answer.send(outcome)));
+            self.engine.request(&volume.name, request, reply);
+            match answered.await {
+                Ok(Ok(Done::Ok(text))) => said.push(text),
+                // Where it is not primary, only what is new in the file is worth a word; to a witness
+                // none.
+                Ok(Err(refusal))
+                    if refusal.code != "E232"
+                        && (refusal.code != "E274"
+                            || before.votes.witnesses != volume.votes.witnesses) =>
+                {
+                    let hint = refusal
+                        .hint
+                        .map_or(String::new(), |hint| format!(" ({hint})"));
+                    said.push(format!("{}: {}{hint}", refusal.code, refusal.text));
+                    applied.verbs.push("pollux config apply".to_owned());
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Changes the file by `change` and takes it over; `renamed` is the old name and the new of an
@@ -230,6 +282,7 @@ impl Live {
             exports: next.exports.len(),
             restart: next.restart,
             verbs: next.verbs,
+            nodes: Vec::new(),
         })
     }
 }
@@ -297,6 +350,10 @@ fn elsewhere(loaded: &Loaded, node: &Node) -> Vec<Elsewhere> {
 }
 
 impl Started {
+    fn volume(&self, name: &str) -> Option<&VolumeSpec> {
+        self.spec.volumes.iter().find(|volume| volume.name == name)
+    }
+
     fn with(loaded: &Loaded, node: &Node) -> Started {
         let mut spec = loaded.config.node_spec(node);
         for volume in &mut spec.volumes {
@@ -314,6 +371,34 @@ impl Started {
             has_link_tls: node.link_tls.is_some(),
         }
     }
+}
+
+/// A majority chooses who serves it, among the same nodes with a replica.
+fn have_voters(before: &VolumeSpec, after: &VolumeSpec) -> bool {
+    let has = |volume: &VolumeSpec| volume.votes.quorum == Quorum::Majority;
+    has(before) && has(after) && before.replicas == after.replicas
+}
+
+/// An address of a node that was there before is another one. Nodes that are new are talked to.
+fn has_other_addresses(old: &Started, new: &Started) -> bool {
+    let is_kept = |name: &String| new.spec.peers.iter().any(|(node, _)| node == name);
+    let is_old = |name: &String| old.spec.peers.iter().any(|(node, _)| node == name);
+    let peers = |at: &Started| -> Vec<(String, Vec<String>)> {
+        let both = at
+            .spec
+            .peers
+            .iter()
+            .filter(|(n, _)| is_kept(n) && is_old(n));
+        both.cloned().collect()
+    };
+    let elsewhere = |at: &Started| -> Vec<Elsewhere> {
+        let both = at
+            .elsewhere
+            .iter()
+            .filter(|e| is_kept(&e.node) && is_old(&e.node));
+        both.cloned().collect()
+    };
+    peers(old) != peers(new) || elsewhere(old) != elsewhere(new)
 }
 
 /// What differs between two nodes of one name: what needs a restart, by the words of the file, and
@@ -354,7 +439,7 @@ fn differences(old: &Started, new: &Started) -> (Vec<String>, Vec<String>) {
         format!("[node.{}]", old.spec.name),
     );
     note(
-        old.spec.peers != new.spec.peers || old.elsewhere != new.elsewhere,
+        has_other_addresses(old, new),
         "addresses of nodes".to_owned(),
     );
     note(old.has_link_tls != new.has_link_tls, "[tls]".to_owned());
@@ -372,6 +457,10 @@ fn differences(old: &Started, new: &Started) -> (Vec<String>, Vec<String>) {
                     let size = exact_size(after.size_bytes);
                     verbs.push(format!("pollux volume resize {name} {size}"));
                     after.size_bytes = volume.size_bytes;
+                }
+                if have_voters(volume, &after) {
+                    // The volume's primary changes them while it is served.
+                    after.votes.witnesses = volume.votes.witnesses.clone();
                 }
                 note(after != *volume, format!("[volume.{name}]"));
             }
@@ -391,6 +480,9 @@ impl Applied {
         let mut text = format!("{}: {exports} in force", path.display());
         if !self.restart.is_empty() {
             text.push_str(&format!("; needs a restart: {}", self.restart.join(", ")));
+        }
+        for said in &self.nodes {
+            text.push_str(&format!("; {said}"));
         }
         for verb in &self.verbs {
             text.push_str(&format!("; not done yet: {verb}"));

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 pub use engine_core::marks::{MARKS_MAX, MarkName, MarkNameError};
 pub use engine_core::quorum::{Quorum, QuorumLoss};
+use engine_core::table::Table;
 use engine_core::units::NodeIdx;
 
 use crate::front_end::ExportLabel;
@@ -110,6 +111,13 @@ pub enum Request {
     Resize {
         /// Bytes from then on, a multiple of 4096.
         size_bytes: u64,
+    },
+    /// Have these nodes, and no others. Only the primary does it; it goes on when this was answered.
+    Nodes {
+        /// Those with a replica.
+        replicas: Vec<String>,
+        /// Those that vote and hold no data.
+        witnesses: Vec<String>,
     },
     /// Cut off clients at once: what they asked for and is not answered yet is not answered.
     Disconnect {
@@ -596,11 +604,29 @@ impl Default for Votes {
     }
 }
 
+impl NodeSpec {
+    /// Names and addresses of the other nodes that it has a volume in common with.
+    pub fn needed_peers(&self) -> Vec<(String, Vec<String>)> {
+        let is_needed = |name: &str| {
+            let both =
+                |v: &VolumeSpec| v.node_index(name).is_some() && v.node_index(&self.name).is_some();
+            name != self.name && self.volumes.iter().any(both)
+        };
+        let needed = self.peers.iter().filter(|(name, _)| is_needed(name));
+        needed.cloned().collect()
+    }
+}
+
 impl VolumeSpec {
     /// Names of all its nodes, by node index: replicas first, then witnesses.
     pub fn nodes(&self) -> Vec<String> {
         let witnesses = self.votes.witnesses.iter();
         self.replicas.iter().chain(witnesses).cloned().collect()
+    }
+
+    /// The table of its nodes that the file makes.
+    pub fn table(&self) -> Table {
+        Table::of_file(&self.nodes(), self.replicas.len())
     }
 
     /// Index of a node with a replica or a vote.
@@ -792,6 +818,9 @@ pub trait Node: Send + Sync {
     fn drain(&self, done: Box<dyn FnOnce() + Send>);
     /// Uses these certificates for links that are made from now on; the node began with others.
     fn renew_tls(&self, tls: LinkTls);
+    /// Talks to these `(name, addresses)` from now on too; who is known already stays as it is.
+    /// Errors: no thread can be had for one of them, in words.
+    fn meet(&self, peers: &[(String, Vec<String>)]) -> Result<(), String>;
     /// As [`Node::drain`], but clients stay open for another process: every reply is sent whole,
     /// and `done` gets what that process needs. Errors: nothing has changed.
     fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>);

@@ -1,6 +1,9 @@
 //! What other threads may know of a volume without asking its reactor.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use engine_core::table::Table;
 
 use crate::front_end::VolumeView;
 use crate::handover::HandedClient;
@@ -32,6 +35,9 @@ pub(crate) struct Entry {
     place: Mutex<Place>,
     view: RwLock<VolumeView>,
     legacy: Mutex<Legacy>,
+    nodes: RwLock<Option<Arc<Table>>>,
+    /// This node has another index than it was attached with.
+    has_moved: AtomicBool,
 }
 
 /// What a volume that left leaves to the process that takes over.
@@ -51,6 +57,8 @@ impl Entry {
             place: Mutex::new(Place::Busy),
             view: RwLock::new(view),
             legacy: Mutex::default(),
+            nodes: RwLock::default(),
+            has_moved: AtomicBool::new(false),
         }
     }
 
@@ -64,6 +72,29 @@ impl Entry {
 
     pub(crate) fn change_view(&self, change: impl FnOnce(&mut VolumeView)) {
         change(&mut self.view.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The volume's table of nodes, while it is attached.
+    pub(crate) fn nodes(&self) -> Option<Arc<Table>> {
+        self.nodes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_nodes(&self, table: Table) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        *nodes = Some(Arc::new(table));
+    }
+
+    /// It is to be attached anew, under its new index.
+    pub(crate) fn note_moved(&self) {
+        self.has_moved.store(true, Ordering::Release);
+    }
+
+    /// Whether it is to be attached anew; asked once.
+    pub(crate) fn take_moved(&self) -> bool {
+        self.has_moved.swap(false, Ordering::AcqRel)
     }
 
     /// A volume begins to leave, in this role.

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use engine_core::action::{META_BLOCK, MetaBlock};
 use engine_core::bitmap::grain_for;
 use engine_core::meta::{self, Blocks, Expect, FORMAT_COMMIT_BLOCKS, Loaded, Params, Peek};
+use engine_core::table::{TABLE_KEY, Table};
 use engine_core::units::{GRANULE, NodeIdx};
 
 use crate::backend::memory::Memory;
@@ -153,6 +154,13 @@ pub(crate) fn config_digest(spec: &VolumeSpec) -> u64 {
     sums::bytes(text.as_bytes())
 }
 
+/// As [`config_digest`], but for witnesses: who they are, a table of the volume's own says by then.
+pub(crate) fn config_digest_unnamed(spec: &VolumeSpec) -> u64 {
+    let mut unnamed = spec.clone();
+    unnamed.votes.witnesses = vec!["of its own table".to_owned()];
+    config_digest(&unnamed)
+}
+
 impl Replica<'_> {
     fn meta_path(&self) -> PathBuf {
         self.data_dir
@@ -279,7 +287,13 @@ impl Replica<'_> {
             true => None,
             false => Some(self.backing()?),
         };
-        let size = match self.peek()? {
+        let peeked = self.peek()?;
+        let self_node = match &peeked {
+            // What the volume's own table says is known once it is read.
+            Peek::Ours(found) if self.is_witness() => found.self_node,
+            _ => self.node_index()?,
+        };
+        let size = match peeked {
             Peek::Nothing => return Err(ReplicaError::NotCreated),
             // It may have grown since the file was read, or before a crash that came before the
             // file was changed: what was committed counts.
@@ -315,7 +329,7 @@ impl Replica<'_> {
         let expect = Expect {
             volume: self.spec.name.clone(),
             slice: 0,
-            self_node: self.node_index()?,
+            self_node,
             node_count: self.spec.replicas.len() as u8,
             nodes_digest: nodes_digest(&self.spec.replicas),
             size_granules: size / GRANULE,
@@ -330,6 +344,7 @@ impl Replica<'_> {
             path: path.display().to_string(),
             source: Box::new(source),
         })?;
+        self.take_index(&mut loaded, &path)?;
         let read = |block, buffer: &mut [u8]| read_padded(&file, block, buffer);
         meta::load_marks(&mut loaded, read).map_err(meta_error("cannot read", &path))?;
         Ok(Attached {
@@ -337,6 +352,30 @@ impl Replica<'_> {
             meta,
             loaded,
         })
+    }
+
+    /// A witness has the index that the volume's own table gives it; without one the file's, which
+    /// its metadata was made with.
+    fn take_index(&self, loaded: &mut Loaded, path: &Path) -> Result<(), ReplicaError> {
+        let table = loaded.attributes.attributes.get(TABLE_KEY);
+        let table = table.and_then(|bytes| Table::decode(bytes).ok());
+        let by_file = self.spec.node_index(self.node);
+        let found = loaded.superblock.self_node;
+        match (table, by_file) {
+            (Some(table), _) => {
+                let index = table.index_by_name(self.node);
+                loaded.superblock.self_node = index.unwrap_or(found);
+                Ok(())
+            }
+            (None, Some(expected)) if expected != found => Err(ReplicaError::Load {
+                path: path.display().to_string(),
+                source: Box::new(meta::LoadError::Node {
+                    found: found.0,
+                    expected: expected.0,
+                }),
+            }),
+            (None, _) => Ok(()),
+        }
     }
 
     /// Removes the metadata, and with `wipe` the data too. Nothing of it may be attached.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use engine_core::generation::Entry;
 use engine_core::message::{Disk, Refusal as Why};
 use engine_core::session::{Plan, Session};
+use engine_core::table::Table;
 use engine_core::time::Instant;
 use engine_core::units::{GRANULE, NodeIdx, NodeSet};
 use engine_core::volume::{
@@ -26,11 +27,11 @@ use crate::words;
 pub(crate) fn attached(
     spec: &VolumeSpec,
     (me, connected): (NodeIdx, &BTreeSet<String>),
-    core: &Status,
+    (core, table): (&Status, &Table),
 ) -> VolumeStatus {
     let quorum = core
         .votes
-        .map(|votes| quorum::quorum(spec, me, connected, (core.role, &votes)));
+        .map(|votes| quorum::quorum((spec, table), me, connected, (core.role, &votes)));
     let replicas = spec.replicas.iter().enumerate().map(|(index, name)| {
         let node = NodeIdx(index as u8);
         if node == me {
@@ -42,13 +43,13 @@ pub(crate) fn attached(
             |peer| peer_replica(name, core, peer),
         )
     });
-    let witnesses = spec.votes.witnesses.iter().map(|name| {
+    let witnesses = table.witnesses().map(|(node, name)| {
         let seen = connected_or_not(name, connected);
         ReplicaStatus {
             disk_state: DiskState::Diskless,
-            link_state: match spec.node_index(name) {
-                Some(node) if node == me => LinkState::SelfNode,
-                _ => seen.link_state,
+            link_state: match node == me {
+                true => LinkState::SelfNode,
+                false => seen.link_state,
             },
             ..seen
         }
@@ -59,7 +60,7 @@ pub(crate) fn attached(
         .and_then(|quorum| quorum::lost(spec, core, quorum))
     {
         Some(reason) => (State::Critical, Some(reason)),
-        None if !spec.is_replica(me) => quorum::witness_health(spec, me, core),
+        None if !spec.is_replica(me) => quorum::witness_health(spec, me, (core, table)),
         None => health(spec, me, core),
     };
     VolumeStatus {

@@ -20,6 +20,7 @@
 //! | W131, I169 | majority lost; back | | W149 | nobody serves, and why |
 //! | W127 – W129, I166 | split brain: copy given up, salvage | | E255 – E258 | a copy is not given up |
 //! | | | | E275, E276 | a repair without a majority; from a node that is not primary |
+//! | W137, W138, I171 | witnesses that come and go | | E270 – E274 | they do not |
 //! | W146 | put back to an older state | | | |
 //! | W120, W121, I162 | etcd away, unreadable, back | | E242 – E244 | etcd: taken, put back, not there |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
@@ -33,9 +34,11 @@ use engine_core::message::Refusal as Why;
 use engine_core::meta::LoadError;
 use engine_core::quorum::Quorum;
 use engine_core::register::REGISTER;
+use engine_core::table::Stage;
 use engine_core::units::{Extent, GRANULE, NodeIdx, NodeSet};
+use engine_core::volume::Volume as Core;
 
-use crate::control::{Refusal, RefusalKind, Repair, Request};
+use crate::control::{Refusal, RefusalKind, Repair, Request, VolumeSpec};
 use crate::log::Level;
 use crate::meta_io::ReplicaError;
 
@@ -89,6 +92,43 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
                 format!("{primary} is primary, and answers for its marks"),
                 Some(hint),
             )
+        }
+        CommandError::PrimaryElsewhere(node) if matches!(request, Request::Nodes { .. }) => {
+            let primary = names.of(*node);
+            let hint = format!("on {primary}: pollux config apply");
+            let text = format!("{primary} is primary, and changes them");
+            (RefusalKind::Failed, "E274", text, Some(hint))
+        }
+        CommandError::NotPrimary if matches!(request, Request::Nodes { .. }) => {
+            let hint = "pollux config apply, where it is primary".to_owned();
+            let text = "only the primary changes them".to_owned();
+            (RefusalKind::Failed, "E274", text, Some(hint))
+        }
+        CommandError::ReplicasStay => {
+            let why =
+                "nodes with a replica stay who they are while the volume is served".to_owned();
+            let hint =
+                "a replica is replaced: see operations.md, \"Replacing a replica\"".to_owned();
+            (RefusalKind::Failed, "E270", why, Some(hint))
+        }
+        CommandError::WitnessesStay => {
+            let why = "its witnesses change only with quorum = \"majority\", and with metadata that has room for a table of nodes".to_owned();
+            (RefusalKind::Failed, "E270", why, None)
+        }
+        CommandError::TooManyWitnesses => {
+            let why = "a volume has at most two witnesses".to_owned();
+            (RefusalKind::Failed, "E271", why, None)
+        }
+        CommandError::NodeChanging(node) => {
+            let why = format!("{} comes or goes: one change at a time", names.of(*node));
+            let hint = format!("when that is done (pollux status {volume}): pollux config apply");
+            (RefusalKind::Failed, "E272", why, Some(hint))
+        }
+        CommandError::NeededForMajority(node) => {
+            let node = names.of(*node);
+            let why = format!("without {node} the voters at hand would be no majority");
+            let hint = "bring other voters back first".to_owned();
+            (RefusalKind::Failed, "E273", why, Some(hint))
         }
         CommandError::PrimaryElsewhere(node) if matches!(request, Request::Resize { .. }) => {
             let primary = names.of(*node);
@@ -476,6 +516,48 @@ pub(crate) fn is_witness(names: Names<'_>, request: &Request) -> Refusal {
     }
 }
 
+/// What a node's file says of a volume's witnesses, where that is not so (yet).
+pub(crate) fn nodes_differ(spec: &VolumeSpec, me: NodeIdx, core: &Core) -> Option<String> {
+    let table = core.table();
+    if table.version() == 0 {
+        return None;
+    }
+    let names: Vec<&str> = table.witnesses().map(|(_, name)| name).collect();
+    let list = |names: &[&str]| match names {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    };
+    let all = table.names();
+    let open = table.at(&[Stage::Coming, Stage::Leaving]).iter().next();
+    if let Some(node) = open {
+        let entry = table.entry(node)?;
+        let waits = Names {
+            volume: &spec.name,
+            quorum: spec.votes.quorum,
+            me,
+            nodes: &all,
+        };
+        let lacking = core.lacking_table();
+        let text = match (entry.stage, lacking.is_empty()) {
+            (Stage::Leaving, _) => format!("{} goes: it is losing its vote", entry.name),
+            (_, true) => format!("{} comes: it is about to get its vote", entry.name),
+            (_, false) => format!("{} comes: waits for {}", entry.name, waits.list(lacking)),
+        };
+        return Some(format!("W137: {text}"));
+    }
+    let mut wanted: Vec<&str> = spec.votes.witnesses.iter().map(String::as_str).collect();
+    let mut has = names.clone();
+    wanted.sort_unstable();
+    has.sort_unstable();
+    (wanted != has).then(|| {
+        format!(
+            "W137: its witnesses are {}, this node's file says {}: pollux config apply, where it is primary",
+            list(&names),
+            list(&wanted)
+        )
+    })
+}
+
 /// A volume's memory cannot grow where it lies.
 pub(crate) fn no_memory_to_grow(names: Names<'_>, size_bytes: u64) -> Refusal {
     let Names { volume, .. } = names;
@@ -537,6 +619,7 @@ fn verb(request: &Request) -> &'static str {
         Request::Partings => "compare the copies of",
         Request::GiveUp { .. } => "give up the copy of",
         Request::Resize { .. } => "resize",
+        Request::Nodes { .. } => "change the nodes of",
     }
 }
 
@@ -597,6 +680,7 @@ pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
         Request::GiveUp { keep, .. } => {
             format!("the copy of {volume} on {me} is given up for {keep}")
         }
+        Request::Nodes { .. } => format!("nodes of {volume} change as the file says"),
         Request::Resize { size_bytes } => {
             format!(
                 "{}; clients see it when they attach anew",
@@ -674,6 +758,10 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
                 names.of(*peer)
             );
             (Level::Warn, "W148", text)
+        }
+        Notice::Nodes => {
+            let text = format!("has another table of nodes: {}", names.nodes.join(", "));
+            (Level::Info, "I171", text)
         }
         Notice::MetaHangs => {
             let text =

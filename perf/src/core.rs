@@ -16,6 +16,7 @@ use engine_core::event::{Event, Op, ReqId, SessionId, Token};
 use engine_core::meta::{self, Backing, BackingKind, Expect, Params};
 use engine_core::quorum::Quorum;
 use engine_core::record::Choice;
+use engine_core::table::Table;
 use engine_core::time::Instant;
 use engine_core::units::{BufId, ByteRange, GRANULE, NodeIdx};
 use engine_core::verdict::Policy;
@@ -291,8 +292,7 @@ fn expect(params: Params) -> Expect {
 fn setup() -> Setup {
     Setup {
         node: NodeIdx(0),
-        names: vec!["alpha".to_owned()],
-        replicas: 1,
+        table: Table::of_file(&["alpha".to_owned()], 1),
         quorum: Quorum::Off,
         lease: Duration::from_secs(2),
         auto_promote: false,
@@ -300,6 +300,7 @@ fn setup() -> Setup {
         cluster: "bench".to_owned(),
         volume: "bench".to_owned(),
         config_digest: 1,
+        config_digest_unnamed: 1,
         policy: Policy::Written,
         read_margin: None,
         discards_unchanged: false,

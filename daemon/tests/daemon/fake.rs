@@ -81,6 +81,10 @@ impl Node for Fake {
 
     fn renew_tls(&self, _: engine::tls::LinkTls) {}
 
+    fn meet(&self, _: &[(String, Vec<String>)]) -> Result<(), String> {
+        Ok(())
+    }
+
     fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {
         thread::spawn(|| done(Err(HandOverError::Stopping)));
     }

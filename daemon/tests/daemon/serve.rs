@@ -56,6 +56,10 @@ impl Node for Stuck {
 
     fn renew_tls(&self, _: engine::tls::LinkTls) {}
 
+    fn meet(&self, _: &[(String, Vec<String>)]) -> Result<(), String> {
+        Ok(())
+    }
+
     fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {
         thread::spawn(move || {
             thread::sleep(Duration::from_secs(600));

@@ -134,6 +134,8 @@ pub enum Notice {
         /// Who.
         peer: NodeIdx,
     },
+    /// Another table of nodes is in force here.
+    Nodes,
     /// Its metadata hangs: it lays the role down, so that another member can serve.
     MetaHangs,
     /// It has a lease again.
@@ -345,6 +347,17 @@ pub enum CommandError {
         /// Granules it may have.
         max: u64,
     },
+    /// The nodes with a replica of a volume stay who they are.
+    ReplicasStay,
+    /// Its witnesses stay who they are: nobody votes, a register does, or metadata has no room for a
+    /// table of nodes.
+    WitnessesStay,
+    /// It may not have so many witnesses.
+    TooManyWitnesses,
+    /// This node comes or goes: one change at a time.
+    NodeChanging(NodeIdx),
+    /// Without this one the voters at hand would be no majority.
+    NeededForMajority(NodeIdx),
 }
 
 /// What a verify found.

@@ -6,6 +6,7 @@ use crate::marks::MarkName;
 use crate::message::{Message, Status};
 use crate::record::Choice;
 use crate::register::Found;
+use crate::table::NodeKind;
 use crate::units::{BufId, ByteRange, NodeIdx};
 use crate::vote::Ballot;
 
@@ -111,7 +112,7 @@ pub enum Repair {
 }
 
 /// An operator's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Become primary; found the volume where it is not founded.
     Promote {
@@ -172,6 +173,8 @@ pub enum Command {
         /// Bytes the backing holds.
         backing_bytes: u64,
     },
+    /// The volume is to have these nodes, and no others.
+    Nodes(Vec<(String, NodeKind)>),
     /// Drain and mark clean (law O4); nothing is served afterwards.
     Stop,
 }

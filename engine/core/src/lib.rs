@@ -29,6 +29,7 @@ pub mod quorum;
 pub mod record;
 pub mod register;
 pub mod session;
+pub mod table;
 pub mod time;
 pub mod units;
 pub mod verdict;

@@ -55,6 +55,8 @@ pub enum Bug {
     HandsOverUndrained,
     GivenUpIsDecided,
     ServesOverHungMetadata,
+    NamedBeforeTold,
+    GoneBeforeItsVote,
     UnknownTakenAsChosen,
     LeaseCountsFromTheAnswer,
     ClaimsUnderALease,
@@ -73,7 +75,7 @@ impl Bug {
     }
 
     /// All of them.
-    pub const ALL: [Bug; 53] = [
+    pub const ALL: [Bug; 55] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -123,6 +125,8 @@ impl Bug {
         Bug::HandsOverUndrained,
         Bug::GivenUpIsDecided,
         Bug::ServesOverHungMetadata,
+        Bug::NamedBeforeTold,
+        Bug::GoneBeforeItsVote,
         Bug::UnknownTakenAsChosen,
         Bug::LeaseCountsFromTheAnswer,
         Bug::ClaimsUnderALease,

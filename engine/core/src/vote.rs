@@ -3,21 +3,23 @@
 //! Ballots travel on the control connection of two nodes, never behind data (DESIGN D13). They may
 //! be lost, come late or twice: whoever asks repeats itself, and every answer names its question.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::message::Life;
 use crate::quorum::CopyState;
 use crate::record::Record;
+use crate::table::Table;
 use crate::units::{NodeIdx, Term};
 
 /// One message about votes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ballot {
     /// Identity of the volume; 0 from a node that has none yet.
     pub volume_id: u128,
     /// The life of the speaker's replica: new when it was formatted anew.
     pub incarnation: u128,
-    /// Digest of the names of all nodes in order, 24 bits: sets of nodes mean the same to both.
+    /// Digest of the speaker's table of nodes, 24 bits: sets of nodes mean the same to both.
     pub nodes: u32,
     /// The run of the speaker's process; 0 from a version that does not say it.
     pub life: Life,
@@ -41,7 +43,7 @@ pub enum Said {
 }
 
 /// What a ballot says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Vote {
     /// A candidate: promise me this term. A trial changes nothing: it finds out whether asking
     /// would disturb who reigns.
@@ -115,5 +117,13 @@ pub enum Vote {
     HandOver {
         /// The reign that shall end.
         term: Term,
+    },
+    /// The table of nodes that is durable at the speaker. Whoever has an older one takes it over;
+    /// heard whatever the listener's own table is.
+    Table {
+        /// The table, of version 1 or later.
+        table: Arc<Table>,
+        /// It answers one that was told: nobody answers it.
+        is_answer: bool,
     },
 }

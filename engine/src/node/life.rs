@@ -69,7 +69,7 @@ impl Shared {
         {
             spec.replicas
                 .iter()
-                .for_each(|peer| Peers::redial(bells, peer, &spec.name, When::Soon));
+                .for_each(|peer| Peers::redial(&bells.now(), peer, &spec.name, When::Soon));
         }
         is_settled
     }
@@ -130,8 +130,7 @@ impl Shared {
         }
         let setup = Setup {
             node: loaded.superblock.self_node,
-            names: spec.nodes(),
-            replicas: spec.replicas.len(),
+            table: spec.table(),
             quorum: spec.votes.quorum,
             lease: spec.votes.lease,
             auto_promote: spec.votes.auto_promote,
@@ -139,6 +138,7 @@ impl Shared {
             cluster: self.spec.cluster.clone(),
             volume: spec.name.clone(),
             config_digest: meta_io::config_digest(spec),
+            config_digest_unnamed: meta_io::config_digest_unnamed(spec),
             policy: match spec.write_policy {
                 WritePolicy::Durable => Policy::Durable,
                 WritePolicy::Written => Policy::Written,
@@ -207,10 +207,41 @@ impl Shared {
                     self.attach(index);
                 }
             }
+            self.move_volumes();
             let now = read_faults();
             if now != plan {
                 plan.clone_from(&now);
                 self.plant(now);
+            }
+        }
+    }
+
+    /// Attaches volumes anew in which this node has another index now. Blocks.
+    fn move_volumes(&self) {
+        for (index, entry) in self.entries.iter().enumerate() {
+            let is_free = !self.is_draining.load(Ordering::Acquire);
+            if !is_free || !entry.take_moved() {
+                continue;
+            }
+            let reactor = match self.claim(index) {
+                Ok(Place::Attached(reactor)) => reactor,
+                Ok(other) => {
+                    *entry.place() = other;
+                    continue;
+                }
+                Err(_) => {
+                    entry.note_moved();
+                    continue;
+                }
+            };
+            let left = leave_and_wait(&self.mailboxes[reactor], &entry.name, Leave::Delete);
+            match left {
+                Ok(_) => drop(self.attach(index)),
+                Err(_) => {
+                    // Tried again at the next look.
+                    *entry.place() = Place::Attached(reactor);
+                    entry.note_moved();
+                }
             }
         }
     }

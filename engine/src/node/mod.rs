@@ -86,7 +86,7 @@ struct Shared {
     /// Reactors, by index.
     mailboxes: Vec<Mailbox>,
     log: Arc<dyn Log>,
-    bells: OnceLock<Vec<(String, peers::PeerBell)>>,
+    bells: OnceLock<peers::Bells>,
     /// Nodes that there is a control connection to.
     connected: Mutex<BTreeSet<String>>,
     /// The plan of planted faults in force.
@@ -134,7 +134,7 @@ pub fn start_with(
         }
     });
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    let bells: Arc<OnceLock<Vec<(String, peers::PeerBell)>>> = Arc::default();
+    let bells: Arc<OnceLock<peers::Bells>> = Arc::default();
     #[cfg(feature = "etcd")]
     let ask: Arc<OnceLock<crate::control_store::Ask>> = Arc::default();
     let handles = reactors::start(
@@ -225,17 +225,7 @@ fn lock_data_dir(path: &Path) -> Result<File, StartError> {
 
 fn start_peers(shared: &Arc<Shared>, listeners: Vec<std::net::TcpListener>) -> io::Result<Peers> {
     let spec = &shared.spec;
-    let is_needed = |name: &str| {
-        let both =
-            |v: &VolumeSpec| v.node_index(name).is_some() && v.node_index(&spec.name).is_some();
-        name != spec.name && spec.volumes.iter().any(both)
-    };
-    let peers: Vec<_> = spec
-        .peers
-        .iter()
-        .filter(|(name, _)| is_needed(name))
-        .cloned()
-        .collect();
+    let peers = spec.needed_peers();
     let common = peers::Common {
         cluster: spec.cluster.clone(),
         node: spec.name.clone(),
@@ -343,6 +333,10 @@ impl Node for NodeHandle {
         self.peers().set_tls(tls);
     }
 
+    fn meet(&self, peers: &[(String, Vec<String>)]) -> Result<(), String> {
+        self.peers().add(peers).map_err(|why| why.to_string())
+    }
+
     fn hand_over(&self, done: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {
         if self.shared.is_draining.load(Ordering::Acquire) {
             return done(Err(HandOverError::Stopping));
@@ -447,6 +441,14 @@ impl Shared {
         volume.replica_index(node)
     }
 
+    /// Index of a node with a vote: by the volume's table where it is attached, else by the file.
+    fn voter_index(&self, volume: &VolumeSpec, node: &str) -> Option<NodeIdx> {
+        match self.entry(&volume.name).and_then(|entry| entry.nodes()) {
+            Some(table) => table.index_by_name(node),
+            None => volume.node_index(node),
+        }
+    }
+
     /// Puts it into the mailbox of the volume's reactor; lost if that is full.
     fn send_to(&self, volume: &str, message: Message) -> bool {
         let place = self.entry(volume).map(|entry| entry.place().clone());
@@ -477,7 +479,7 @@ impl Router for Shared {
 
     fn vote(&self, volume: &str, peer: &str, ballot: Ballot) {
         let spec = self.spec.volumes.iter().find(|spec| spec.name == volume);
-        if let Some(from) = spec.and_then(|spec| spec.node_index(peer)) {
+        if let Some(from) = spec.and_then(|spec| self.voter_index(spec, peer)) {
             let (name, ballot) = (volume.to_owned(), Box::new(ballot));
             let vote = Message::Vote {
                 volume: name,

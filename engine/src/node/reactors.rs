@@ -20,7 +20,7 @@ use crate::control_store::Ask;
 use crate::log::{Level, Line, Log};
 use crate::mailbox::{MESSAGES_MAX, Mailbox, Message};
 use crate::meta_io::{self, Lengthening, ReplicaError};
-use crate::peers::{PeerBell, Peers, When};
+use crate::peers::{Bells, Peers, When};
 use crate::reactor::{Parts, Reactor, SleepPolicy, Turns};
 use crate::salvage::{self, Order, Step};
 use crate::shell::Shell;
@@ -58,7 +58,7 @@ impl ReactorHandle {
 pub(super) fn start(
     spec: &NodeSpec,
     log: &Arc<dyn Log>,
-    bells: &Arc<OnceLock<Vec<(String, PeerBell)>>>,
+    bells: &Arc<OnceLock<Bells>>,
     #[cfg(feature = "etcd")] ask: &Arc<OnceLock<Ask>>,
 ) -> Result<Vec<ReactorHandle>, StartError> {
     let count = spec.reactors.max(1);
@@ -82,7 +82,7 @@ pub(super) fn start(
             turns: Arc::default(),
             redial: Box::new(move |peer: &str, volume: &str, when: When| {
                 if let Some(bells) = redialled.get() {
-                    Peers::redial(bells, peer, volume, when);
+                    Peers::redial(&bells.now(), peer, volume, when);
                 }
             }),
             #[cfg(feature = "etcd")]
@@ -91,7 +91,7 @@ pub(super) fn start(
             index,
             say: Box::new(move |peer: &str, volume: &str, ballot: Ballot| {
                 if let Some(bells) = said.get() {
-                    Peers::say(bells, peer, volume, ballot);
+                    Peers::say(&bells.now(), peer, volume, ballot);
                 }
             }),
             salvage_folder: spec.data_dir.join(salvage::FOLDER),

@@ -6,13 +6,13 @@ use super::Shared;
 use crate::control::{Reason, State, VolumeSpec, VolumeStatus};
 use crate::entry::Place;
 use crate::mailbox::{Message, Reply};
-use crate::peers::PeerBell;
+use crate::peers::Bell;
 use crate::status;
 
 /// Answers that are still awaited; the last one to arrive calls `reply`.
 struct Gathering {
     /// The paths to every other node.
-    bells: Vec<(String, PeerBell)>,
+    bells: Arc<Vec<(String, Bell)>>,
     found: Mutex<Vec<Option<VolumeStatus>>>,
     reply: Mutex<Option<Reply<Vec<VolumeStatus>>>>,
 }
@@ -53,7 +53,11 @@ impl Shared {
         let specs: Vec<_> = self.spec.volumes.iter().filter(is_asked).collect();
         // Until a reactor answers, what is known without it stands.
         let gathering = Arc::new(Gathering {
-            bells: self.bells.get().cloned().unwrap_or_default(),
+            bells: self
+                .bells
+                .get()
+                .map(|bells| bells.now())
+                .unwrap_or_default(),
             found: Mutex::new(vec![None; specs.len()]),
             reply: Mutex::new(Some(reply)),
         });

@@ -13,7 +13,7 @@ use engine_core::wire::{
 };
 use engine_ring::sys::clock::boottime_ns;
 
-use super::bell::Bell;
+use super::bell::{Bell, Bells};
 use super::control::common_version;
 use super::wire::{Wire, is_tls};
 use super::{Common, LinkSocket, stream};
@@ -29,10 +29,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) fn start(
     common: &Arc<Common>,
     (listener, path): (TcpListener, usize),
-    bells: Vec<(String, Bell)>,
+    bells: Bells,
 ) -> io::Result<JoinHandle<()>> {
     let common = Arc::clone(common);
-    let bells = Arc::new(bells);
     let half_open = Arc::new(AtomicUsize::new(0));
     let run = move || {
         loop {
@@ -49,7 +48,7 @@ pub(super) fn start(
                 continue;
             }
             let guard = Guard(Arc::clone(&half_open));
-            let (common, bells) = (Arc::clone(&common), Arc::clone(&bells));
+            let (common, bells) = (Arc::clone(&common), bells.now());
             let greeted = thread::Builder::new()
                 .name("handshake".into())
                 .spawn(move || {

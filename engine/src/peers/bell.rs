@@ -2,9 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use engine_core::vote::Ballot;
@@ -69,6 +69,26 @@ pub(crate) struct Bell {
     pub(super) posts: Vec<Post>,
     /// The one that dials data connections, where dialling is ours.
     pub(super) dialler: Option<Post>,
+}
+
+/// The threads of all peers, by name; peers are added while the node runs.
+#[derive(Clone, Default)]
+pub(crate) struct Bells(Arc<RwLock<Named>>);
+
+type Named = Arc<Vec<(String, Bell)>>;
+
+impl Bells {
+    /// Those there are now.
+    pub(crate) fn now(&self) -> Named {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn add(&self, name: &str, bell: Bell) {
+        let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Vec::clone(&now);
+        all.push((name.to_owned(), bell));
+        *now = Arc::new(all);
+    }
 }
 
 /// Both ends of a thread's orders.

@@ -38,7 +38,6 @@ use engine_core::vote::Ballot;
 
 use crate::log::{Level, Line, Log};
 use crate::tls::LinkTls;
-use bell::Bell;
 use paths::Paths;
 use peer::Way;
 
@@ -122,7 +121,7 @@ impl Common {
 /// The threads of all peers.
 pub(crate) struct Peers {
     common: Arc<Common>,
-    bells: Vec<(String, Bell)>,
+    bells: Bells,
     threads: Vec<JoinHandle<()>>,
     /// The threads that accept, what from, and where that listens, to wake them at the end.
     accepting: Vec<(JoinHandle<()>, SocketAddr)>,
@@ -144,27 +143,38 @@ impl Peers {
         let common = Arc::new(common);
         let mut this = Peers {
             common: Arc::clone(&common),
-            bells: Vec::new(),
+            bells: Bells::default(),
             threads: Vec::new(),
             accepting: Vec::new(),
             listeners: Vec::new(),
         };
-        let mut own = Vec::new();
         for listener in &listeners {
-            own.push(listener.local_addr()?.to_string());
+            this.listeners.push(listener.try_clone()?);
         }
-        for (name, addresses) in peers {
-            let bell = this.start_peer(name, addresses, &own)?;
-            this.bells.push((name.clone(), bell));
-        }
+        this.add(peers)?;
         for (path, listener) in listeners.into_iter().enumerate() {
             let address = listener.local_addr()?;
-            this.listeners.push(listener.try_clone()?);
             let bells = this.bells.clone();
             let thread = accept::start(&common, (listener, path), bells)?;
             this.accepting.push((thread, address));
         }
         Ok(this)
+    }
+
+    /// Starts the threads of those `(name, addresses)` that have none yet. Errors: a thread, or a
+    /// descriptor, cannot be had.
+    pub(crate) fn add(&mut self, peers: &[(String, Vec<String>)]) -> io::Result<()> {
+        let mut own = Vec::new();
+        for listener in &self.listeners {
+            own.push(listener.local_addr()?.to_string());
+        }
+        for (name, addresses) in peers {
+            if self.bells.now().iter().all(|(known, _)| known != name) {
+                let bell = self.start_peer(name, addresses, &own)?;
+                self.bells.add(name, bell);
+            }
+        }
+        Ok(())
     }
 
     /// The threads of one peer: the addresses of the accepting side are the paths.
@@ -229,8 +239,8 @@ impl Peers {
         *now = Some(tls);
     }
 
-    /// How to reach the peers' threads.
-    pub(crate) fn bells(&self) -> Vec<(String, Bell)> {
+    /// How to reach the peers' threads, of those too that are added later.
+    pub(crate) fn bells(&self) -> Bells {
         self.bells.clone()
     }
 
@@ -248,7 +258,7 @@ impl Peers {
     /// within moments; only a dial to a node that does not answer may take longer.
     pub(crate) fn retire(&mut self) {
         self.common.is_stopping.store(true, Ordering::Release);
-        self.bells.iter().for_each(|(_, bell)| bell.stop());
+        self.bells.now().iter().for_each(|(_, bell)| bell.stop());
         for (accepting, address) in self.accepting.drain(..) {
             // A last connection ends the listener's wait.
             let _ =
@@ -294,7 +304,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-pub(crate) use bell::{Bell as PeerBell, When};
+pub(crate) use bell::{Bell, Bells, When};
 
 #[cfg(test)]
 mod tests;

@@ -369,9 +369,9 @@ fn ballots_reach_the_other_node_in_order_and_are_lost_without_a_connection() {
         near.heard().connected == 1 && far.heard().connected == 1
     });
     for number in 0..100 {
-        Peers::say(&here.bells(), "beta", "v", ballot(number));
+        Peers::say(&here.bells().now(), "beta", "v", ballot(number));
     }
-    Peers::say(&there.bells(), "alpha", "v", ballot(7));
+    Peers::say(&there.bells().now(), "alpha", "v", ballot(7));
     until("they arrive", || {
         far.heard().votes.len() == 100 && near.heard().votes.len() == 1
     });
@@ -382,9 +382,9 @@ fn ballots_reach_the_other_node_in_order_and_are_lost_without_a_connection() {
     until("alpha lost beta", || near.heard().gone == 1);
     // More than the queue holds; the thread forgets them.
     for number in 0..5000 {
-        Peers::say(&here.bells(), "beta", "v", ballot(number));
+        Peers::say(&here.bells().now(), "beta", "v", ballot(number));
     }
-    Peers::say(&here.bells(), "nobody", "v", ballot(0));
+    Peers::say(&here.bells().now(), "nobody", "v", ballot(0));
     here.stop();
     assert_eq!(far.heard().votes.len(), 100);
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use engine_core::action::{Answer, CommandError, Notice};
 use engine_core::event::{self as core, Command, CommandId, DiskError, Event};
 use engine_core::quorum::Quorum;
+use engine_core::table::NodeKind;
 use engine_core::units::{GRANULE, NodeIdx, NodeSet};
 use engine_core::volume::RoleStatus;
 use engine_core::vote::Vote;
@@ -44,6 +45,10 @@ impl Reactor {
         }
         if let Request::Disconnect { clients } = &request {
             return reply(self.disconnect(slot, clients));
+        }
+        if let Request::Nodes { witnesses, .. } = &request {
+            // Whoever changes them, this is what the file says now.
+            volume.spec.votes.witnesses.clone_from(witnesses);
         }
         if !volume.spec.is_replica(volume.me) {
             return reply(Err(words::is_witness(volume.names(), &request)));
@@ -210,7 +215,9 @@ impl Reactor {
             if is_release && volume.is_handed_over {
                 continue;
             }
-            let to = &nodes[usize::from(to.0)];
+            let Some(to) = nodes.get(usize::from(to.0)) else {
+                continue;
+            };
             (self.parts.say)(to, &volume.spec.name, ballot);
         }
         // Whoever hears who reigns answers.
@@ -284,6 +291,9 @@ impl Reactor {
             is_leaving |= matches!(notice, Notice::HandingOver { .. });
             if let Notice::Grown { size } = notice {
                 volume.has_grown(size * GRANULE);
+            }
+            if notice == Notice::Nodes {
+                volume.has_other_nodes();
             }
             let (level, code, text) = words::notice(volume.names(), &notice);
             self.shell.say(level, code, &volume.spec.name, &text);
@@ -441,6 +451,17 @@ impl Volume {
                 size: size_bytes / GRANULE,
                 backing_bytes: *size_bytes,
             },
+            Request::Nodes {
+                replicas,
+                witnesses,
+            } => {
+                let of = |names: &[String], kind: NodeKind| -> Vec<(String, NodeKind)> {
+                    names.iter().map(|name| (name.clone(), kind)).collect()
+                };
+                let mut nodes = of(replicas, NodeKind::Replica);
+                nodes.extend(of(witnesses, NodeKind::Witness));
+                Command::Nodes(nodes)
+            }
             Request::GiveUp { keep, token } => Command::GiveUp {
                 to: peer(keep)?,
                 token: *token,

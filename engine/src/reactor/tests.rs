@@ -278,8 +278,7 @@ fn formatted(node: u8, count: usize, memory: bool) -> (Vec<u8>, meta::Loaded) {
 fn setup(node: u8, names: &[&str], is_memory: bool) -> Setup {
     Setup {
         node: NodeIdx(node),
-        names: names.iter().map(|name| (*name).to_owned()).collect(),
-        replicas: names.len(),
+        table: spec(names, is_memory).table(),
         quorum: Quorum::Off,
         lease: Duration::from_secs(2),
         auto_promote: false,
@@ -287,6 +286,7 @@ fn setup(node: u8, names: &[&str], is_memory: bool) -> Setup {
         cluster: "test".into(),
         volume: "v".into(),
         config_digest: 3,
+        config_digest_unnamed: 4,
         policy: Policy::Written,
         read_margin: None,
         discards_unchanged: false,

@@ -213,6 +213,19 @@ impl Volume {
         }
     }
 
+    /// Another table of nodes is in force: names are found by it from now on, and under another
+    /// index this node is attached anew.
+    pub(super) fn has_other_nodes(&mut self) {
+        let table = self.driver.core.table().clone();
+        let own = std::mem::replace(&mut self.nodes, table.names());
+        let own = own.into_iter().nth(usize::from(self.me.0));
+        let index = own.and_then(|name| table.index_of(&name));
+        if index.is_some_and(|index| index != self.me) {
+            self.entry.note_moved();
+        }
+        self.entry.set_nodes(table);
+    }
+
     /// It has grown: who attaches from now on is told so.
     pub(super) fn has_grown(&mut self, size_bytes: u64) {
         self.spec.size_bytes = size_bytes;
@@ -420,7 +433,7 @@ impl Reactor {
             settled,
             mut notes,
         } = arrival;
-        if setup.replicas > 1 && setup.quorum == Quorum::Off {
+        if spec.replicas.len() > 1 && setup.quorum == Quorum::Off {
             notes.push(QUORUM_OFF.to_owned());
         }
         if setup.is_memory {
@@ -439,11 +452,14 @@ impl Reactor {
             }),
             _ => Box::new(LocalStore::new(loaded.superblock.record)),
         };
-        let is_for_device =
-            setup.replicas == 1 && spec.cache == Cache::Direct && matches!(store, Store::Disk(_));
+        let is_for_device = spec.replicas.len() == 1
+            && spec.cache == Cache::Direct
+            && matches!(store, Store::Disk(_));
         let intake = Intake::new(spec.size_bytes, setup.requests_max, is_for_device);
-        let (me, nodes) = (setup.node, setup.names.clone());
+        let me = setup.node;
         let core = Core::attach(setup, loaded);
+        let nodes = core.table().names();
+        entry.set_nodes(core.table().clone());
         let driver = Driver::new(slot, core, store, meta, intake, faults, control_store);
         let mut volume = Volume {
             driver,
@@ -574,12 +590,16 @@ impl Reactor {
             peer.last_refusal = node_refusal.or(peer.last_refusal);
         }
         let at = (volume.me, connected);
-        let mut status = status::attached(&volume.spec, at, &core);
+        let table = volume.driver.core.table();
+        let mut status = status::attached(&volume.spec, at, (&core, table));
         status.clients = clients;
         status.io = volume.driver.intake.counters;
         status.io.reads_by_peers = core.reads.by_peers;
         status.io.reads_for_peers = core.reads.for_peers;
         status.notes.clone_from(&volume.notes);
+        if let Some(note) = words::nodes_differ(&volume.spec, volume.me, &volume.driver.core) {
+            status.notes.push(note);
+        }
         let (declared, has) = (volume.declared_bytes, volume.spec.size_bytes);
         if declared != has {
             status

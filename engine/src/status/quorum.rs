@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use engine_core::quorum::Quorum;
 use engine_core::register::REGISTER;
+use engine_core::table::{Stage, Table};
 use engine_core::units::{NodeIdx, NodeSet};
 use engine_core::volume::{RoleStatus, Status, VotesStatus};
 
@@ -15,13 +16,13 @@ const ETCD: &str = "etcd";
 
 /// What is known of votes here: the core's part, and who is connected at all.
 pub(super) fn quorum(
-    spec: &VolumeSpec,
+    (spec, table): (&VolumeSpec, &Table),
     me: NodeIdx,
     connected: &BTreeSet<String>,
     (role, votes): (RoleStatus, &VotesStatus),
 ) -> QuorumStatus {
-    let nodes = spec.nodes();
-    let index = |name: &String| spec.node_index(name);
+    let nodes = table.names();
+    let index = |name: &String| table.index_of(name);
     let is_voter = |name: &&String| {
         let is_on_list = |node| votes.voters.is_empty() || votes.voters.has(node);
         index(name).is_some_and(is_on_list)
@@ -47,7 +48,7 @@ pub(super) fn quorum(
     QuorumStatus {
         is_etcd,
         missing: missing.cloned().collect(),
-        witnesses: spec.votes.witnesses.clone(),
+        witnesses: table.witnesses().map(|(_, name)| name.to_owned()).collect(),
         is_held: votes.reigning.is_some(),
         primary: votes
             .reigning
@@ -103,10 +104,22 @@ pub(super) fn lost(spec: &VolumeSpec, core: &Status, quorum: &QuorumStatus) -> O
 pub(super) fn witness_health(
     spec: &VolumeSpec,
     me: NodeIdx,
-    core: &Status,
+    (core, table): (&Status, &Table),
 ) -> (State, Option<Reason>) {
     let say = |state, code, text: String| (state, Some(Reason { code, text }));
-    let name = &spec.votes.witnesses[usize::from(me.0) - spec.replicas.len()];
+    let name = table
+        .entry(me)
+        .map_or("this node", |entry| entry.name.as_str());
+    let is_part = table
+        .at(&[Stage::Coming, Stage::Member, Stage::Leaving])
+        .has(me);
+    if !is_part && table.version() > 0 {
+        let text = format!(
+            "{name} is no witness of it any more: its metadata here can go (pollux volume delete {})",
+            spec.name
+        );
+        return say(State::Degraded, "W138", text);
+    }
     if core.has_meta_failed {
         let text = format!("the metadata of {name} cannot be written");
         return say(State::Critical, "E209", text);

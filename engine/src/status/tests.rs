@@ -95,7 +95,7 @@ fn core(volume_id: u128, in_sync: NodeSet, session: Session, why: Option<Why>) -
 
 fn shown(core: &Status) -> (State, &'static str, String, LinkState) {
     let connected = BTreeSet::new();
-    let status = attached(&spec(), (NodeIdx(0), &connected), core);
+    let status = attached(&spec(), (NodeIdx(0), &connected), (core, &spec().table()));
     let reason = status.reason.expect("it is not healthy");
     let link = status.replicas[1].link_state;
     (status.state, reason.code, reason.text, link)
@@ -178,7 +178,7 @@ fn voting(role: RoleStatus, votes: VotesStatus, connected: &[&str]) -> VolumeSta
     let mut core = core(7, NodeSet::first(2), Session::Connecting, None);
     (core.role, core.votes) = (role, Some(votes));
     let connected = connected.iter().map(|name| (*name).to_owned()).collect();
-    attached(&spec, (NodeIdx(0), &connected), &core)
+    attached(&spec, (NodeIdx(0), &connected), (&core, &spec.table()))
 }
 
 fn votes(heard: NodeSet, reigning: Option<u8>) -> VotesStatus {
@@ -253,7 +253,7 @@ fn who_is_not_in_sync_is_not_shown_as_up_to_date_though_it_thinks_so() {
         core.role = role;
         core.peers[0].disk = Some(Disk::UpToDate);
         let connected = BTreeSet::new();
-        let status = attached(&spec(), (alpha, &connected), &core);
+        let status = attached(&spec(), (alpha, &connected), (&core, &spec().table()));
         status.replicas[1].disk_state
     };
     let alone = NodeSet::only(alpha);
@@ -273,7 +273,7 @@ fn a_target_is_neither_up_to_date_nor_healthy_before_its_record_is_in_force() {
     let mut core = core(1, both, Session::Target(LinkId(1)), None);
     (core.disk, core.peers[0].disk) = (Disk::UpToDate, Some(Disk::UpToDate));
     let connected = BTreeSet::new();
-    let status = attached(&spec(), (alpha, &connected), &core);
+    let status = attached(&spec(), (alpha, &connected), (&core, &spec().table()));
     assert_eq!(status.state, State::Degraded);
     assert_eq!(status.replicas[0].disk_state, DiskState::Inconsistent);
 }

@@ -15,6 +15,7 @@ use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params, Peek
 use engine_core::quorum::{Quorum, QuorumLoss};
 use engine_core::record::Record;
 use engine_core::session::Session;
+use engine_core::table::{TABLE_KEY, Table};
 use engine_core::time::Instant;
 use engine_core::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx, Term};
 use engine_core::verdict::Policy;
@@ -37,7 +38,7 @@ pub struct NodeSpec {
     pub node: u8,
     /// Nodes with data.
     pub replicas: usize,
-    /// Nodes that only vote.
+    /// Nodes that only vote, by its file.
     pub witnesses: usize,
     /// Who chooses records.
     pub quorum: Quorum,
@@ -185,6 +186,8 @@ pub struct Found {
     pub follows: u128,
     /// Lives of the others it marked for; who comes with another lacks everything.
     pub known: [u128; NODES_MAX],
+    /// Its table of nodes; `None`: what its file says.
+    pub table: Option<Rc<Table>>,
     dirty: Dirty,
     marks: Marks,
     open: Open,
@@ -230,13 +233,20 @@ impl Found {
     fn of(loaded: &Loaded) -> Found {
         Found::with(
             &loaded.superblock,
+            table_of(loaded),
             dirty_of(loaded),
             marks_of(loaded),
             open_of(loaded),
         )
     }
 
-    fn with(superblock: &Superblock, dirty: Dirty, marks: Marks, open: Open) -> Found {
+    fn with(
+        superblock: &Superblock,
+        table: Option<Rc<Table>>,
+        dirty: Dirty,
+        marks: Marks,
+        open: Open,
+    ) -> Found {
         Found {
             granules: superblock.size_granules,
             record: superblock.record,
@@ -254,11 +264,17 @@ impl Found {
             given_up: superblock.given_up,
             follows: superblock.follows,
             known: superblock.known,
+            table,
             dirty,
             marks,
             open,
         }
     }
+}
+
+fn table_of(loaded: &Loaded) -> Option<Rc<Table>> {
+    let bytes = loaded.attributes.attributes.get(TABLE_KEY)?;
+    Table::decode(bytes).ok().map(Rc::new)
 }
 
 fn dirty_of(loaded: &Loaded) -> Dirty {
@@ -329,7 +345,11 @@ pub fn recover_again(
         true => open_of(loaded),
         false => Rc::clone(&before.open),
     };
-    let found = Found::with(&loaded.superblock, dirty, marks, open);
+    let table = match reread.marks {
+        true => table_of(loaded),
+        false => before.table.clone(),
+    };
+    let found = Found::with(&loaded.superblock, table, dirty, marks, open);
     reading.found = found.clone();
     *last = Some(reading);
     Ok(found)
@@ -350,8 +370,7 @@ impl Engine {
         let _ = bug;
         let setup = Setup {
             node: NodeIdx(spec.node),
-            names: spec.names(),
-            replicas: spec.replicas,
+            table: Table::of_file(&spec.names(), spec.replicas),
             quorum: spec.quorum,
             lease: LEASE,
             auto_promote: true,
@@ -359,6 +378,7 @@ impl Engine {
             cluster: "office".into(),
             volume: "vm-store".into(),
             config_digest: 5,
+            config_digest_unnamed: 9,
             policy: if spec.is_durable_policy {
                 Policy::Durable
             } else {
@@ -408,6 +428,16 @@ impl Engine {
     /// Granules that clients may use, if it serves.
     pub fn served_granules(&self) -> u64 {
         self.volume.served_granules()
+    }
+
+    /// Who belongs to the volume, as it knows.
+    pub fn table(&self) -> &Table {
+        self.volume.table()
+    }
+
+    /// A node comes or goes.
+    pub fn is_changing_nodes(&self) -> bool {
+        self.volume.is_changing_nodes()
     }
 
     /// Its metadata could not be written.

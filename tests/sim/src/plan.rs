@@ -53,6 +53,8 @@ pub struct Settings {
     pub has_register: u64,
     /// One question to the register in this many meets trouble; 0 is none.
     pub register_loss_one_in: u64,
+    /// Nodes that may become witnesses.
+    pub spares: u64,
 }
 
 /// Order and names of the settings in a text.
@@ -94,6 +96,7 @@ settings!(
     fails_without_quorum,
     has_register,
     register_loss_one_in,
+    spares,
 );
 
 impl Default for Settings {
@@ -119,6 +122,7 @@ impl Default for Settings {
             fails_without_quorum: 0,
             has_register: 0,
             register_loss_one_in: 0,
+            spares: 0,
         }
     }
 }
@@ -249,6 +253,10 @@ steps! {
     MarkDelete "mark_delete" (name);
     /// SIGTERM, started again later.
     Stop "stop" (node, down);
+    /// This node is to be a witness.
+    AddWitness "add_witness" (node);
+    /// It is not to be one any more.
+    RemoveWitness "remove_witness" (node);
     /// The volume is to have so many granules; `held` 1: a longer backing held something there.
     Grow "grow" (size, held);
 }

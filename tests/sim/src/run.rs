@@ -89,6 +89,7 @@ fn heal(world: &mut World) {
         }
     }
     world.mend_register();
+    world.want_a_third_voter();
     for node in world.everybody() {
         for mend in [
             Mend::Reads,

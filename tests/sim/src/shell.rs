@@ -198,7 +198,7 @@ impl World {
                 }
             }
             Action::Salvage { token, step } => self.salvage(node, token, step),
-            Action::Vote { to, ballot } => self.say_ballot(node, to, ballot),
+            Action::Vote { to, ballot } => self.say_ballot(node, to, &ballot),
             Action::Register { number, access } => self.ask_register(node, number, access),
             Action::ProposeRecord(record) => {
                 self.proposed(node, record);

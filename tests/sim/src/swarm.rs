@@ -97,6 +97,7 @@ fn settings(rng: &mut Rng) -> Settings {
         fails_without_quorum: 0,
         has_register: 0,
         register_loss_one_in: 0,
+        spares: 0,
     }
 }
 
@@ -419,6 +420,61 @@ fn old_images(seed: u64, steps: &mut Vec<(u64, Step)>, all: u64) {
     steps.sort_by_key(|(at, _)| *at);
 }
 
+/// Witnesses that come and go, one of them new, and what may strike meanwhile. Drawn apart, as marks
+/// are. An old disk of somebody that a newcomer never met is not told from a new one: none is put back.
+fn come_and_go(plan: &mut Plan) {
+    let mut rng = Rng::fork(plan.seed, "come and go", 0);
+    let settings = &mut plan.settings;
+    settings.spares = 1;
+    let (replicas, before) = (settings.nodes, settings.nodes + settings.witnesses);
+    let all = before + settings.spares;
+    let mut drawn = Vec::new();
+    for _ in 0..rng.between(1, 6) {
+        let (at, node) = (rng.pick(&plan.steps).0, rng.between(replicas, all - 1));
+        drawn.push(match rng.coin() {
+            true => (at, Step::AddWitness { node }),
+            false => (at, Step::RemoveWitness { node }),
+        });
+        let (victim, span) = (rng.below(all), rng.between(5, 900) * MS);
+        let (soon, events) = (at + rng.below(400 * MS), rng.between(1, 80));
+        match rng.below(8) {
+            0 => drawn.push((
+                at,
+                Step::KillAtEvent {
+                    node: victim,
+                    events,
+                    down: span,
+                },
+            )),
+            1 => drawn.push((soon, Step::Isolate { node: victim, span })),
+            2 => drawn.push((
+                soon,
+                Step::Pause {
+                    node: victim,
+                    span: 3 * span,
+                },
+            )),
+            3 => drawn.push((
+                soon,
+                Step::CutPower {
+                    node: victim,
+                    down: span,
+                },
+            )),
+            4 => drawn.push((
+                soon,
+                Step::TakeOver {
+                    node: rng.below(replicas),
+                },
+            )),
+            5 => drawn.push((soon, Step::Replace { node })),
+            _ => {}
+        }
+    }
+    plan.steps.extend(drawn);
+    plan.steps.sort_by_key(|(at, _)| *at);
+}
+
 /// More nodes, that vote, out of a plan of two.
 fn with_votes(mut plan: Plan) -> Plan {
     let mut rng = Rng::fork(plan.seed, "votes", 0);
@@ -447,7 +503,10 @@ fn with_votes(mut plan: Plan) -> Plan {
     }
     isolate(&mut rng, &mut plan.steps, all);
     take_overs(plan.seed, &mut plan.steps, replicas, all);
-    old_images(plan.seed, &mut plan.steps, all);
+    match Rng::fork(plan.seed, "nodes that come", 0).one_in(3) {
+        true => come_and_go(&mut plan),
+        false => old_images(plan.seed, &mut plan.steps, all),
+    }
     plan
 }
 
@@ -462,6 +521,7 @@ fn with_register(plan: Plan) -> Plan {
     let settings = &mut plan.settings;
     let all = *rng.pick(&[2, 2, 3, 3, 3, 4]);
     (settings.nodes, settings.witnesses, settings.has_register) = (all, 0, 1);
+    settings.spares = 0;
     settings.register_loss_one_in = *rng.pick(&[0, 0, 4, 12, 40]);
     for (_, step) in &mut plan.steps {
         *step = step.retargeted(|| rng.below(all), all);

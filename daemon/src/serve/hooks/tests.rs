@@ -43,6 +43,10 @@ impl Node for Fake {
     }
     fn drain(&self, _: Box<dyn FnOnce() + Send>) {}
     fn renew_tls(&self, _: engine::tls::LinkTls) {}
+
+    fn meet(&self, _: &[(String, Vec<String>)]) -> Result<(), String> {
+        Ok(())
+    }
     fn hand_over(&self, _: Box<dyn FnOnce(Result<Legacy, HandOverError>) + Send>) {}
 }
 

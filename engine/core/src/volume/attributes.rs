@@ -17,6 +17,7 @@ use crate::meta::{
     encode_table_pages,
 };
 use crate::session::Session;
+use crate::table::{TABLE_KEY, Table};
 use crate::time::Instant;
 use crate::units::{NodeIdx, Term};
 
@@ -238,7 +239,10 @@ impl Volume {
             (false, None) => return self.breach(node),
         };
         put(&mut table, &set.key, set.value);
-        if encode_attributes(&table).is_none() || !self.can_have_size(&table) {
+        let is_bad_table = table
+            .get(TABLE_KEY)
+            .is_some_and(|t| Table::decode(t).is_err());
+        if encode_attributes(&table).is_none() || !self.can_have_size(&table) || is_bad_table {
             return self.breach(node);
         }
         if !set.is_last {
@@ -250,12 +254,14 @@ impl Volume {
             (false, Session::Target(_)) => Source::Joining,
             (false, _) => Source::Table,
         };
-        let Some(table) = self.adopt_marks(table, source) else {
+        let Some(mut table) = self.adopt_marks(table, source) else {
             return self.breach(node);
         };
+        self.keep_newer_nodes(&mut table);
         if table != self.attributes.table {
             self.attributes.table = table;
-            self.attributes_changed();
+            let versions = self.attributes_changed();
+            self.table_adopted(versions);
         }
         let needs = (self.attributes.version, self.durable.newest_version());
         self.peers.get_mut(node).told.needs = needs;

@@ -118,7 +118,8 @@ impl Volume {
 
     pub(super) fn ask_all(&mut self, term: Term, is_trial: bool) {
         self.votes.heard = Default::default();
-        self.say_vote_to(self.others(), Vote::Ask { term, is_trial });
+        self.tell_strangers();
+        self.say_vote_to(self.others(), &Vote::Ask { term, is_trial });
     }
 
     pub(super) fn promise_answered(&mut self, from: NodeIdx, answer: &Vote) {
@@ -317,7 +318,7 @@ impl Volume {
             (asked.last, self.ops.attention) = (self.now, true);
             let nodes = self.others().without(REGISTER);
             let (term, is_trial) = (asked.term, false);
-            self.say_vote_to(nodes, Vote::Ask { term, is_trial });
+            self.say_vote_to(nodes, &Vote::Ask { term, is_trial });
             return self.set_phase(Phase::Canvass(asked));
         }
         if let Some(newer) = self.who_knows_better(&promises) {
@@ -348,7 +349,7 @@ impl Volume {
             };
             let missing = asked_now.minus(heard);
             let (term, is_trial) = (asked.term, false);
-            self.say_vote_to(missing, Vote::Ask { term, is_trial });
+            self.say_vote_to(missing, &Vote::Ask { term, is_trial });
             asked.last = self.now;
             self.set_phase(Phase::Canvass(asked));
         }
@@ -426,7 +427,7 @@ impl Volume {
             self.votes.asked_at = self.now;
             let silent = self.others().minus(self.blank_voters());
             let (term, is_trial) = (Term(0), true);
-            self.say_vote_to(silent, Vote::Ask { term, is_trial });
+            self.say_vote_to(silent, &Vote::Ask { term, is_trial });
         }
     }
 

@@ -154,7 +154,7 @@ impl Volume {
         }
         if self.now < handed.until && self.now.since(handed.said_at) >= ASK_AGAIN {
             let (term, to) = (handed.term, Some(handed.to));
-            self.say_vote_to(self.others(), Vote::Release { term, to });
+            self.say_vote_to(self.others(), &Vote::Release { term, to });
             self.votes.handed = Some(Handed {
                 said_at: self.now,
                 ..handed

@@ -145,7 +145,7 @@ impl Volume {
             length: self.setup.lease,
         };
         // Who has no vote grants nothing that counts, but says if it promised more.
-        self.say_vote_to(self.others(), ask);
+        self.say_vote_to(self.others(), &ask);
         self.count_lease();
     }
 
@@ -272,7 +272,7 @@ impl Volume {
             let term = record.term;
             self.votes.lease.forget();
             self.votes.grant.until = self.now;
-            self.say_vote_to(self.others(), Vote::Release { term, to });
+            self.say_vote_to(self.others(), &Vote::Release { term, to });
         }
     }
 }

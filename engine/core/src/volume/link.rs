@@ -378,8 +378,8 @@ impl Volume {
             features_offered: self.features_offered(),
             cluster: setup.cluster.clone(),
             volume: setup.volume.clone(),
-            from: setup.names[usize::from(self.me.0)].clone(),
-            to: setup.names[usize::from(node.0)].clone(),
+            from: self.nodes.name(self.me),
+            to: self.nodes.name(node),
             volume_id: if self.has_loose_founding() {
                 0
             } else {
@@ -388,7 +388,10 @@ impl Volume {
             slice: sb.slice,
             size_granules: self.size,
             granule_bytes: GRANULE as u32,
-            config_digest: setup.config_digest,
+            config_digest: match self.nodes.table().version() {
+                0 => setup.config_digest,
+                _ => setup.config_digest_unnamed,
+            },
             incarnation: sb.identity(),
             life: sb.life,
             knows: self.known(node),

@@ -37,6 +37,7 @@ mod marks;
 mod member;
 mod meta_watch;
 mod meter;
+mod nodes;
 mod older;
 mod ops;
 mod pace;
@@ -67,6 +68,7 @@ use crate::overlap::Overlap;
 #[cfg(feature = "planted")]
 use crate::planted::Bug;
 use crate::quorum::{Quorum, QuorumLoss};
+use crate::table::Table;
 use crate::time::Instant;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet, Seq};
 use crate::verdict::Policy;
@@ -78,6 +80,7 @@ use give_up::GivingUp;
 use grow::{Growing, Lengthening};
 use log::PageWrites;
 use marks::Marks;
+use nodes::Nodes;
 use ops::Ops;
 use peer::Peers;
 use record::Durable;
@@ -98,10 +101,8 @@ pub use status::{
 pub struct Setup {
     /// This node's index.
     pub node: NodeIdx,
-    /// Names of all nodes with a replica, by index, then of the witnesses.
-    pub names: Vec<String>,
-    /// How many of them have a replica.
-    pub replicas: usize,
+    /// The nodes as the file lists them: what counts until the volume has a table of its own.
+    pub table: Table,
     /// Who chooses records.
     pub quorum: Quorum,
     /// With a majority: how long a voter that granted a lease promises nobody else (law T7).
@@ -114,8 +115,10 @@ pub struct Setup {
     pub cluster: String,
     /// Volume name.
     pub volume: String,
-    /// Digest of the volume's part of the configuration.
+    /// Digest of the volume's part of the configuration, names of its nodes among it.
     pub config_digest: u64,
+    /// The same without those names: once the volume has a table of its own.
+    pub config_digest_unnamed: u64,
     /// When a write is acknowledged.
     pub policy: Policy,
     /// Reads outstanding on the own disk beyond those of a member of S from which on that member
@@ -169,6 +172,8 @@ pub struct Volume {
     /// A record told by a primary, until it is durable here.
     adopting: Option<Adopting>,
     attributes: Store,
+    /// Who belongs to the volume.
+    nodes: Nodes,
     marks: Marks,
     growing: Option<Growing>,
     giving_up: Option<GivingUp>,
@@ -242,6 +247,8 @@ impl Volume {
         let log_slots = loaded.superblock.activity_log_slots as usize;
         let size = loaded.superblock.size_granules;
         let me = setup.node;
+        let table = nodes::stored(&loaded.attributes.attributes);
+        let table = table.unwrap_or_else(|| setup.table.clone());
         let marks = Marks::new(&mut loaded);
         let pages = PageWrites::new(loaded.activity_log_writer, loaded.bitmaps.len());
         let mut volume = Volume {
@@ -254,7 +261,7 @@ impl Volume {
             overlap: Overlap::new(slots),
             log: ActivityLog::new(&recovered[..log_slots]),
             pages,
-            peers: Peers::new(me, &setup.names, loaded.bitmaps),
+            peers: Peers::new(me, loaded.bitmaps),
             flush: Flushing::new(),
             flushes: MemberFlushes::default(),
             adopting: None,
@@ -267,7 +274,8 @@ impl Volume {
             last_write: None,
             lengthening: Lengthening::default(),
             verify: Verifying::default(),
-            votes: Votes::new(&setup.names, setup.quorum == Quorum::Register),
+            votes: Votes::new(table.digest(setup.quorum == Quorum::Register)),
+            nodes: Nodes::new(table),
             peers_run: [0; NODES_MAX],
             wait_lease: Vec::new(),
             joining: NodeSet::EMPTY,
@@ -382,6 +390,7 @@ impl Volume {
                 Command::Verify(repair) => self.start_verify(id, repair),
                 Command::MarkCreate { name, created_ms } => self.create_mark(id, name, created_ms),
                 Command::MarkDelete { name } => self.delete_mark(id, name),
+                Command::Nodes(wanted) => self.want_nodes(id, wanted),
                 Command::Grow {
                     size,
                     backing_bytes,
@@ -428,6 +437,7 @@ impl Volume {
         self.settle_sources();
         self.settle_role();
         self.settle_voters();
+        self.settle_nodes();
         self.settle_verify();
         self.settle_marks();
         self.settle_growth();
@@ -471,7 +481,7 @@ impl Volume {
 
     /// Several replicas are configured: there is a log, bitmaps and sessions.
     fn is_mirrored(&self) -> bool {
-        self.setup.replicas > 1
+        self.nodes.replicas().count() > 1
     }
 
     /// Records are chosen: by a majority of voters, or by a register in their place.

@@ -8,7 +8,7 @@ use crate::message::{Disk, Hello, Refusal, Status};
 use crate::meta::{PageWriter, PeerBitmap};
 use crate::session::{Plan, Session};
 use crate::time::Instant;
-use crate::units::{Extent, NodeIdx, Seq};
+use crate::units::{Extent, NODES_MAX, NodeIdx, Seq};
 
 /// One other node.
 pub(super) struct Peer {
@@ -126,8 +126,8 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub fn new(me: NodeIdx, names: &[String], bitmaps: Vec<PeerBitmap>) -> Peers {
-        let mut peers: Vec<Option<Peer>> = names.iter().map(|_| None).collect();
+    pub fn new(me: NodeIdx, bitmaps: Vec<PeerBitmap>) -> Peers {
+        let mut peers: Vec<Option<Peer>> = (0..NODES_MAX).map(|_| None).collect();
         for PeerBitmap {
             peer,
             bitmap,
@@ -135,10 +135,7 @@ impl Peers {
             pages_max,
         } in bitmaps
         {
-            assert!(
-                peer != me && usize::from(peer.0) < names.len(),
-                "{peer:?} is another node"
-            );
+            assert!(peer != me, "{peer:?} is another node");
             peers[usize::from(peer.0)] = Some(Peer::new(peer, bitmap, writer, pages_max));
         }
         Peers { peers }
@@ -183,7 +180,7 @@ impl Peers {
         let known: crate::units::NodeSet = self
             .iter()
             .fold(Default::default(), |set, p| set.with(p.node));
-        (0..crate::units::NODES_MAX as u8)
+        (0..NODES_MAX as u8)
             .map(NodeIdx)
             .filter(move |n| known.has(*n))
     }

@@ -315,7 +315,8 @@ impl Volume {
             Vote::Answer { .. }
             | Vote::Stored { .. }
             | Vote::Granted { .. }
-            | Vote::HandOver { .. } => Judged::Settled,
+            | Vote::HandOver { .. }
+            | Vote::Table { .. } => Judged::Settled,
         }
     }
 

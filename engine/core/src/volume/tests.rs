@@ -2,6 +2,7 @@
 //! Faults and schedules are the simulator's; here stands what each command does when all is well.
 
 mod grow;
+mod nodes;
 mod pair;
 mod parting;
 mod register;

@@ -202,13 +202,13 @@ impl Volume {
         let all = self.others().with(self.me);
         let met = |node: NodeIdx| self.votes.met(node, self.now, RECENT);
         let own = self.durable.sb.volume_id;
-        let admitted = self.votes.admitted;
+        let (admitted, leaving) = (self.votes.admitted, self.leaving());
         let is_foreign = |node: &NodeIdx| {
             let is_other = |m: Met| {
                 (m.volume_id != own || !m.has_vote)
                     && m.incarnation != admitted[usize::from(node.0)]
             };
-            !all.has(*node) || met(*node).is_some_and(is_other)
+            !all.has(*node) || leaving.has(*node) || met(*node).is_some_and(is_other)
         };
         let off = record.voters.without(self.me).iter().find(is_foreign);
         let may_join = |node: &NodeIdx| {
@@ -218,7 +218,7 @@ impl Volume {
             let is_blank_witness = |id: u128| id == 0 && !self.replicas().has(*node);
             met(*node).is_some_and(|m| m.volume_id == own || is_blank_witness(m.volume_id))
         };
-        let absent = all.minus(record.voters);
+        let absent = all.minus(record.voters).minus(leaving);
         let on = absent.iter().find(may_join);
         let (voters, admits) = match (off, on) {
             (Some(node), _) => (record.voters.without(node), NodeSet::EMPTY),

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use crate::action::{Action, CommandError, Notice};
+use crate::action::{Action, CommandError};
 use crate::meta;
 use crate::quorum::{CopyState, Grant};
 use crate::record::Record;
@@ -34,10 +34,10 @@ const OWED_MAX: usize = 32;
 /// All that has to do with votes.
 #[derive(Default)]
 pub(super) struct Votes {
-    /// Digest of the names of all nodes.
+    /// Digest of the table of nodes.
     pub nodes: u32,
     /// Nodes whose last ballot was for other names; said once.
-    strangers: NodeSet,
+    pub strangers: NodeSet,
     /// What this voter granted.
     pub grant: Grant,
     owed: Vec<Owed>,
@@ -94,21 +94,18 @@ impl Votes {
         self.owed.clear();
     }
 
-    /// Nothing was said yet among these nodes, whose records a register chooses or they do.
-    pub fn new(names: &[String], has_register: bool) -> Votes {
-        let mut digest = crc32fast::Hasher::new();
-        for name in names {
-            digest.update(name.as_bytes());
-            digest.update(&[0]);
-        }
-        if has_register {
-            // No node is called so: who votes means nothing to who asks a register.
-            digest.update(b"\0register");
-        }
+    /// Nothing was said yet among the nodes of this digest.
+    pub fn new(nodes: u32) -> Votes {
         Votes {
-            nodes: digest.finalize() & 0xFF_FFFF,
+            nodes,
             ..Votes::default()
         }
+    }
+
+    /// This index stands for somebody else now.
+    pub fn forget(&mut self, node: NodeIdx) {
+        let at = usize::from(node.0);
+        (self.met[at], self.heard[at], self.admitted[at]) = (None, None, 0);
     }
 
     /// A node, or the register, spoke.
@@ -126,7 +123,7 @@ impl Votes {
 impl Volume {
     /// Every other configured node, replicas first, and the register: a witness that is no node.
     pub(super) fn others(&self) -> NodeSet {
-        let nodes = NodeSet::first(self.setup.names.len()).without(self.me);
+        let nodes = self.nodes.members().without(self.me);
         match self.has_register() {
             true => nodes.or(REGISTER_ALONE),
             false => nodes,
@@ -135,7 +132,7 @@ impl Volume {
 
     /// Nodes with data.
     pub(super) fn replicas(&self) -> NodeSet {
-        NodeSet::first(self.setup.replicas)
+        self.nodes.replicas()
     }
 
     /// This node holds data.
@@ -197,26 +194,20 @@ impl Volume {
         self.actions.push(Action::Vote { to, ballot });
     }
 
-    pub(super) fn say_vote_to(&mut self, to: NodeSet, vote: Vote) {
+    pub(super) fn say_vote_to(&mut self, to: NodeSet, vote: &Vote) {
         for node in to.without(self.me).iter() {
-            self.say_vote(node, vote);
+            self.say_vote(node, vote.clone());
         }
     }
 
     pub(super) fn ballot(&mut self, from: NodeIdx, ballot: &Ballot) {
-        if !self.has_votes() || !self.others().has(from) || self.durable.has_failed {
+        if !self.has_votes() || self.durable.has_failed {
             return;
         }
-        if ballot.nodes != self.votes.nodes {
-            // Its file lists other nodes: its sets mean something else.
-            if !self.votes.strangers.has(from) {
-                self.votes.strangers = self.votes.strangers.with(from);
-                self.notice(Notice::OtherNodes { peer: from });
-            }
-            return;
+        if let Vote::Table { table, is_answer } = &ballot.vote {
+            return self.table_told(from, ballot.volume_id, table, *is_answer);
         }
-        self.votes.strangers = self.votes.strangers.without(from);
-        if !self.is_heard(from, ballot) {
+        if !self.has_same_table(from, ballot) || !self.is_heard(from, ballot) {
             return;
         }
         let own = self.durable.sb.volume_id;
@@ -280,6 +271,7 @@ impl Volume {
             }
             Vote::Release { term, to } => self.released(from, term, to),
             Vote::HandOver { term } => self.role_wanted(from, term),
+            Vote::Table { .. } => {}
         }
     }
 

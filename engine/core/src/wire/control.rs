@@ -9,9 +9,9 @@
 //!
 //! Votes of volumes: `vote.rs`.
 
-use crate::vote::Ballot;
+use crate::vote::{Ballot, Vote};
 use crate::wire::bytes::{Body, Writer};
-use crate::wire::error::WireError;
+use crate::wire::error::{BadField, WireError};
 use crate::wire::frame::{Header, check, write_frame};
 use crate::wire::kind::Kind;
 use crate::wire::vote;
@@ -66,6 +66,8 @@ pub fn encode_control(control: &Control, number: u64, out: &mut Vec<u8>) {
         Control::Hello(_) => Kind::ControlHello,
         Control::Ping { .. } => Kind::Ping,
         Control::Pong { .. } => Kind::Pong,
+        // One that does not know it goes by its own table, and is not counted.
+        Control::Vote { ballot, .. } if matches!(ballot.vote, Vote::Table { .. }) => Kind::Table,
         Control::Vote { .. } => Kind::Vote,
     };
     write_frame(kind, number, 0, out, |writer| match control {
@@ -96,8 +98,11 @@ pub fn parse_control(header: &Header, body: &[u8]) -> Result<Option<Control>, Wi
         Kind::Pong => Control::Pong {
             n: body.fields.u64()?,
         },
-        Kind::Vote => {
+        Kind::Vote | Kind::Table => {
             let (volume, ballot) = vote::take(&mut body)?;
+            if matches!(ballot.vote, Vote::Table { .. }) != (kind == Kind::Table) {
+                return Err(body.fields.bad(BadField::Vote));
+            }
             Control::Vote { volume, ballot }
         }
         _ => Control::Hello(take_hello(&mut body)?),

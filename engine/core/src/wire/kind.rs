@@ -88,11 +88,13 @@ pub enum Kind {
     Pong = 258,
     /// `Ballot`
     Vote = 272,
+    /// `Ballot` with a table of nodes
+    Table = 274,
 }
 
 impl Kind {
     /// Every type, by number.
-    pub const ALL: [Kind; 42] = [
+    pub const ALL: [Kind; 43] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::Runs,
@@ -135,6 +137,7 @@ impl Kind {
         Kind::Ping,
         Kind::Pong,
         Kind::Vote,
+        Kind::Table,
     ];
 
     /// The type with this number, if this build knows it.
@@ -142,9 +145,10 @@ impl Kind {
         BY_NUMBER.get(usize::from(number)).copied().flatten()
     }
 
-    /// A receiver that does not know it must close. Only marks of progress may be missed.
+    /// A receiver that does not know it must close. Only marks of progress may be missed, and tables
+    /// of nodes, which are said again.
     pub fn is_vital(self) -> bool {
-        self != Kind::Progress
+        !matches!(self, Kind::Progress | Kind::Table)
     }
 
     /// Belongs on a control connection, not on a data connection.
@@ -158,7 +162,7 @@ impl Kind {
     }
 }
 
-const NUMBERS: usize = Kind::Vote as usize + 1;
+const NUMBERS: usize = Kind::Table as usize + 1;
 
 /// Every type at the place of its number.
 static BY_NUMBER: [Option<Kind>; NUMBERS] = {

@@ -155,7 +155,7 @@ pub(super) fn take(kind: Kind, body: &mut Body) -> Result<Message, WireError> {
         }
         Kind::SumReply => repair::take_sums(fields, lists)?,
         Kind::Parted => Message::Parted(parted::take(fields)?),
-        Kind::ControlHello | Kind::Ping | Kind::Pong | Kind::Vote => {
+        Kind::ControlHello | Kind::Ping | Kind::Pong | Kind::Vote | Kind::Table => {
             return Err(WireError::WrongConnection { kind });
         }
     })

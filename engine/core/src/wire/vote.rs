@@ -8,12 +8,15 @@
 //!       80: record, 32 bytes, zeros without one
 //!      112: life: count u64, id u64 | 128: known life of the other: count u64, id u64
 //!       lists: the volume's name in UTF-8
+//!  Table as Vote, kind 9, number: bytes of the table;  lists: the volume's name, the table (`table.rs`)
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::message::Disk;
 use crate::quorum::CopyState;
+use crate::table::{TABLE_BYTES_MAX, Table};
 use crate::units::{NODES_MAX, NodeIdx, Term};
 use crate::vote::{Ballot, Said, Vote};
 use crate::wire::bytes::{Body, Writer};
@@ -33,6 +36,7 @@ const LEASE: u8 = 5;
 const GRANTED: u8 = 6;
 const RELEASE: u8 = 7;
 const HAND_OVER: u8 = 8;
+const TABLE: u8 = 9;
 
 /// All fields that any kind has.
 struct Flat {
@@ -112,12 +116,20 @@ impl Flat {
                 flat.number = to.map_or(0, |node| u64::from(node.0) + 1);
             }
             Vote::HandOver { term } => (flat.kind, flat.term) = (HAND_OVER, term),
+            Vote::Table {
+                ref table,
+                is_answer,
+            } => {
+                (flat.kind, flat.bits) = (TABLE, bit(is_answer, YES));
+                flat.number = table.encode().len() as u64;
+            }
         }
         flat.bits |= bit(flat.record.is_some(), RECORD);
         flat
     }
 
-    fn vote(self) -> Option<Vote> {
+    /// `table`: the bytes that a table is in.
+    fn vote(self, table: &[u8]) -> Option<Vote> {
         let has = |bit: u8| self.bits & bit != 0;
         let (term, promised, number) = (self.term, self.promised, self.number);
         Some(match self.kind {
@@ -162,6 +174,10 @@ impl Flat {
                 to: next_node(number)?,
             },
             HAND_OVER => Vote::HandOver { term },
+            TABLE => Vote::Table {
+                table: Arc::new(Table::decode(table).ok()?),
+                is_answer: has(YES),
+            },
             _ => return None,
         })
     }
@@ -199,6 +215,9 @@ pub(super) fn put(volume: &str, ballot: &Ballot, w: &mut Writer) {
     w.life(ballot.knows);
     w.lists();
     w.bytes(volume.as_bytes());
+    if let Vote::Table { table, .. } = &ballot.vote {
+        w.bytes(&table.encode());
+    }
 }
 
 pub(super) fn take(body: &mut Body) -> Result<(String, Ballot), WireError> {
@@ -228,7 +247,17 @@ pub(super) fn take(body: &mut Body) -> Result<(String, Ballot), WireError> {
         disk,
         bits,
     };
-    let vote = flat.vote().ok_or_else(|| f.bad(BadField::Vote))?;
+    let volume = lists.text(len)?;
+    let table = match flat.kind {
+        TABLE => {
+            let len = usize::try_from(number)
+                .ok()
+                .filter(|len| *len <= TABLE_BYTES_MAX);
+            lists.bytes(len.ok_or_else(|| f.bad(BadField::Vote))?)?
+        }
+        _ => &[],
+    };
+    let vote = flat.vote(table).ok_or_else(|| f.bad(BadField::Vote))?;
     let ballot = Ballot {
         volume_id,
         incarnation,
@@ -237,5 +266,5 @@ pub(super) fn take(body: &mut Body) -> Result<(String, Ballot), WireError> {
         knows,
         vote,
     };
-    Ok((lists.text(len)?, ballot))
+    Ok((volume, ballot))
 }

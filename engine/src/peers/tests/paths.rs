@@ -17,7 +17,7 @@ fn two_paths() -> (Stand, Stand, [SocketAddr; 2]) {
 }
 
 fn up(stand: &Stand, peer: &str) -> usize {
-    let bells = stand.peers.bells();
+    let bells = stand.peers.bells().now();
     let (_, bell) = bells.iter().find(|(name, _)| name == peer).unwrap();
     let status = bell.paths.status("v");
     status.iter().filter(|path| path.is_up).count()
@@ -46,11 +46,11 @@ fn data_connections_of_several_volumes_share_the_paths() {
     let (alpha, _beta, addresses) = two_paths();
     until("both paths are up", || up(&alpha, "beta") == 2);
     for volume in ["v", "w", "x", "y"] {
-        Peers::redial(&alpha.peers.bells(), "beta", volume, When::Now);
+        Peers::redial(&alpha.peers.bells().now(), "beta", volume, When::Now);
     }
     until("all are dialled", || alpha.ear.heard().links.len() >= 4);
     assert_eq!(paths_of(&alpha), BTreeSet::from([0, 1]));
-    let bells = alpha.peers.bells();
+    let bells = alpha.peers.bells().now();
     let status = bells[0].1.paths.status("w");
     assert_eq!(status.iter().filter(|path| path.carries_data).count(), 1);
     assert_eq!(status[1].address, addresses[1].to_string());
@@ -83,12 +83,12 @@ fn a_path_that_is_lost_takes_its_own_links_and_not_the_node() {
     assert!(log.has("W126", "1 of 2 paths are up"));
     // What is dialled now takes the one that is left, also a ballot.
     let before = ear.heard().links.len();
-    Peers::redial(&alpha.bells(), "beta", "w", When::Now);
+    Peers::redial(&alpha.bells().now(), "beta", "w", When::Now);
     until("the data connection is made anew", || {
         ear.heard().links.len() > before
     });
     assert_eq!(ear.heard().sockets.last().unwrap().path, 1);
-    Peers::say(&alpha.bells(), "beta", "v", ballot(1));
+    Peers::say(&alpha.bells().now(), "beta", "v", ballot(1));
     until("it arrives", || beta.ear.heard().votes.len() == 1);
     drop(silent);
     drop(beta);

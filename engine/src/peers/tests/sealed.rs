@@ -35,8 +35,8 @@ fn under_tls_both_kinds_of_connections_come_up_and_ballots_arrive() {
         heard.sockets.iter().any(|socket| socket.session.is_some())
     });
     for number in 0..100 {
-        Peers::say(&alpha.peers.bells(), "beta", "v", ballot(number));
-        Peers::say(&beta.peers.bells(), "alpha", "v", ballot(number));
+        Peers::say(&alpha.peers.bells().now(), "beta", "v", ballot(number));
+        Peers::say(&beta.peers.bells().now(), "alpha", "v", ballot(number));
     }
     until("ballots arrive", || {
         [&alpha, &beta]

@@ -23,6 +23,7 @@ mod hooks;
 mod lateness;
 mod marks;
 mod membership;
+mod nodes;
 mod old_images;
 mod quorum_loss;
 mod reads;
@@ -184,6 +185,9 @@ impl World {
             self.law_size_is_old_or_new(node, size, &after);
         }
         self.note_votes(node, before.as_deref());
+        if self.plan.settings.spares > 0 {
+            self.law_tables_bind_the_named();
+        }
         if let (Some(before), Some(after)) = (&before, self.peek(node))
             && before.incarnation == after.incarnation
             && before.given_up < after.given_up

@@ -90,6 +90,12 @@ impl World {
         }
         *who = who.with(voter);
         let is_chosen = is_majority(voted.voters, *who);
+        // An older one was followed since: no majority of it is left.
+        let newest = self.laws.ballots.chosen.keys().next_back();
+        let may_be_chosen = newest.is_none_or(|newest| place >= *newest);
+        if voter != REGISTER && self.plan.settings.spares > 0 && may_be_chosen {
+            self.law_table_binds(usize::from(voter.0), &voted);
+        }
         if is_chosen && !self.laws.ballots.chosen.contains_key(&place) {
             self.law_chosen_follows(voted);
             self.laws.ballots.chosen.insert(place, voted);

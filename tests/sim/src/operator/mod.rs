@@ -5,6 +5,7 @@
 //! find it afterwards. The naive one asks where the core has to refuse.
 
 mod growth;
+mod nodes;
 mod repair;
 mod roles;
 mod rot;
@@ -36,6 +37,7 @@ enum Purpose {
     MarkCreate(u64, u64),
     MarkDelete,
     Grow(u64),
+    Nodes,
     GiveUp { is_stale: bool },
     Other,
 }
@@ -72,6 +74,8 @@ pub struct Operator {
     kills_until: u64,
     /// The block that rotted after the plan, until it is repaired.
     rot: Option<rot::Rot>,
+    /// The nodes that the file lists, once it was changed.
+    wanted: Option<NodeSet>,
 }
 
 impl Operator {
@@ -92,6 +96,7 @@ impl Operator {
             apart_since: 0,
             kills_until: 0,
             rot: None,
+            wanted: None,
         }
     }
 
@@ -252,6 +257,8 @@ impl World {
             (Purpose::GiveUp { .. }, Ok(_)) => self.count("split brains resolved by command"),
             (Purpose::GiveUp { .. }, Err(_)) => self.count("refusals to give up a copy"),
             (Purpose::MarkDelete, Ok(_)) => self.count("marks deleted"),
+            (Purpose::Nodes, Ok(_)) => self.count("changes of nodes begun"),
+            (Purpose::Nodes, Err(why)) => self.nodes_refused(why),
             _ => {}
         }
     }
@@ -272,6 +279,7 @@ impl World {
             self.restart_failed();
         }
         self.kill_the_hung();
+        self.watch_over_nodes();
         self.reconcile_split();
         match self.has_votes() {
             true => self.watch_over_votes(),
@@ -282,7 +290,7 @@ impl World {
     fn are_all_voters(&self, voters: NodeSet) -> bool {
         match self.has_register() {
             true => voters == REGISTER_ALONE,
-            false => !self.has_votes() || voters.count() == self.nodes.len() as u32,
+            false => !self.has_votes() || voters == self.wanted(),
         }
     }
 
@@ -298,9 +306,11 @@ impl World {
         let Ok(found) = self.found(primary) else {
             return false;
         };
-        let complete = found
-            .record
-            .is_some_and(|r| r.in_sync.count() == self.all().len() as u32)
+        let is_as_wanted = self.are_nodes_as_wanted();
+        let complete = is_as_wanted
+            && found
+                .record
+                .is_some_and(|r| r.in_sync.count() == self.all().len() as u32)
             && found.record.is_some_and(|r| self.are_all_voters(r.voters));
         let engine = self.nodes[primary].engine.as_ref().expect("it serves");
         if self.is_alone() && engine.has_meta_failed() {

@@ -123,10 +123,16 @@ impl World {
             let is_told = w.operator.is_giving_up(n);
             voted && !is_told && !w.nodes[n].is_gone && !w.nodes[n].meta.has_failed
         };
-        records.into_iter().all(|record| {
-            let listed = record.voters.iter().map(|n| usize::from(n.0));
+        // The list as it is, and as it will be when those are gone that are not wanted any more.
+        let wanted = self.wanted();
+        let lists = records
+            .into_iter()
+            .flat_map(|r| [r.voters, r.voters.and(wanted)]);
+        let mut lists = lists.collect::<Vec<_>>().into_iter();
+        lists.all(|voters| {
+            let listed = voters.iter().map(|n| usize::from(n.0));
             let others = listed.filter(|n| *n != node && has_vote(self, *n));
-            2 * others.count() > record.voters.count() as usize
+            2 * others.count() > voters.count() as usize
         })
     }
 

@@ -216,6 +216,8 @@ impl World {
             }
             Step::Stop { node, down } => self.stop(node_of(node), down),
             Step::Grow { size, held } => self.grow(size, held == 1),
+            Step::AddWitness { node } => self.want_witness(node_of(node), true),
+            Step::RemoveWitness { node } => self.want_witness(node_of(node), false),
             _ => {}
         }
     }

@@ -27,7 +27,7 @@ pub enum Pending {
 }
 
 /// Something that will happen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[allow(missing_docs)] // the fields name nodes, lives of processes and operations
 pub enum Happening {
     /// A step of the plan.
@@ -47,7 +47,7 @@ pub enum Happening {
     Ballot {
         from: usize,
         to: usize,
-        ballot: Ballot,
+        ballot: Box<Ballot>,
     },
     /// A question reaches the register; the answer takes so long, or is lost.
     RegisterActs {

@@ -102,7 +102,7 @@ impl World {
     /// The world at time zero: blank replicas, all processes running.
     pub fn new(plan: Plan, bug: Option<Bug>, is_verbose: bool) -> World {
         let (seed, settings) = (plan.seed, plan.settings.clone());
-        let count = (settings.nodes + settings.witnesses) as usize;
+        let count = (settings.nodes + settings.witnesses + settings.spares) as usize;
         let nodes = (0..count)
             .map(|i| Node {
                 engine: None,
@@ -179,13 +179,19 @@ impl World {
         world
     }
 
+    /// How many nodes the file of this one lists: one that comes is in its own.
+    pub fn listed(&self, node: usize) -> usize {
+        let settings = &self.plan.settings;
+        ((settings.nodes + settings.witnesses) as usize).max(node + 1)
+    }
+
     /// Parameters of a node's replica.
     pub fn spec(&self, node: usize) -> NodeSpec {
         let settings = &self.plan.settings;
         NodeSpec {
             node: node as u8,
             replicas: settings.nodes as usize,
-            witnesses: settings.witnesses as usize,
+            witnesses: self.listed(node) - settings.nodes as usize,
             on_quorum_loss: match settings.fails_without_quorum {
                 1 => QuorumLoss::Fail,
                 _ => QuorumLoss::Freeze,

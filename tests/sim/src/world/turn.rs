@@ -58,7 +58,7 @@ impl World {
             Happening::Chosen { node, life } if self.is_current(node, life) => {
                 self.feed(node, Event::Record(Choice::Chosen));
             }
-            Happening::Ballot { from, to, ballot } => self.ballot_arrives(from, to, ballot),
+            Happening::Ballot { from, to, ballot } => self.ballot_arrives(from, to, *ballot),
             Happening::RegisterActs {
                 node,
                 life,

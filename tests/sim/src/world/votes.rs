@@ -9,9 +9,9 @@ use super::{Happening, World};
 
 impl World {
     /// A node says something about votes.
-    pub fn say_ballot(&mut self, from: usize, to: NodeIdx, ballot: Ballot) {
+    pub fn say_ballot(&mut self, from: usize, to: NodeIdx, ballot: &Ballot) {
         let to = usize::from(to.0);
-        if let Err(text) = through_the_wire(&ballot) {
+        if let Err(text) = through_the_wire(ballot) {
             return self.fail("O6", text);
         }
         self.count("ballots");
@@ -29,7 +29,14 @@ impl World {
             let (slowness, stalled) = (wire.slowness, wire.stalled_until);
             let delay = self.rng.between(10_000, 1_500_000) * slowness;
             let at = (self.now + delay).max(stalled);
-            self.schedule_at(at, Happening::Ballot { from, to, ballot });
+            self.schedule_at(
+                at,
+                Happening::Ballot {
+                    from,
+                    to,
+                    ballot: Box::new(ballot.clone()),
+                },
+            );
         }
     }
 
@@ -45,7 +52,7 @@ impl World {
 fn through_the_wire(ballot: &Ballot) -> Result<(), String> {
     let control = wire::Control::Vote {
         volume: "vm-store".into(),
-        ballot: *ballot,
+        ballot: ballot.clone(),
     };
     let mut bytes = Vec::new();
     wire::encode_control(&control, 1, &mut bytes);

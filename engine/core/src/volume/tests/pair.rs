@@ -12,6 +12,7 @@ use crate::meta::{self, Backing, BackingKind, Expect, Params, Peek};
 use crate::quorum::{Quorum, QuorumLoss};
 use crate::record::Choice;
 use crate::register::{Access, Found, Holding};
+use crate::table::Table;
 use crate::time::Instant;
 use crate::units::{BufId, ByteRange, GRANULE, NodeIdx};
 use crate::verdict::Policy;
@@ -162,13 +163,10 @@ impl Node {
 }
 
 fn setup(node: usize, shape: Shape, life: u128) -> Setup {
+    let names = ["alpha", "beta", "gamma", "delta", "eps", "zeta"].map(str::to_owned);
     Setup {
         node: NodeIdx(node as u8),
-        names: ["alpha", "beta", "gamma", "delta", "eps", "zeta"][..shape.nodes()]
-            .iter()
-            .map(|n| (*n).to_owned())
-            .collect(),
-        replicas: shape.replicas,
+        table: Table::of_file(&names[..shape.nodes()], shape.replicas),
         quorum: shape.quorum,
         lease: Duration::from_secs(2),
         auto_promote: shape.auto_promote,
@@ -176,6 +174,7 @@ fn setup(node: usize, shape: Shape, life: u128) -> Setup {
         cluster: "lab".into(),
         volume: "v".into(),
         config_digest: 1,
+        config_digest_unnamed: 2,
         policy: Policy::Written,
         read_margin: None,
         discards_unchanged: false,

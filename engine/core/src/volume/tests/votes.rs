@@ -198,7 +198,14 @@ fn a_lease_is_granted_for_as_long_as_who_reigns_counts_on_it() {
         };
         let from = NodeIdx(0);
         let mut actions = Vec::new();
-        voter.handle(now, Event::Vote { from, ballot }, &mut actions);
+        voter.handle(
+            now,
+            Event::Vote {
+                from,
+                ballot: ballot.clone(),
+            },
+            &mut actions,
+        );
         voter.votes.grant.until.since(now)
     };
     assert_eq!(
@@ -232,7 +239,14 @@ fn a_ballot_from_a_file_that_lists_other_nodes_is_not_heard() {
     };
     let (from, before) = (promised.author(), voter.votes.grant);
     let mut actions = Vec::new();
-    voter.handle(now, Event::Vote { from, ballot }, &mut actions);
+    voter.handle(
+        now,
+        Event::Vote {
+            from,
+            ballot: ballot.clone(),
+        },
+        &mut actions,
+    );
     assert_eq!(voter.votes.grant, before);
     let said = Action::Notice(Notice::OtherNodes { peer: from });
     assert!(actions.contains(&said), "{actions:?}");
@@ -364,9 +378,9 @@ fn what_needs_all_of_s_is_answered_without_a_majority_and_works_once_it_is_back(
     world.kill(2);
     let missing = NodeSet(0b110);
     let refusal = Err(CommandError::NoQuorum { missing });
-    assert_eq!(world.command(0, create), refusal, "it waited");
+    assert_eq!(world.command(0, create.clone()), refusal, "it waited");
     assert_eq!(world.nodes[0].volume.marks(), []);
-    assert_eq!(world.command(0, create), refusal);
+    assert_eq!(world.command(0, create.clone()), refusal);
     let (size, backing_bytes) = (6000, 6000 * GRANULE);
     let grow = Command::Grow {
         size,
@@ -375,7 +389,7 @@ fn what_needs_all_of_s_is_answered_without_a_majority_and_works_once_it_is_back(
     assert_eq!(world.command(0, grow), refusal);
     world.start(1);
     world.settle();
-    assert_eq!(world.command(0, create), Ok(Answer::Ok));
+    assert_eq!(world.command(0, create.clone()), Ok(Answer::Ok));
     assert_eq!(world.nodes[1].volume.marks()[0].name, name);
 }
 

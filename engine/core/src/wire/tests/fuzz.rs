@@ -49,6 +49,10 @@ fn corpus() -> Vec<Vec<u8>> {
             volume: "pg".into(),
             ballot: samples::ballot(),
         },
+        Control::Vote {
+            volume: "pg".into(),
+            ballot: samples::table(),
+        },
     ] {
         let mut out = Vec::new();
         encode_control(&control, 1, &mut out);

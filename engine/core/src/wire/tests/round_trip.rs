@@ -440,10 +440,32 @@ fn data_and_control_do_not_mix() {
 }
 
 #[test]
+fn a_table_is_no_vote_and_a_vote_no_table() {
+    for (ballot, kind, other) in [(table(), 274u16, 272u16), (ballot(), 272, 274)] {
+        let volume = "pg".to_string();
+        let said = Control::Vote { volume, ballot };
+        let mut frame = Vec::new();
+        encode_control(&said, 1, &mut frame);
+        assert_eq!(frame[4..6], kind.to_le_bytes());
+        let (header, body) = open(&frame).unwrap();
+        assert_eq!(parse_control(&header, body), Ok(Some(said)));
+        frame[4..6].copy_from_slice(&other.to_le_bytes());
+        reseal(&mut frame);
+        let (header, body) = open(&frame).unwrap();
+        let read = parse_control(&header, body);
+        assert!(matches!(read, Err(WireError::Field { .. })), "{read:?}");
+    }
+}
+
+#[test]
 fn a_vote_of_a_version_that_says_no_lives_is_heard() {
     let (volume, ballot) = ("pg".to_string(), ballot());
     let mut frame = Vec::new();
-    encode_control(&Control::Vote { volume, ballot }, 1, &mut frame);
+    let said = Control::Vote {
+        volume,
+        ballot: ballot.clone(),
+    };
+    encode_control(&said, 1, &mut frame);
     // Fields of 112 bytes, then the name.
     frame.drain(HEADER_LEN + 112..HEADER_LEN + 144);
     frame[8..10].copy_from_slice(&112u16.to_le_bytes());

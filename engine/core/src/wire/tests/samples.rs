@@ -1,11 +1,14 @@
 //! Messages of every type: fixed ones with telling values, and generated ones.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use crate::generation::{Chain, Entry};
 use crate::message::*;
 use crate::quorum::CopyState;
 use crate::record::Record;
+use crate::table::Table;
 use crate::units::{Extent, NodeIdx, NodeSet, Seq, Term};
 use crate::vote::{Ballot, Said, Vote};
 
@@ -94,6 +97,19 @@ pub(super) fn ballot() -> Ballot {
                 is_whole: true,
             },
         },
+    }
+}
+
+/// The same speaker says its table.
+pub(super) fn table() -> Ballot {
+    let names = ["alpha", "beta", "eps"].map(str::to_owned);
+    let table = Table::of_file(&names, 2).with_witness(Term(0x401), "zeta");
+    Ballot {
+        vote: Vote::Table {
+            table: Arc::new(table.expect("an index is free")),
+            is_answer: true,
+        },
+        ..ballot()
     }
 }
 
