@@ -62,6 +62,10 @@ struct Saving {
 impl Volume {
     /// This copy is given up for that of `to`; `token` names the state that was decided on.
     pub(super) fn give_up(&mut self, id: CommandId, to: NodeIdx, token: Option<u64>) {
+        if self.role.promotes_itself() && self.is_on_trial() {
+            // It only asked whether anybody wants it: the operator does not.
+            self.promotion_ended(Err(CommandError::TimedOut));
+        }
         if let Err(error) = self.may_give_up(to) {
             return self.reply(id, Err(error));
         }
