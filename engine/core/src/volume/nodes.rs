@@ -8,6 +8,10 @@
 //! The primary changes the table, durably here first, and tells it until each node said that it has
 //! it. What a reign began is in the table, so the next one goes on with it. A node hears ballots of
 //! its own table and of the one before: they differ in an index that no record names.
+//!
+//! The next change waits until a majority has the one before, and nobody is promised anything who has
+//! an older table than the voter: so whoever is elected has all changes but the newest, at least. A
+//! primary that is cut off is one change ahead, and no more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -238,6 +242,11 @@ impl Volume {
         let Some(record) = self.record() else { return };
         let change = self.durable.change.map_or(record, |c| c.record);
         let named = record.voters.or(change.voters);
+        let holders = self.nodes.has_it.with(self.me);
+        // Without a lease somebody else may be elected, and go on from the table that all had.
+        if !is_majority(record.voters, holders) || !self.holds_lease() {
+            return;
+        }
         let table = Arc::clone(&self.nodes.table);
         let next = |stage, node| Some(table.with_stage(record.term, node, stage));
         let wanted = self.nodes.wanted.take();
@@ -427,7 +436,8 @@ impl Volume {
             self.tell_behind(from);
         }
         if self.nodes.before == Some(ballot.nodes) {
-            return self.others().has(from) && !self.is_misplaced();
+            let stands = matches!(ballot.vote, Vote::Ask { .. });
+            return !stands && self.others().has(from) && !self.is_misplaced();
         }
         // Its file lists other nodes: its sets mean something else.
         let is_said = self.votes.strangers.has(from) || !self.others().has(from);
