@@ -59,8 +59,16 @@ impl World {
     /// Who cannot go now stays, until somebody wants it gone again: other voters are to be mended first.
     pub(super) fn nodes_refused(&mut self, why: &CommandError) {
         self.count("changes of nodes refused");
-        if let CommandError::NeededForMajority(node) = why {
-            self.operator.wanted = Some(self.wanted().with(*node));
+        match why {
+            CommandError::NeededForMajority(node) => {
+                self.operator.wanted = Some(self.wanted().with(*node));
+            }
+            // Who was to go stays, so the one for its place does not come.
+            CommandError::TooManyWitnesses => {
+                let last = self.wanted().iter().last();
+                self.operator.wanted = last.map(|last| self.wanted().without(last));
+            }
+            _ => {}
         }
     }
 

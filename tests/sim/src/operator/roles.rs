@@ -179,7 +179,8 @@ impl World {
         let knows = |w: &mut World, n: usize| {
             let is_known = w.found(n).is_ok_and(|f| f.voted.is_some());
             let machine = &w.nodes[n];
-            is_known && !machine.is_rolled_back && !machine.is_gone && !machine.is_condemned
+            let is_fit = !machine.is_gone && !machine.is_condemned && !machine.meta.has_failed;
+            is_known && is_fit && !machine.is_rolled_back
         };
         let voters: Vec<usize> = voted.voters.iter().map(|n| usize::from(n.0)).collect();
         let left = voters.iter().filter(|n| knows(self, **n)).count();
