@@ -219,6 +219,8 @@ impl World {
                 self.count("bold promotions");
                 self.clients.stop_judging();
             }
+            // It has a lease still, of voters that cannot choose the next ones: it begins anew.
+            (Purpose::PromoteByForce, Ok(Answer::Already)) => self.kill(node, Some(20 * MS)),
             (Purpose::PromoteByForce, Ok(_)) => self.count("forced promotions"),
             (Purpose::TakeOver, Ok(_)) => self.count("take-overs"),
             (Purpose::TakeOver, Err(_)) => self.count("take-overs refused"),
