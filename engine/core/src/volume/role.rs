@@ -338,6 +338,8 @@ impl Volume {
         };
         let (force, is_due) = (promotion.force, self.now >= promotion.deadline);
         match promotion.phase.clone() {
+            // Somebody else founded it while this node waited to: from here on voters decide (law T5).
+            Phase::Wait if self.has_votes() && self.is_founded() && !force => self.begin_trial(),
             Phase::Wait => {
                 let met = !self.has_votes() || self.blank_voters().contains(self.others());
                 if !force && self.is_register_taken() {
