@@ -192,9 +192,10 @@ pub fn elect(candidate: Candidate, promises: &[Promise]) -> Result<Election, Com
         .fold(basis.in_sync, |set, r| set.or(r.in_sync))
         .and(replicas);
     // Who was about to join may be in S and not know it: then it holds what this one lost (law B7).
+    let members = in_force.map_or(basis.in_sync, |r| r.in_sync.or(basis.in_sync));
     let was_joining = |node: &NodeIdx| {
         let awaits = find(*node).is_some_and(|p| p.copy.disk.awaits_sync());
-        awaits && basis.in_sync.has(*node)
+        awaits && members.has(*node)
     };
     let is_better = |node: &NodeIdx| whole(node) && (is_up(node) || was_joining(node));
     if let Some(better) = named.iter().find(is_better) {

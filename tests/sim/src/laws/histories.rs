@@ -20,7 +20,9 @@ impl World {
         let older = position(&after) < position(&before)
             || (before.volume_id != 0 && after.volume_id == 0)
             || after.chain.entries().len() < before.chain.entries().len();
-        if older && before.given_up == after.given_up {
+        // Who was just found to be an old image forgets its history in the write that was cut.
+        let is_old = self.nodes[node].is_rolled_back;
+        if older && before.given_up == after.given_up && !is_old {
             let text = format!(
                 "node {node} crashed, and its metadata went back from {:?} to {:?}",
                 before.record, after.record

@@ -193,6 +193,10 @@ impl World {
 
     /// A replica was made anew.
     pub fn formatted(&mut self, node: usize) {
+        if let Some(members) = &mut self.clients.crashed_with {
+            // What it kept through that crash is gone.
+            members.retain(|n| *n != node);
+        }
         self.laws.holds[node].clear();
         self.laws.must_leave[node] = false;
         self.laws.seen[node] = None;
