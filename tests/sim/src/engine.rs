@@ -548,6 +548,13 @@ impl Engine {
         matches!(self.session(peer), Some(Session::InSync(_)))
     }
 
+    /// That peer did not say that its copy failed.
+    pub fn takes_copy_for_good(&self, peer: usize) -> bool {
+        let is_it = |p: &&PeerStatus| usize::from(p.node.0) == peer;
+        let found = self.status().peers.iter().find(is_it);
+        found.is_some_and(|p| p.disk != Some(Disk::Failed))
+    }
+
     /// A copy is brought up to date, here or at a peer.
     pub fn is_resyncing(&self) -> bool {
         let is_it = |s: &Session| matches!(s, Session::Source(_) | Session::Target(_));

@@ -97,7 +97,9 @@ impl World {
         let others = || self.all().filter(|n| *n != node);
         let serves_beside = |e: &Engine| {
             let in_sync = e.record().map_or(NodeSet::EMPTY, |r| r.in_sync);
-            let could = |n: usize| in_sync.has(NodeIdx(n as u8)) && e.is_in_sync_with(n);
+            let could = |n: usize| {
+                in_sync.has(NodeIdx(n as u8)) && e.is_in_sync_with(n) && e.takes_copy_for_good(n)
+            };
             e.is_primary() && e.holds_lease() && others().any(could)
         };
         let engine = machine.engine.as_ref();
