@@ -608,6 +608,10 @@ pub fn asked(request: &Request) -> String {
         }
         Request::MarkDelete { name } => format!("volume mark delete {name}"),
         Request::Resize { size_bytes } => format!("volume resize {}", exact_size(*size_bytes)),
+        Request::Scrub { bytes_per_second } => match bytes_per_second {
+            Some(rate) => format!("volume scrub --rate {}/s", show_bytes(*rate)),
+            None => "volume scrub".to_owned(),
+        },
         Request::MarkList => "volume mark list".to_owned(),
         Request::Partings => "splitbrain show".to_owned(),
         Request::GiveUp { keep, .. } => format!("splitbrain resolve --keep {keep}"),
@@ -633,6 +637,15 @@ pub fn asked(request: &Request) -> String {
             Clients::Export(export) => format!("disconnect clients of export {export}"),
         },
     }
+}
+
+/// `volume scrub --status` of a volume without stored checksums.
+pub fn no_checksums(volume: &str) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        "E280",
+        format!("cannot scrub {volume}: it has no stored checksums on this node"),
+    )
 }
 
 /// A step of `pollux demo` did not hold.

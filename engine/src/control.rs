@@ -93,6 +93,11 @@ pub enum Request {
     },
     /// State of a running or finished verify.
     VerifyStatus,
+    /// Compare this node's copy with its stored checksums, and repair what does not match.
+    Scrub {
+        /// Most bytes read per second; `None` is no limit.
+        bytes_per_second: Option<u64>,
+    },
     /// From now on keep what changed, on every replica in sync.
     MarkCreate {
         /// Its name.
@@ -293,10 +298,42 @@ pub struct VolumeStatus {
     pub quorum: Option<QuorumStatus>,
     /// Attached clients.
     pub clients: Vec<ClientStatus>,
+    /// Stored checksums of this node's copy; `None` where there are none.
+    pub checksums: Option<ChecksumReport>,
     /// Things worth knowing that are no fault: quorum off, memory backing, ...
     pub notes: Vec<String>,
     /// Operations and bytes since attach.
     pub io: IoCounters,
+}
+
+/// What this node's stored checksums found since attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChecksumReport {
+    /// Bytes that did not match.
+    pub error_bytes: u64,
+    /// Of these, written again with what another replica had.
+    pub repaired_bytes: u64,
+    /// Of these, still bad.
+    pub unrepaired_bytes: u64,
+    /// Bytes whose checksums were lost.
+    pub lost_bytes: u64,
+    /// The running or newest scrub; `None` before the first.
+    pub scrub: Option<ScrubReport>,
+}
+
+/// Figures of a scrub.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// Still reading.
+    pub running: bool,
+    /// Bytes read so far.
+    pub scanned_bytes: u64,
+    /// Bytes to read in all.
+    pub total_bytes: u64,
+    /// Bytes that did not match.
+    pub error_bytes: u64,
+    /// Bytes that had no checksum, and have one now.
+    pub adopted_bytes: u64,
 }
 
 /// Requests and bytes taken since attach; the requests among them that failed.
@@ -573,6 +610,8 @@ pub struct VolumeSpec {
     pub reads: Reads,
     /// Limit of resync and verify in bytes per second on this node; `None` is no limit.
     pub resync_rate: Option<u64>,
+    /// Whether checksums of the data are stored; fixed when a replica is created.
+    pub checksums: Checksums,
     /// NBD exports of it.
     pub nbd: Vec<NbdExportSpec>,
 }
@@ -662,6 +701,15 @@ pub enum Reads {
     Local,
     /// This node's; a member of S helps out while its answers come sooner.
     Balanced,
+}
+
+/// Whether a checksum of every 4096 bytes is stored beside the data (laws M6, S10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksums {
+    /// None is.
+    Off,
+    /// Reads verify it, a scrub compares all.
+    On,
 }
 
 /// When a write is acknowledged (law R2).

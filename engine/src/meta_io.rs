@@ -23,7 +23,7 @@ use engine_core::units::{GRANULE, NodeIdx};
 
 use crate::backend::memory::Memory;
 use crate::backend::{DiskKind, Opened, OpenedDisk, StoreError, block, file, has_room, namespace};
-use crate::control::{Allocation, Backing, Completion, Quorum, VolumeSpec, Votes};
+use crate::control::{Allocation, Backing, Checksums, Completion, Quorum, VolumeSpec, Votes};
 use crate::sums;
 
 /// Slots of the activity log of a new replica.
@@ -95,6 +95,18 @@ pub(crate) enum ReplicaError {
         /// Why not.
         #[source]
         source: Box<meta::LoadError>,
+    },
+    /// Checksums are fixed when a replica is created.
+    #[error(
+        "{path} was created with checksums = \"{found}\", the configuration says \"{expected}\""
+    )]
+    Checksums {
+        /// Which file.
+        path: String,
+        /// As it was created.
+        found: &'static str,
+        /// As it is configured.
+        expected: &'static str,
     },
     /// No metadata can be made for such a volume.
     #[error(transparent)]
@@ -194,7 +206,9 @@ impl Replica<'_> {
             true => (memory_identity(self.spec.size_bytes), false),
             false => self.make_backing(adopt)?,
         };
-        self.format(backing).inspect_err(|_| {
+        // A file made just now reads as zeros, and memory does.
+        let is_zeroed = is_new || self.spec.backing == Some(Backing::Memory);
+        self.format(backing, is_zeroed).inspect_err(|_| {
             if let (true, Some(Backing::Path(path))) = (is_new, &self.spec.backing) {
                 // The failure is what counts; a file left behind is named by the next create.
                 let _ = fs::remove_file(path);
@@ -253,7 +267,7 @@ impl Replica<'_> {
         }
     }
 
-    fn format(&self, backing: meta::Backing) -> Result<(), ReplicaError> {
+    fn format(&self, backing: meta::Backing, is_zeroed: bool) -> Result<(), ReplicaError> {
         let size_granules = self.spec.size_bytes / GRANULE;
         let params = Params {
             volume: self.spec.name.clone(),
@@ -268,6 +282,10 @@ impl Replica<'_> {
             activity_log_slots: ACTIVITY_LOG_SLOTS,
             boot_id: boot_id(),
             backing,
+            checksums: match self.spec.checksums {
+                Checksums::On if !self.is_witness() => meta::Checksums::On { is_zeroed },
+                _ => meta::Checksums::Off,
+            },
         };
         let path = self.meta_path();
         let layout = meta::layout(&params)?;
@@ -310,7 +328,7 @@ impl Replica<'_> {
                 (Opened::Memory(none), memory_identity(size))
             }
             Some(Backing::Memory) => {
-                self.format(memory_identity(size))?;
+                self.format(memory_identity(size), true)?;
                 let memory = match self.spec.allocation {
                     Allocation::Thin => Memory::new(size, room(size)),
                     Allocation::Full => Memory::full(size, room(size)),
@@ -345,6 +363,7 @@ impl Replica<'_> {
             source: Box::new(source),
         })?;
         self.take_index(&mut loaded, &path)?;
+        self.compare_checksums(&path, &loaded)?;
         let read = |block, buffer: &mut [u8]| read_padded(&file, block, buffer);
         meta::load_marks(&mut loaded, read).map_err(meta_error("cannot read", &path))?;
         Ok(Attached {
@@ -376,6 +395,21 @@ impl Replica<'_> {
             }),
             (None, _) => Ok(()),
         }
+    }
+
+    /// What was decided at create holds: a configuration that says otherwise is refused.
+    fn compare_checksums(&self, path: &Path, loaded: &Loaded) -> Result<(), ReplicaError> {
+        let word = |is_on| if is_on { "on" } else { "off" };
+        let found = loaded.sum_region.is_some();
+        let expected = self.spec.checksums == Checksums::On && !self.is_witness();
+        if found == expected {
+            return Ok(());
+        }
+        Err(ReplicaError::Checksums {
+            path: path.display().to_string(),
+            found: word(found),
+            expected: word(expected),
+        })
     }
 
     /// Removes the metadata, and with `wipe` the data too. Nothing of it may be attached.

@@ -5,6 +5,7 @@ mod quorum;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+use engine_core::checksums::VALUES_PER_PAGE;
 use engine_core::generation::Entry;
 use engine_core::message::{Disk, Refusal as Why};
 use engine_core::session::{Plan, Session};
@@ -12,14 +13,14 @@ use engine_core::table::Table;
 use engine_core::time::Instant;
 use engine_core::units::{GRANULE, NodeIdx, NodeSet};
 use engine_core::volume::{
-    MarkStatus, PartingStatus, PeerStatus, ResyncFigures, ResyncState as CoreState,
+    ChecksumStatus, MarkStatus, PartingStatus, PeerStatus, ResyncFigures, ResyncState as CoreState,
     ResyncStatus as CoreResync, RoleStatus, SideStatus, Status,
 };
 
 use crate::control::{
-    DiskState, Generation, IoCounters, LinkState, MarkReport, PartingReport, Reason, ReplicaStatus,
-    ResyncBytes, ResyncState, ResyncStatus, Role, SideReport, State, VerifyReport, VolumeSpec,
-    VolumeStatus,
+    ChecksumReport, DiskState, Generation, IoCounters, LinkState, MarkReport, PartingReport,
+    Reason, ReplicaStatus, ResyncBytes, ResyncState, ResyncStatus, Role, ScrubReport, SideReport,
+    State, VerifyReport, VolumeSpec, VolumeStatus,
 };
 use crate::words;
 
@@ -79,9 +80,27 @@ pub(crate) fn attached(
         }),
         replicas,
         quorum,
+        checksums: core.checksums.map(checksum_report),
         clients: Vec::new(),
         notes: Vec::new(),
         io: IoCounters::default(),
+    }
+}
+
+fn checksum_report(found: ChecksumStatus) -> ChecksumReport {
+    let scrub = found.scrub;
+    ChecksumReport {
+        error_bytes: found.errors * GRANULE,
+        repaired_bytes: found.repaired * GRANULE,
+        unrepaired_bytes: found.unrepaired * GRANULE,
+        lost_bytes: found.lost_pages * VALUES_PER_PAGE as u64 * GRANULE,
+        scrub: (scrub.total > 0).then_some(ScrubReport {
+            running: scrub.is_running,
+            scanned_bytes: scrub.scanned * GRANULE,
+            total_bytes: scrub.total * GRANULE,
+            error_bytes: scrub.errors * GRANULE,
+            adopted_bytes: scrub.adopted * GRANULE,
+        }),
     }
 }
 
@@ -120,6 +139,7 @@ pub(crate) fn detached(
         generation: None,
         replicas: spec.nodes().iter().map(replica).collect(),
         quorum: None,
+        checksums: None,
         clients: Vec::new(),
         notes: Vec::new(),
         io: IoCounters::default(),
@@ -327,6 +347,14 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
     }
     if core.is_full {
         return say(State::Critical, "W106", "the last copy is full".into());
+    }
+    let bad = core.checksums.map_or(0, |c| c.hopeless) * GRANULE;
+    if bad > 0 {
+        let text = format!(
+            "{bad} bytes on {} do not match their checksums and are not repaired",
+            name(me)
+        );
+        return say(State::Degraded, "W144", text);
     }
     // That a node left in order is no obstacle to name.
     let mut obstacles = causes()

@@ -15,6 +15,7 @@
 //! | W112 | verify found differences | | E213 | cannot found |
 //! | W123 | TLS of a link refused | | W142 | a member was late |
 //! | W147 | metadata hangs | | W148 | a voter's file lists other nodes |
+//! | W143 – W145 | checksums: a mismatch; not repaired; lost | | E280, E281 | no checksums; metadata made without or with |
 //! | W117 – W119 | superseded; no majority; no vote yet | | E231, E232 | no majority of the voters; a witness |
 //! | I168, W130 | hands over; kept the role | | E260 | not handed over |
 //! | W131, I169 | majority lost; back | | W149 | nobody serves, and why |
@@ -266,7 +267,7 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
         CommandError::SalvageFailed(error) => {
             let cause = match error {
                 DiskError::NoSpace => "there is no room for its blocks in data_dir",
-                DiskError::Io => "its blocks could not be read or saved",
+                DiskError::Io | DiskError::Checksum(_) => "its blocks could not be read or saved",
             };
             let why = format!("{cause}; nothing was changed");
             (RefusalKind::Failed, "E258", why, None)
@@ -436,6 +437,14 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
                 )),
             )
         }
+        CommandError::NoChecksums => (
+            RefusalKind::Failed,
+            "E280",
+            "it was created with checksums = \"off\", and has none to compare with".to_owned(),
+            Some(format!(
+                "compare it with the other copies: pollux verify {volume}"
+            )),
+        ),
         CommandError::GrowthUnknown(node) => (
             RefusalKind::Failed,
             "E265",
@@ -461,7 +470,7 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
             let node = names.of(*node);
             let why = match error {
                 DiskError::NoSpace => "has no room",
-                DiskError::Io => "cannot be made longer",
+                DiskError::Io | DiskError::Checksum(_) => "cannot be made longer",
             };
             let text = format!("the backing on {node} {why}; nothing has changed");
             let hint =
@@ -620,6 +629,7 @@ fn verb(request: &Request) -> &'static str {
         Request::GiveUp { .. } => "give up the copy of",
         Request::Resize { .. } => "resize",
         Request::Nodes { .. } => "change the nodes of",
+        Request::Scrub { .. } => "scrub",
     }
 }
 
@@ -670,6 +680,7 @@ pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
         Request::ResyncResume => format!("resync of {volume} goes on"),
         Request::ResyncSetRate { .. } => format!("resync rate of {volume} is set"),
         Request::Verify { .. } | Request::VerifyStatus => format!("{volume} is compared"),
+        Request::Scrub { .. } => format!("{volume} on {me} is scrubbed"),
         Request::Disconnect { .. } => format!("clients of {volume} are cut off"),
         Request::Create { .. } => format!("{volume} is created on {me}"),
         Request::Delete { .. } => format!("{volume} is deleted on {me}"),
@@ -905,6 +916,32 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
             "W111",
             format!("{} cannot be read here", bytes_of(*extent)),
         ),
+        Notice::ChecksumError { extent } => {
+            let text = format!("{} do not match their checksums", bytes_of(*extent));
+            (Level::Warn, "W143", text)
+        }
+        Notice::NotRepaired { extent } => {
+            let text = format!(
+                "{} do not match their checksums, and no other copy can be asked now",
+                bytes_of(*extent)
+            );
+            (Level::Error, "W144", text)
+        }
+        Notice::ChecksumsLost { extent } => {
+            let text = format!(
+                "the checksums of {} are lost: reads of them go unchecked until a scrub",
+                bytes_of(*extent)
+            );
+            (Level::Warn, "W145", text)
+        }
+        Notice::Repaired { extent, from } => {
+            let text = format!("{} repaired from {}", bytes_of(*extent), names.of(*from));
+            (Level::Info, "I174", text)
+        }
+        Notice::ScrubDone { errors } => {
+            let text = format!("scrub done: {} bytes did not match", errors * GRANULE);
+            (Level::Info, "I175", text)
+        }
         Notice::Difference { peer, extent } => {
             let text = format!("{} differs: {}", names.of(*peer), bytes_of(*extent));
             (Level::Warn, "W112", text)
@@ -941,6 +978,7 @@ pub(crate) fn code_of(error: &ReplicaError) -> &'static str {
     match error {
         ReplicaError::NotCreated => "E205",
         ReplicaError::Foreign(_) | ReplicaError::Load { .. } => "E202",
+        ReplicaError::Checksums { .. } => "E281",
         error if error.is_in_use() => "E203",
         _ => "E201",
     }

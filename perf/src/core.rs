@@ -13,7 +13,7 @@ use anyhow::ensure;
 use clap::Args;
 use engine_core::action::{Action, Outcome};
 use engine_core::event::{Event, Op, ReqId, SessionId, Token};
-use engine_core::meta::{self, Backing, BackingKind, Expect, Params};
+use engine_core::meta::{self, Backing, BackingKind, Checksums, Expect, Params};
 use engine_core::quorum::Quorum;
 use engine_core::record::Choice;
 use engine_core::table::Table;
@@ -273,6 +273,7 @@ fn params() -> Params {
             identity: [0; 32],
             size: SIZE_GRANULES * GRANULE,
         },
+        checksums: Checksums::Off,
     }
 }
 
@@ -314,6 +315,7 @@ fn setup() -> Setup {
         requests_max: REQUESTS_MAX,
         peer_requests_max: REQUESTS_MAX,
         peer_bytes_max: 64 << 20,
+        sum_pages: 0,
     }
 }
 

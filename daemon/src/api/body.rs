@@ -59,6 +59,9 @@ pub struct VolumeEntry {
     /// The verify that compared everything last.
     #[serde(default)]
     pub last_verify: Option<LastVerify>,
+    /// Stored checksums of this node's copy; `null` where there are none.
+    #[serde(default)]
+    pub checksums: Option<Checksums>,
     /// Attached clients.
     pub clients: Vec<Client>,
     /// Risks and facts that are no fault.
@@ -402,6 +405,54 @@ pub struct Io {
     pub errors: u64,
 }
 
+/// What stored checksums found since attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checksums {
+    /// Bytes that did not match.
+    pub error_bytes: u64,
+    /// Of these, written again with what another replica had.
+    pub repaired_bytes: u64,
+    /// Of these, still bad.
+    pub unrepaired_bytes: u64,
+    /// Bytes whose checksums were lost.
+    pub lost_bytes: u64,
+    /// The running or newest scrub; `null` before the first.
+    pub scrub: Option<Scrub>,
+}
+
+/// Figures of a scrub.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrub {
+    /// Still reading.
+    pub running: bool,
+    /// Bytes read so far.
+    pub scanned_bytes: u64,
+    /// Bytes to read in all.
+    pub total_bytes: u64,
+    /// Bytes that did not match.
+    pub error_bytes: u64,
+    /// Bytes that had no checksum, and have one now.
+    pub adopted_bytes: u64,
+}
+
+impl From<control::ChecksumReport> for Checksums {
+    fn from(found: control::ChecksumReport) -> Checksums {
+        Checksums {
+            error_bytes: found.error_bytes,
+            repaired_bytes: found.repaired_bytes,
+            unrepaired_bytes: found.unrepaired_bytes,
+            lost_bytes: found.lost_bytes,
+            scrub: found.scrub.map(|scrub| Scrub {
+                running: scrub.running,
+                scanned_bytes: scrub.scanned_bytes,
+                total_bytes: scrub.total_bytes,
+                error_bytes: scrub.error_bytes,
+                adopted_bytes: scrub.adopted_bytes,
+            }),
+        }
+    }
+}
+
 /// What a volume's clients asked for, and what nodes read for each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeIo {
@@ -439,6 +490,7 @@ impl VolumeEntry {
             replicas: status.replicas.into_iter().map(Replica::from).collect(),
             quorum: status.quorum.map(Quorum::from),
             last_verify,
+            checksums: status.checksums.map(Checksums::from),
             clients: status
                 .clients
                 .into_iter()
@@ -560,6 +612,9 @@ pub struct Declared {
     /// `manual` or `discard-zero-changes`.
     #[serde(default = "manual")]
     pub splitbrain: String,
+    /// `on` or `off`.
+    #[serde(default = "off")]
+    pub checksums: String,
     /// Fewest members of S with which writes are acknowledged.
     pub min_copies: u32,
     /// Limit of resync and verify; `null` is no limit.
@@ -575,6 +630,10 @@ fn manual() -> String {
 
 fn local() -> String {
     "local".to_owned()
+}
+
+fn off() -> String {
+    "off".to_owned()
 }
 
 /// An NBD export as configured.
@@ -970,6 +1029,14 @@ pub mod ask {
     pub struct Resize {
         /// Bytes from then on.
         pub size_bytes: u64,
+    }
+
+    /// `POST …/scrub`.
+    #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Scrub {
+        /// Most bytes read per second; `null`: as fast as the disk allows.
+        pub bytes_per_second: Option<u64>,
     }
 
     /// `POST …/exports/add`.

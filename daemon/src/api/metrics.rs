@@ -32,6 +32,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Respons
     replica_metrics(&volumes, &mut registry);
     quorum_metrics(&volumes, &mut registry);
     io_metrics(&volumes, &mut registry);
+    checksum_metrics(&volumes, &mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing to a string cannot fail");
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
@@ -196,6 +197,43 @@ fn io_metrics(volumes: &[VolumeStatus], registry: &mut Registry) {
             (&for_peers, io.reads_for_peers),
         ] {
             family.get_or_create(&labels).inc_by(count);
+        }
+    }
+}
+
+/// Granules and bytes that did not match their stored checksums.
+fn checksum_metrics(volumes: &[VolumeStatus], registry: &mut Registry) {
+    let mut counters = |name: &str, help: &str| {
+        let family = Counters::default();
+        registry.register(name, help, family.clone());
+        family
+    };
+    let errors = counters(
+        "volume_checksum_errors",
+        "Granules of 4096 bytes that did not match their stored checksums",
+    );
+    let repaired = counters(
+        "volume_checksum_repaired",
+        "Of these, written again with what another replica had",
+    );
+    let unrepaired = gauges(
+        registry,
+        "volume_checksum_unrepaired_bytes",
+        "Bytes that do not match their checksums now",
+    );
+    for volume in volumes {
+        let labels = vec![("volume", volume.name.clone())];
+        if let Some(found) = &volume.checksums {
+            let granules = |bytes: u64| bytes / 4096;
+            errors
+                .get_or_create(&labels)
+                .inc_by(granules(found.error_bytes));
+            repaired
+                .get_or_create(&labels)
+                .inc_by(granules(found.repaired_bytes));
+            unrepaired
+                .get_or_create(&labels)
+                .set(found.unrepaired_bytes as f64);
         }
     }
 }

@@ -226,6 +226,7 @@ fn changing() -> Router<Arc<Shared>> {
         .route("/api/v1/volumes/{name}/create", post(volume::create))
         .route("/api/v1/volumes/{name}/delete", post(volume::delete))
         .route("/api/v1/volumes/{name}/resize", post(volume::resize))
+        .route("/api/v1/volumes/{name}/scrub", post(volume::scrub))
         .route("/api/v1/volumes/{name}/promote", post(volume::promote))
         .route("/api/v1/volumes/{name}/demote", post(volume::demote))
         .route(

@@ -95,6 +95,7 @@ fn declared(shared: &Shared, name: &str) -> Result<Declared, Failure> {
         polling: volume.polling.word().to_owned(),
         reads: volume.reads.word().to_owned(),
         splitbrain: volume.splitbrain.word().to_owned(),
+        checksums: volume.checksums.word().to_owned(),
         min_copies: volume.min_copies,
         resync_rate_bytes_per_second: volume.resync_rate,
         nbd: exports.collect(),

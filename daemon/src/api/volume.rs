@@ -65,6 +65,15 @@ pub(super) async fn resize(
     Ok(Json(done.into()))
 }
 
+/// `POST …/scrub`.
+pub(super) async fn scrub(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Body(ask::Scrub { bytes_per_second }): Body<ask::Scrub>,
+) -> Answer {
+    change(&shared, &name, Request::Scrub { bytes_per_second }).await
+}
+
 /// `POST …/create`.
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,

@@ -10,6 +10,7 @@ mod peer;
 mod progress;
 mod promote;
 mod resync;
+mod scrub;
 mod serve;
 mod splitbrain;
 mod status;

@@ -6,8 +6,9 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::body::{
-    Client, DeclaredExport, DiskState, LastVerify, Lease, LinkState, MarksReport, Quorum, Replica,
-    Resync, ResyncState, State, StatusReport, VerifyReport, VolumeEntry, VolumeReport, VoteCount,
+    Checksums, Client, DeclaredExport, DiskState, LastVerify, Lease, LinkState, MarksReport,
+    Quorum, Replica, Resync, ResyncState, State, StatusReport, VerifyReport, VolumeEntry,
+    VolumeReport, VoteCount,
 };
 use crate::config::units::{show_bytes, show_seconds};
 use crate::explain::{counted, next_step};
@@ -153,6 +154,12 @@ fn volume_details(report: &StatusReport, volume: &VolumeEntry, zone: &TimeZone) 
     }
     if let Some(quorum) = &volume.quorum {
         line("quorum", &quorum_line(quorum));
+    }
+    if let Some(found) = volume
+        .checksums
+        .filter(|f| f.error_bytes > 0 || f.lost_bytes > 0)
+    {
+        line("sums", &checksums_line(&found));
     }
     for note in &volume.notes {
         line("note", note);
@@ -492,6 +499,7 @@ pub(super) fn declared(name: &str, report: &VolumeReport) -> String {
         line("splitbrain", &declared.splitbrain);
     }
     line("reads", &declared.reads);
+    line("checksums", &declared.checksums);
     line("min_copies", &declared.min_copies.to_string());
     for export in &declared.nbd {
         let access = if export.read_only { ", read-only" } else { "" };
@@ -671,6 +679,61 @@ pub(super) fn progress(report: &VerifyReport, shape: Shape) -> String {
             _ => String::new(),
         }
     )
+}
+
+/// What stored checksums found since the daemon started.
+fn checksums_line(found: &Checksums) -> String {
+    let mut text = format!(
+        "{} did not match, {} repaired",
+        show_bytes(found.error_bytes),
+        show_bytes(found.repaired_bytes)
+    );
+    if found.unrepaired_bytes > 0 {
+        text.push_str(&format!(", {} are bad", show_bytes(found.unrepaired_bytes)));
+    }
+    if found.lost_bytes > 0 {
+        text.push_str(&format!(
+            ", checksums of {} lost",
+            show_bytes(found.lost_bytes)
+        ));
+    }
+    text
+}
+
+/// Figures of a scrub.
+pub(super) fn scrub(volume: &str, found: &Checksums) -> String {
+    let mut text = match &found.scrub {
+        None => format!("volume {volume} was not scrubbed since the daemon started\n"),
+        Some(scrub) => {
+            let ratio = match scrub.total_bytes {
+                0 => 0.0,
+                total => scrub.scanned_bytes as f64 / total as f64,
+            };
+            let mut text = match scrub.running {
+                true => format!("{volume}  {}   ", bar(ratio)),
+                false => format!("{volume}  "),
+            };
+            let _ = writeln!(
+                text,
+                "{} of {} read, {} did not match",
+                show_bytes(scrub.scanned_bytes),
+                show_bytes(scrub.total_bytes),
+                show_bytes(scrub.error_bytes)
+            );
+            if scrub.adopted_bytes > 0 {
+                let adopted = show_bytes(scrub.adopted_bytes);
+                let _ = writeln!(text, "  {adopted} had no checksum, and have one now");
+            }
+            text
+        }
+    };
+    if found.error_bytes > 0 {
+        let _ = writeln!(text, "  since start: {}", checksums_line(found));
+    }
+    if found.scrub.is_some_and(|scrub| scrub.running) {
+        let _ = writeln!(text, "next: pollux volume scrub {volume} --status");
+    }
+    text
 }
 
 /// Rows under a head, each column as wide as its widest cell, two spaces between.

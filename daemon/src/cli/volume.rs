@@ -1,4 +1,4 @@
-//! `pollux volume create|list|show|resize|delete|mark`.
+//! `pollux volume create|list|show|resize|delete|scrub|mark`.
 
 use clap::{Args, Subcommand};
 
@@ -16,6 +16,7 @@ EXAMPLES
   pollux volume list
   pollux volume show vm-store
   pollux volume resize vm-store 200GiB
+  pollux volume scrub vm-store --wait
   pollux volume delete vm-store --wipe")]
 pub(super) enum Volume {
     Create(Create),
@@ -23,6 +24,7 @@ pub(super) enum Volume {
     Show(Show),
     Resize(Resize),
     Delete(Delete),
+    Scrub(super::scrub::Scrub),
     #[command(subcommand)]
     Mark(super::mark::Mark),
 }
@@ -123,6 +125,7 @@ impl Volume {
             Volume::Show(show) => show.run(place),
             Volume::Resize(resize) => resize.run(place),
             Volume::Delete(delete) => delete.run(place),
+            Volume::Scrub(scrub) => scrub.run(place),
             Volume::Mark(mark) => mark.run(place),
         }
     }

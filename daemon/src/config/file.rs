@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::control::{
-    Allocation, Attach, Backing, Cache, Completion, Polling, QuorumLoss, Reads, SplitBrain,
-    WritePolicy,
+    Allocation, Attach, Backing, Cache, Checksums, Completion, Polling, QuorumLoss, Reads,
+    SplitBrain, WritePolicy,
 };
 use toml::de::DeTable;
 
@@ -355,6 +355,7 @@ fn volume(
     ];
     let refused = refused.map(|word| (word, younger));
     let splitbrain = section.word("splitbrain", SplitBrain::WORDS, &refused, out);
+    let checksums = section.word("checksums", Checksums::WORDS, &[], out);
     let exports = section.array("nbd", out);
     let volume = Volume {
         size_bytes: size(&mut section, out),
@@ -371,6 +372,7 @@ fn volume(
         polling: polling.map_or(Polling::Balanced, |polling| polling.value),
         reads: reads.map_or(Reads::Local, |reads| reads.value),
         splitbrain: splitbrain.map_or(SplitBrain::Manual, |word| word.value),
+        checksums: checksums.map_or(Checksums::Off, |checksums| checksums.value),
         min_copies: section
             .count("min_copies", 1..=32, out)
             .unwrap_or(At::new(1, 0..0)),

@@ -30,8 +30,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 use engine::control::{
-    Allocation, Attach, Backing, Cache, Completion, Polling, QuorumLoss, Reads, SplitBrain,
-    WritePolicy,
+    Allocation, Attach, Backing, Cache, Checksums, Completion, Polling, QuorumLoss, Reads,
+    SplitBrain, WritePolicy,
 };
 
 use engine::tls::Fingerprint;
@@ -248,6 +248,8 @@ pub struct Volume {
     pub reads: Reads,
     /// What happens in a split brain without an operator.
     pub splitbrain: SplitBrain,
+    /// A checksum of every 4096 bytes is stored beside the data.
+    pub checksums: Checksums,
     /// Past the page cache or through it.
     pub cache: Cache,
     /// How the end of a disk's operation is noticed.

@@ -198,6 +198,7 @@ impl Volume {
             reads: self.reads,
             splitbrain: self.splitbrain,
             resync_rate: self.resync_rate,
+            checksums: self.checksums,
             nbd: self.nbd.iter().map(NbdExport::spec).collect(),
         }
     }

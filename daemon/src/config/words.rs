@@ -2,7 +2,8 @@
 //! the same table.
 
 use engine::control::{
-    Allocation, Attach, Cache, Completion, Polling, QuorumLoss, Reads, SplitBrain, WritePolicy,
+    Allocation, Attach, Cache, Checksums, Completion, Polling, QuorumLoss, Reads, SplitBrain,
+    WritePolicy,
 };
 
 /// A setting of a few values, each with its word in the file, in the API and in the command line.
@@ -36,4 +37,5 @@ words!(Polling: Balanced = "balanced", Latency = "latency", Cpu = "cpu");
 words!(SplitBrain: Manual = "manual", DiscardUnchanged = "discard-zero-changes");
 words!(Reads: Local = "local", Balanced = "balanced");
 words!(QuorumLoss: Freeze = "freeze", Fail = "fail");
+words!(Checksums: Off = "off", On = "on");
 words!(Attach: Shared = "shared", Exclusive = "exclusive", Takeover = "takeover");

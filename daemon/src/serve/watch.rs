@@ -103,6 +103,7 @@ mod tests {
             generation: None,
             replicas: Vec::new(),
             quorum: None,
+            checksums: None,
             clients: Vec::new(),
             notes: Vec::new(),
             io: Default::default(),

@@ -118,6 +118,7 @@ fn the_status_is_the_documented_json() {
             ],
             "quorum": null,
             "last_verify": null,
+            "checksums": null,
             "clients": [
                 {
                     "id": 17,

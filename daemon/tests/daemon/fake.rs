@@ -169,6 +169,7 @@ pub fn vm_store(state: State) -> VolumeStatus {
             },
         ],
         quorum: None,
+        checksums: None,
         clients: vec![ClientStatus {
             export: "vm-store".to_owned(),
             address: "127.0.0.1:50000".to_owned(),

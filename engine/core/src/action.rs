@@ -71,6 +71,19 @@ pub enum Job {
         /// Granules per hash, at least 1.
         each: u32,
     },
+    /// Does what a peer sent cover `extent`? Answer: `Done`, or `Failed`.
+    Covers {
+        /// Payload of the peer's answer.
+        buf: BufId,
+        /// What it is to be written to.
+        extent: Extent,
+    },
+    /// Compare what the local disk holds with the checksums in memory, and take over those of
+    /// which none is known. Answer: `Scrubbed`.
+    Scrub {
+        /// What, at most 1 MiB.
+        extent: Extent,
+    },
 }
 
 /// How a request ended.
@@ -226,6 +239,33 @@ pub enum Notice {
         /// Granules that its metadata has room for.
         max: u64,
     },
+    /// Data of this copy does not match its checksums.
+    ChecksumError {
+        /// From the first granule that does not to the last.
+        extent: Extent,
+    },
+    /// It was written again with what another member had.
+    Repaired {
+        /// What.
+        extent: Extent,
+        /// Who had it.
+        from: NodeIdx,
+    },
+    /// No other member can be asked for it now: reads of it fail.
+    NotRepaired {
+        /// What.
+        extent: Extent,
+    },
+    /// A page of checksums is lost: its granules go unchecked until a scrub.
+    ChecksumsLost {
+        /// Granules of the page.
+        extent: Extent,
+    },
+    /// A scrub has read all of this copy.
+    ScrubDone {
+        /// Granules in runs that did not match.
+        errors: u64,
+    },
     /// A verify found a difference.
     Difference {
         /// With whom.
@@ -337,6 +377,8 @@ pub enum CommandError {
     },
     /// This member did not say in time whether it has room.
     NoWordOfRoom(NodeIdx),
+    /// No checksums are stored for it.
+    NoChecksums,
     /// A volume never shrinks.
     WouldShrink {
         /// Granules it has.
@@ -460,6 +502,30 @@ pub enum Action {
     DiskFlush {
         /// Answered by `DiskDone`.
         token: Token,
+    },
+    /// Read both slots of a page of checksums into a slot of the table in memory.
+    SumsRead {
+        /// Answered by `SumsRead`.
+        token: Token,
+        /// Slot of the table.
+        slot: usize,
+        /// Which page.
+        page: u64,
+        /// Its first block in the metadata area.
+        block: u64,
+        /// Of these granules nothing counts.
+        forget: Option<Extent>,
+    },
+    /// Write a slot of the table as one metadata block, durably.
+    SumsWrite {
+        /// Answered by `MetaDone`.
+        token: Token,
+        /// Slot of the table.
+        slot: usize,
+        /// Block number in the metadata area.
+        block: u64,
+        /// Turn of the pair.
+        counter: u64,
     },
     /// Write one metadata block durably.
     MetaWrite {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use crate::checksums::Scrubbed;
 use crate::marks::MarkName;
 use crate::message::{Message, Status};
 use crate::record::Choice;
 use crate::register::Found;
 use crate::table::NodeKind;
-use crate::units::{BufId, ByteRange, NodeIdx};
+use crate::units::{BufId, ByteRange, Extent, NodeIdx};
 use crate::vote::Ballot;
 
 /// One client attachment, unique in the cluster and never reused (laws B3, B9).
@@ -73,12 +74,14 @@ pub enum DiskError {
     Io,
     /// ENOSPC, EDQUOT, EFBIG.
     NoSpace,
+    /// What was read does not match the stored checksums, from the first such granule to the last.
+    Checksum(Extent),
 }
 
 impl From<DiskError> for Status {
     fn from(error: DiskError) -> Status {
         match error {
-            DiskError::Io => Status::Io,
+            DiskError::Io | DiskError::Checksum(_) => Status::Io,
             DiskError::NoSpace => Status::NoSpace,
         }
     }
@@ -95,6 +98,8 @@ pub enum JobOutcome {
     Sums(Vec<u64>),
     /// One strong hash per run of granules asked for.
     Hashes(Vec<u128>),
+    /// What a scrub of a piece found.
+    Scrubbed(Scrubbed),
     /// The disk under it failed.
     Failed(DiskError),
 }
@@ -153,6 +158,12 @@ pub enum Command {
     },
     /// Compare the copies, and repair what differs if that is wanted.
     Verify(Repair),
+    /// Compare this node's copy with its stored checksums, at most so many bytes per second; 0 is
+    /// no limit.
+    Scrub {
+        /// Bytes per second.
+        rate: u64,
+    },
     /// From now on keep what changed, under this name.
     MarkCreate {
         /// Its name.
@@ -213,7 +224,8 @@ pub enum Event {
         token: Token,
         /// How.
         result: DiskResult,
-        /// The buffer, where the action asked the shell to allocate one.
+        /// The buffer, where the action asked the shell to allocate one; also where its content
+        /// does not match the checksums.
         buf: Option<BufId>,
         /// All granules read are zeros (known only where asked for).
         is_zero: bool,
@@ -224,6 +236,13 @@ pub enum Event {
         token: Token,
         /// How.
         result: DiskResult,
+    },
+    /// A page of checksums is in memory, as far as it could be read.
+    SumsRead {
+        /// Which.
+        token: Token,
+        /// What was found of it.
+        found: SumsFound,
     },
     /// A job ended.
     JobDone {
@@ -297,6 +316,17 @@ pub enum Event {
         /// What.
         command: Command,
     },
+}
+
+/// What lay in the two slots of a page of checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SumsFound {
+    /// Highest counter of a slot, 0 without one.
+    pub counter: u64,
+    /// That slot is the second one.
+    pub is_second: bool,
+    /// Nothing in it can be trusted, or it could not be read: no value of it is known.
+    pub is_lost: bool,
 }
 
 /// Payload of a message.

@@ -15,6 +15,7 @@ pub mod action;
 pub mod activity_log;
 pub mod agree;
 pub mod bitmap;
+pub mod checksums;
 pub mod event;
 pub mod generation;
 pub mod marks;

@@ -473,7 +473,7 @@ pub enum Message {
         /// Inside the piece, lowest first; one to [`DIFFERING_MAX`].
         runs: Vec<Extent>,
     },
-    /// Read for a primary whose own copy failed.
+    /// Read for a primary whose own copy failed or is busy, or for a member whose copy lost it.
     ReadRequest {
         /// Number of the request.
         id: u64,

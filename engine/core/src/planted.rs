@@ -25,6 +25,8 @@ pub enum Bug {
     PromoteAnyone,
     ReadDoesNotWait,
     FailedFlushForgotten,
+    ResyncSendsBadBlocks,
+    LogClosesPastChecksums,
     ClosedSessionDispatches,
     OneSuperblockSlot,
     LogClosesPastMarks,
@@ -75,7 +77,7 @@ impl Bug {
     }
 
     /// All of them.
-    pub const ALL: [Bug; 55] = [
+    pub const ALL: [Bug; 57] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -95,6 +97,8 @@ impl Bug {
         Bug::PromoteAnyone,
         Bug::ReadDoesNotWait,
         Bug::FailedFlushForgotten,
+        Bug::ResyncSendsBadBlocks,
+        Bug::LogClosesPastChecksums,
         Bug::ClosedSessionDispatches,
         Bug::OneSuperblockSlot,
         Bug::LogClosesPastMarks,

@@ -8,7 +8,8 @@ use engine_core::units::{Extent, GRANULE};
 use engine_ring::{BufId, Class};
 
 use super::disk::{Sum, Then, Transfer, done};
-use super::{Driver, Ended, SalvageOrder, job, to_core, to_ring};
+use super::verify::PageRead;
+use super::{Driver, Ended, SalvageOrder, to_ring};
 use crate::backend::Store;
 use crate::link::Links;
 use crate::salvage::Step;
@@ -71,6 +72,7 @@ impl Driver {
             } => match &mut self.store {
                 Store::Memory(memory) => {
                     memory.zero(extent, zeroing == Zeroing::Allocate);
+                    self.zeroed(extent, Ok(()));
                     self.local.push_back(done(token, Ok(())));
                 }
                 Store::Disk(_) => self.start_zero(shell, token, extent, zeroing, durable),
@@ -79,6 +81,34 @@ impl Driver {
                 Store::Memory(_) => self.local.push_back(done(token, Ok(()))),
                 Store::Disk(_) => self.start_flush(shell, token),
             },
+            Action::SumsRead {
+                token,
+                slot,
+                page,
+                block,
+                forget,
+            } => {
+                let read = PageRead {
+                    token,
+                    slot,
+                    page,
+                    block,
+                    forget,
+                };
+                if !self.read_sums(shell, read) {
+                    return Some(action);
+                }
+            }
+            Action::SumsWrite {
+                token,
+                slot,
+                block,
+                counter,
+            } => {
+                if !self.write_sums(shell, token, slot, block, counter) {
+                    return Some(action);
+                }
+            }
             Action::MetaWrite {
                 token,
                 block,
@@ -150,7 +180,8 @@ impl Driver {
             Store::Memory(memory) => {
                 memory.read(extent.offset(), shell.arena.slice_mut(buf.slice(0, len)));
                 self.intake.counters.copied_bytes += u64::from(len);
-                self.local.push_back(done(token, Ok(())));
+                let result = self.check_buffer(shell, extent, buf);
+                self.local.push_back(done(token, result));
             }
             Store::Disk(disk) => {
                 let (file, at) = (disk.file, extent.offset());
@@ -181,7 +212,7 @@ impl Driver {
         match &self.store {
             Store::Memory(memory) => {
                 memory.read(extent.offset(), shell.arena.slice_mut(buf.slice(0, len)));
-                let event = self.fresh_read(shell, token, buf, len, Ok(()));
+                let event = self.fresh_read(shell, token, buf, extent, Ok(()));
                 self.local.push_back(event);
             }
             Store::Disk(disk) => {
@@ -220,6 +251,7 @@ impl Driver {
             Store::Memory(memory) => {
                 memory.write(extent, shell.arena.slice(buf.slice(0, len)));
                 self.intake.counters.copied_bytes += u64::from(len);
+                self.wrote(shell, extent, buf, Ok(()));
                 self.local.push_back(done(token, Ok(())));
             }
             Store::Disk(disk) => {
@@ -240,7 +272,7 @@ impl Driver {
         }
     }
 
-    fn write_meta(
+    pub(super) fn write_meta(
         &mut self,
         shell: &mut Shell,
         token: Token,
@@ -282,9 +314,10 @@ impl Driver {
                 };
                 let granule = range.offset / GRANULE;
                 let then = Then::MergeZeros { token, range };
-                if self.read_inline(shell, Extent::new(granule, granule + 1), buf, then) {
-                    job::zero_in_granule(&mut shell.arena, buf, range);
-                    self.job_done(token, JobOutcome::Buffer(to_core(buf)));
+                let extent = Extent::new(granule, granule + 1);
+                if self.read_inline(shell, extent, buf, then) {
+                    let outcome = self.zeros_merged(shell, range, buf, Ok(()));
+                    self.job_done(token, outcome);
                 }
                 true
             }
@@ -301,6 +334,16 @@ impl Driver {
                 self.job_done(token, JobOutcome::Done);
                 true
             }
+            Job::Covers { buf, extent } => {
+                let arrived = shell.arena.sums(to_ring(buf)).map_or(0, <[u64]>::len);
+                let outcome = match arrived as u64 >= extent.granules() {
+                    true => JobOutcome::Done,
+                    false => JobOutcome::Failed(DiskError::Io),
+                };
+                self.job_done(token, outcome);
+                true
+            }
+            Job::Scrub { extent } => self.start_scrub(shell, token, extent),
             Job::Sums { extent } => self.start_sums(shell, token, extent, Sum::Crc),
             Job::Hashes { extent, each } => {
                 self.start_sums(shell, token, extent, Sum::Hashes { each })
@@ -311,7 +354,7 @@ impl Driver {
     fn start_sums(&mut self, shell: &mut Shell, token: Token, extent: Extent, sum: Sum) -> bool {
         if let Store::Memory(memory) = &self.store {
             let bytes = memory.slice(extent.offset(), extent.bytes() as usize);
-            let outcome = sum.of(bytes);
+            let outcome = self.summed(extent, bytes, sum);
             self.job_done(token, outcome);
             return true;
         }
@@ -323,7 +366,13 @@ impl Driver {
     }
 
     /// Fills `buf`: at once and `true` for memory; for a disk `then` says how it goes on.
-    fn read_inline(&mut self, shell: &mut Shell, extent: Extent, buf: BufId, then: Then) -> bool {
+    pub(super) fn read_inline(
+        &mut self,
+        shell: &mut Shell,
+        extent: Extent,
+        buf: BufId,
+        then: Then,
+    ) -> bool {
         let len = extent.bytes() as u32;
         match &self.store {
             Store::Memory(memory) => {

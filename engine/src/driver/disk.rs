@@ -11,6 +11,7 @@ use engine_ring::{BufId, Errno, FallocateMode, FileId, Op};
 use crate::backend::{Disk, Store, ZeroStep, disk_error};
 use crate::driver::extents::{Found, Look, taken};
 use crate::driver::job::Progress;
+use crate::driver::verify::{PageRead, extent_of};
 use crate::driver::{Driver, job, to_core};
 use crate::shell::{Shell, ZEROS_BYTES};
 use crate::sums;
@@ -66,6 +67,10 @@ pub(super) enum Then {
     MergeZeros { token: Token, range: ByteRange },
     /// `Job::Sums` and `Job::Hashes`.
     Sums(Token, Sum),
+    /// `Job::Scrub`.
+    Scrub(Token),
+    /// `SumsRead`.
+    SumsRead(PageRead),
 }
 
 /// What is made of bytes that were read to be compared.
@@ -275,8 +280,12 @@ impl Driver {
                 Progress::Rest(read) => shell.push(slot, tag, read),
                 Progress::Waiting => {}
                 Progress::Done => {
-                    let merge = *merge;
+                    let mut merge = *merge;
                     self.remove(shell, slot);
+                    merge.check(
+                        |granule, bytes| self.check_granule(granule, bytes),
+                        &shell.arena,
+                    );
                     let outcome = merge.finish(&mut shell.arena);
                     self.job_done(merge.token, outcome);
                 }
@@ -330,54 +339,62 @@ impl Driver {
                 self.push_zero(shell, slot, work);
             }
             Ok(false) => {
-                let (first, last) = (work.at / GRANULE, (work.at + work.len) / GRANULE);
-                self.disk_mut().holes.zeroed(Extent::new(first, last));
-                self.end_zero(shell, slot, work.token, Ok(()));
+                self.disk_mut().holes.zeroed(extent_of(work.at, work.len));
+                self.end_zero(shell, slot, work, Ok(()));
             }
-            Err(error) => self.end_zero(shell, slot, work.token, Err(error)),
+            Err(error) => self.end_zero(shell, slot, work, Err(error)),
         }
     }
 
-    fn end_zero(&mut self, shell: &mut Shell, slot: u32, token: Token, result: DiskResult) {
+    fn end_zero(&mut self, shell: &mut Shell, slot: u32, work: ZeroWork, result: DiskResult) {
         self.remove(shell, slot);
-        self.local.push_back(done(token, result));
+        self.zeroed(extent_of(work.at, work.len), result);
+        self.local.push_back(done(work.token, result));
     }
 
     fn end_transfer(&mut self, shell: &mut Shell, transfer: Transfer, then: Then, end: DiskResult) {
         let Transfer { buf, len, .. } = transfer;
+        let extent = extent_of(transfer.at, u64::from(len));
         let event = match then {
             Then::Read {
                 token,
                 is_fresh: true,
-            } => self.fresh_read(shell, token, buf, len, end),
+            } => self.fresh_read(shell, token, buf, extent, end),
             Then::Read {
                 token,
                 is_fresh: false,
-            }
-            | Then::Write(token) => {
+            } => {
+                let end = end.and_then(|()| self.check_buffer(shell, extent, buf));
                 shell.arena.release(buf);
                 done(token, end)
             }
+            Then::Write(token) => {
+                self.wrote(shell, extent, buf, end);
+                shell.arena.release(buf);
+                done(token, end)
+            }
+            Then::SumsRead(read) => self.sums_read(shell, read, buf, end),
             Then::Meta(token) => {
                 shell.arena.release(buf);
                 Event::MetaDone { token, result: end }
             }
             Then::MergeZeros { token, range } => {
-                let outcome = match end {
-                    Ok(()) => {
-                        job::zero_in_granule(&mut shell.arena, buf, range);
-                        JobOutcome::Buffer(to_core(buf))
-                    }
-                    Err(error) => {
-                        shell.arena.release(buf);
-                        JobOutcome::Failed(error)
-                    }
-                };
+                let outcome = self.zeros_merged(shell, range, buf, end);
                 Event::JobDone { token, outcome }
             }
             Then::Sums(token, sum) => {
+                let bytes = shell.arena.slice(buf.slice(0, len));
                 let outcome = match end {
-                    Ok(()) => sum.of(shell.arena.slice(buf.slice(0, len))),
+                    Ok(()) => self.summed(extent, bytes, sum),
+                    Err(error) => JobOutcome::Failed(error),
+                };
+                shell.arena.release(buf);
+                Event::JobDone { token, outcome }
+            }
+            Then::Scrub(token) => {
+                let bytes = shell.arena.slice(buf.slice(0, len));
+                let outcome = match end {
+                    Ok(()) => self.scrub_bytes(extent, bytes),
                     Err(error) => JobOutcome::Failed(error),
                 };
                 shell.arena.release(buf);
@@ -393,21 +410,53 @@ impl Driver {
         shell: &mut Shell,
         token: Token,
         buf: BufId,
-        len: u32,
+        extent: Extent,
         end: DiskResult,
     ) -> Event {
         if let Err(error) = end {
             shell.arena.release(buf);
             return done(token, Err(error));
         }
+        let len = extent.bytes() as u32;
         let is_zero = sums::is_zero(shell.arena.slice(buf.slice(0, len)));
         // Their number also tells the length of a payload whose message does not.
-        sums::of_buffer(&mut shell.arena, buf, len as usize);
+        let crcs = sums::of_buffer(&mut shell.arena, buf, len as usize);
+        let result = self.check_sums(extent, crcs);
         Event::DiskDone {
             token,
-            result: Ok(()),
+            result,
             buf: Some(to_core(buf)),
             is_zero,
+        }
+    }
+
+    /// Sums of what was read, unless its checksums are not those of what was written.
+    pub(super) fn summed(&self, extent: Extent, bytes: &[u8], sum: Sum) -> JobOutcome {
+        match self.check_bytes(extent, bytes) {
+            Ok(()) => sum.of(bytes),
+            Err(error) => JobOutcome::Failed(error),
+        }
+    }
+
+    /// A granule was read for a zeroing that takes a part of it.
+    pub(super) fn zeros_merged(
+        &mut self,
+        shell: &mut Shell,
+        range: ByteRange,
+        buf: BufId,
+        end: DiskResult,
+    ) -> JobOutcome {
+        let granule = range.offset / GRANULE;
+        let bytes = shell.arena.slice(buf.slice(0, GRANULE as u32));
+        match end.and_then(|()| self.check_granule(granule, bytes)) {
+            Ok(()) => {
+                job::zero_in_granule(&mut shell.arena, buf, range);
+                JobOutcome::Buffer(to_core(buf))
+            }
+            Err(error) => {
+                shell.arena.release(buf);
+                JobOutcome::Failed(error)
+            }
         }
     }
 

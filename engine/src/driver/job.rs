@@ -104,6 +104,21 @@ impl Merge {
         }
     }
 
+    /// Looks at the granules that were read.
+    pub(super) fn check(
+        &mut self,
+        look: impl Fn(u64, &[u8]) -> Result<(), DiskError>,
+        arena: &Arena,
+    ) {
+        for (index, gap) in self.gaps.iter().enumerate() {
+            let Some(gap) = gap.filter(|_| self.failed.is_none()) else {
+                continue;
+            };
+            let slice = self.scratch.slice(index as u32 * GRANULE_LEN, GRANULE_LEN);
+            self.failed = look(gap.at / GRANULE, arena.slice(slice)).err();
+        }
+    }
+
     /// Copies the gaps and lets both buffers go.
     pub(super) fn finish(self, arena: &mut Arena) -> JobOutcome {
         let outcome = match self.failed {
@@ -136,10 +151,16 @@ impl Driver {
     ) -> bool {
         let gaps = gaps(range);
         if let Store::Memory(memory) = &self.store {
+            let mut outcome = JobOutcome::Done;
             for gap in gaps.into_iter().flatten() {
+                let granule = gap.at / GRANULE;
+                let bytes = memory.slice(granule * GRANULE, GRANULE as usize);
+                if let Err(error) = self.check_granule(granule, bytes) {
+                    outcome = JobOutcome::Failed(error);
+                }
                 memory.read(gap.at, shell.arena.slice_mut(buf.slice(gap.to, gap.len)));
             }
-            self.job_done(token, JobOutcome::Done);
+            self.job_done(token, outcome);
             return true;
         }
         let left = gaps.iter().flatten().count() as u8;

@@ -14,6 +14,7 @@ mod act;
 pub(crate) mod disk;
 pub(crate) mod extents;
 mod job;
+pub(crate) mod verify;
 
 use std::collections::VecDeque;
 
@@ -29,6 +30,7 @@ use crate::backend::Store;
 use crate::control_store::ControlStore;
 use crate::driver::disk::done;
 use crate::driver::extents::ExtentsAnswer;
+use crate::driver::verify::Checksums;
 use crate::front_end::Intake;
 use crate::layer::faulty::{Fault, Faults};
 use crate::link::Links;
@@ -86,6 +88,8 @@ pub(crate) struct Driver {
     pub(crate) control_store: Box<dyn ControlStore>,
     /// The lease is this node's next process's: a register does not hear that it is free.
     pub(crate) keeps_lease: bool,
+    /// Stored checksums, if the volume has some.
+    checksums: Option<Checksums>,
     /// For the reactor: what ended in this turn.
     pub(crate) ended: Vec<Ended>,
     pub(crate) quiet: Vec<SessionId>,
@@ -113,6 +117,7 @@ impl Driver {
         intake: Intake,
         faults: Faults,
         control_store: Box<dyn ControlStore>,
+        checksums: Option<Checksums>,
     ) -> Driver {
         let capacity = intake.events.capacity();
         Driver {
@@ -129,6 +134,7 @@ impl Driver {
             is_next_short: false,
             control_store,
             keeps_lease: false,
+            checksums,
             ended: Vec::with_capacity(capacity),
             quiet: Vec::with_capacity(64),
             extents: Vec::with_capacity(16),
@@ -270,7 +276,7 @@ impl Driver {
     /// Answers an action as if the disk had failed.
     fn fail(&mut self, action: Action, error: DiskError) {
         let event = match action {
-            Action::MetaWrite { token, .. } => Event::MetaDone {
+            Action::MetaWrite { token, .. } | Action::SumsWrite { token, .. } => Event::MetaDone {
                 token,
                 result: Err(error),
             },

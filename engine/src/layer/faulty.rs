@@ -112,7 +112,7 @@ fn subject(action: &Action) -> Option<(Kind, Range<u64>)> {
         Action::DiskWrite { extent, .. } => (Kind::Write, bytes(extent)),
         Action::DiskZero { extent, .. } => (Kind::Zero, bytes(extent)),
         Action::DiskFlush { .. } => (Kind::Flush, 0..0),
-        Action::MetaWrite { .. } => (Kind::Meta, 0..0),
+        Action::MetaWrite { .. } | Action::SumsWrite { .. } => (Kind::Meta, 0..0),
         _ => return None,
     })
 }

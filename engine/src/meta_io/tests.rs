@@ -1,5 +1,5 @@
 use super::*;
-use crate::control::{Cache, Polling, Reads, Votes, WritePolicy};
+use crate::control::{Cache, Checksums, Polling, Reads, Votes, WritePolicy};
 
 const SIZE: u64 = 1 << 20;
 
@@ -19,6 +19,7 @@ fn spec(backing: Backing) -> VolumeSpec {
         polling: Polling::Cpu,
         reads: Reads::Local,
         resync_rate: None,
+        checksums: Checksums::Off,
         nbd: Vec::new(),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use engine_core::units::GRANULE;
 use engine_core::verdict::Policy;
-use engine_core::volume::Setup;
+use engine_core::volume::{SUM_PAGES_MIN, Setup};
 
 use super::{KEEPER_EVERY, Shared, ask_and_wait, failed, leave_and_wait, not_found, read_faults};
 use crate::backend::{DiskKind, Opened};
@@ -155,6 +155,8 @@ impl Shared {
             requests_max: REQUESTS_MAX,
             peer_requests_max: PEER_REQUESTS_MAX,
             peer_bytes_max: PEER_BYTES_MAX,
+            // A page lies in two extents at most, an extent in three or four pages.
+            sum_pages: 2 * loaded.superblock.activity_log_slots as usize + SUM_PAGES_MIN,
         };
         let new = NewVolume {
             entry: Arc::clone(entry),

@@ -442,6 +442,9 @@ impl Volume {
                 Repair::Majority => core::Repair::Majority,
                 Repair::From(node) => core::Repair::From(known(self.node(node))?),
             }),
+            Request::Scrub { bytes_per_second } => Command::Scrub {
+                rate: bytes_per_second.unwrap_or(0),
+            },
             Request::MarkCreate { name, .. } => Command::MarkCreate {
                 name: *name,
                 created_ms: words::milliseconds(SystemTime::now()),

@@ -24,8 +24,8 @@ use super::volumes::Arrival;
 use super::*;
 use crate::backend::{Disk, DiskKind, Store};
 use crate::control::{
-    Allocation, Backing, Cache, Completion, Done, Outcome as Answer, Polling, Reads, Request,
-    State, VolumeSpec, Votes, WritePolicy,
+    Allocation, Backing, Cache, Checksums, Completion, Done, Outcome as Answer, Polling, Reads,
+    Request, State, VolumeSpec, Votes, WritePolicy,
 };
 use crate::driver::to_core;
 use crate::entry::Entry;
@@ -227,6 +227,7 @@ fn spec(names: &[&str], memory: bool) -> VolumeSpec {
         polling: Polling::Cpu,
         reads: Reads::Local,
         resync_rate: None,
+        checksums: Checksums::Off,
         nbd: Vec::new(),
     }
 }
@@ -256,6 +257,7 @@ fn formatted(node: u8, count: usize, memory: bool) -> (Vec<u8>, meta::Loaded) {
         activity_log_slots: 64,
         boot_id: 5,
         backing,
+        checksums: meta::Checksums::Off,
     };
     let mut bytes = vec![0; meta::layout(&params).unwrap().bytes() as usize];
     for (block, content) in meta::format(&params).unwrap() {
@@ -305,6 +307,7 @@ fn setup(node: u8, names: &[&str], is_memory: bool) -> Setup {
         },
         peer_requests_max: 8,
         peer_bytes_max: 40 << 20,
+        sum_pages: 0,
     }
 }
 

@@ -25,6 +25,7 @@ use crate::control::{Cache, Outcome, Request, VolumeSpec};
 use crate::control_store::RegisterStore;
 use crate::control_store::{ControlStore, LocalStore};
 use crate::driver::Driver;
+use crate::driver::verify::Checksums;
 use crate::entry::Entry;
 use crate::front_end::{ExtentKind, Intake, Service, VolumeView};
 use crate::layer::faulty::Faults;
@@ -457,10 +458,22 @@ impl Reactor {
             && matches!(store, Store::Disk(_));
         let intake = Intake::new(spec.size_bytes, setup.requests_max, is_for_device);
         let me = setup.node;
+        let checksums = loaded
+            .sum_region
+            .map(|region| Checksums::new(&region, setup.sum_pages));
         let core = Core::attach(setup, loaded);
         let nodes = core.table().names();
         entry.set_nodes(core.table().clone());
-        let driver = Driver::new(slot, core, store, meta, intake, faults, control_store);
+        let driver = Driver::new(
+            slot,
+            core,
+            store,
+            meta,
+            intake,
+            faults,
+            control_store,
+            checksums,
+        );
         let mut volume = Volume {
             driver,
             clients: 0,

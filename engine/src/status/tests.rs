@@ -5,7 +5,9 @@ use engine_core::units::Seq;
 use engine_core::volume::VotesStatus;
 
 use super::*;
-use crate::control::{Allocation, Backing, Cache, Completion, Polling, Reads, Votes, WritePolicy};
+use crate::control::{
+    Allocation, Backing, Cache, Checksums, Completion, Polling, Reads, Votes, WritePolicy,
+};
 
 fn resync(state: CoreState, granules_per_second: Option<u64>) -> ResyncStatus {
     let figures = ResyncFigures {
@@ -53,6 +55,7 @@ fn spec() -> VolumeSpec {
         polling: Polling::Cpu,
         reads: Reads::Local,
         resync_rate: None,
+        checksums: Checksums::Off,
         nbd: Vec::new(),
     }
 }
@@ -89,6 +92,7 @@ fn core(volume_id: u128, in_sync: NodeSet, session: Session, why: Option<Why>) -
         verify_rate: None,
         is_resync_paused: false,
         reads: Default::default(),
+        checksums: None,
         votes: None,
     }
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::control::{
-    Allocation, Backing, Cache, Completion, Done, Node, NodeSpec, Outcome, Polling, Reads, Request,
-    VolumeSpec, VolumeStatus, Votes, WritePolicy,
+    Allocation, Backing, Cache, Checksums, Completion, Done, Node, NodeSpec, Outcome, Polling,
+    Reads, Request, VolumeSpec, VolumeStatus, Votes, WritePolicy,
 };
 use engine::front_end::{Attachment, ClientInfo, ExportLabel};
 use engine::log::{Line, Log};
@@ -46,6 +46,7 @@ pub fn volume(name: &str, size: u64, backing: Backing, replicas: &[&str]) -> Vol
         polling: Polling::Cpu,
         reads: Reads::Local,
         resync_rate: None,
+        checksums: Checksums::Off,
         nbd: Vec::new(),
     }
 }

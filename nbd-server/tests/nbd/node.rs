@@ -5,8 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use engine::control::{
-    Allocation, Backing, Cache, ClientStatus, Completion, NbdExportSpec, Node, NodeSpec, Outcome,
-    Polling, Reads, Request, VolumeSpec, VolumeStatus, Votes, WritePolicy,
+    Allocation, Backing, Cache, Checksums, ClientStatus, Completion, NbdExportSpec, Node, NodeSpec,
+    Outcome, Polling, Reads, Request, VolumeSpec, VolumeStatus, Votes, WritePolicy,
 };
 use engine::front_end::Service;
 use engine::log::Silent;
@@ -171,6 +171,7 @@ pub fn spec(dir: &Path, socket: PathBuf, size_bytes: u64) -> NodeSpec {
             polling: Polling::Cpu,
             reads: Reads::Local,
             resync_rate: None,
+            checksums: Checksums::Off,
             nbd: vec![export("disk", false), export("sealed", true)],
         }],
     }

@@ -148,6 +148,18 @@ impl Work {
     }
 }
 
+/// What becomes of the next write, which ends well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trick {
+    /// It never lands.
+    Lost,
+    /// It lands so many granules further on.
+    Misdirected(u64),
+}
+
+/// Tags from here on were never written by anybody.
+pub const ROTTEN: u64 = 1 << 62;
+
 /// Faults switched on now.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
@@ -177,6 +189,11 @@ pub struct Disk {
     next_io: u64,
     rng: Rng,
     touched: BTreeSet<u64>,
+    /// What reads return of damaged granules, instead of what was stored and is `live`.
+    damaged: BTreeMap<u64, Granule>,
+    rotten: u64,
+    /// The next write is lost or lands elsewhere.
+    pub trick: Option<Trick>,
     /// Faults switched on now.
     pub faults: Faults,
 }
@@ -194,6 +211,9 @@ impl Disk {
             next_io: 1,
             rng,
             touched: BTreeSet::new(),
+            damaged: BTreeMap::new(),
+            rotten: ROTTEN,
+            trick: None,
             faults: Faults {
                 slowness: 1,
                 ..Faults::default()
@@ -228,6 +248,8 @@ impl Disk {
         for block in blocks(extent) {
             self.unsynced.remove(&block);
         }
+        self.damaged
+            .retain(|g, _| !(extent.start..extent.end).contains(g));
     }
 
     /// A power cut loses what was not flushed.
@@ -269,7 +291,7 @@ impl Disk {
 
     /// Begins a read.
     pub fn read(&mut self, extent: Extent) -> u64 {
-        let before = self.live.written(extent).collect();
+        let before = self.seen_written(extent);
         self.begin(Work::Read { extent, before })
     }
 
@@ -305,7 +327,10 @@ impl Disk {
                 (Err(DiskError::Io), Vec::new())
             }
             Work::Write { .. } | Work::Zero { .. } => {
-                self.land(&work);
+                match self.trick.take() {
+                    Some(trick) => self.deceive(&work, trick),
+                    None => self.land(&work),
+                }
                 (Ok(()), Vec::new())
             }
             Work::Flush { .. } if self.faults.flush_error_once => {
@@ -322,11 +347,12 @@ impl Disk {
 
     /// Old content, new content or content on its way: a read that meets a write sees any.
     fn mixed(&mut self, extent: Extent, before: &[(u64, Granule)]) -> Vec<u64> {
-        let mut tags = self.live.read(extent);
+        let mut tags = self.seen(extent);
         let first = blocks(extent).start;
-        if !self.live.written(extent).eq(before.iter().copied()) {
+        let now = self.seen_written(extent);
+        if now != before {
             let old: Image = Image(before.iter().copied().collect());
-            let now = self.live.written(extent).map(|(granule, _)| granule);
+            let now = now.iter().map(|(granule, _)| *granule);
             let all: BTreeSet<u64> = now.chain(old.granules()).collect();
             for block in all.into_iter().flat_map(|g| blocks(Extent::new(g, g + 1))) {
                 let tag = &mut tags[(block - first) as usize];
@@ -370,6 +396,13 @@ impl Disk {
             self.live.set(block, tag);
             self.touched.insert(block / BLOCKS_PER_GRANULE);
         }
+        let granule = block / BLOCKS_PER_GRANULE;
+        if let Some(damaged) = self.damaged.get_mut(&granule) {
+            damaged[(block % BLOCKS_PER_GRANULE) as usize] = tag;
+            if *damaged == self.live.granule(granule) {
+                self.damaged.remove(&granule);
+            }
+        }
     }
 
     fn changes(&self, work: &Work) -> (Vec<(u64, u64)>, bool) {
@@ -393,6 +426,10 @@ impl Disk {
     }
 
     fn land(&mut self, work: &Work) {
+        if let Work::Zero { extent, .. } = work {
+            self.damaged
+                .retain(|g, _| !(extent.start..extent.end).contains(g));
+        }
         let (changes, durable) = self.changes(work);
         changes
             .into_iter()
@@ -519,6 +556,86 @@ impl Disk {
         self.faults.is_hung = false;
     }
 
+    /// What reads return.
+    fn seen(&self, extent: Extent) -> Vec<u64> {
+        let mut tags = self.live.read(extent);
+        for (granule, content) in self.damaged.range(extent.start..extent.end) {
+            let at = ((granule - extent.start) * BLOCKS_PER_GRANULE) as usize;
+            tags[at..at + content.len()].copy_from_slice(content);
+        }
+        tags
+    }
+
+    /// Granules of which reads return something else than zeros, and what.
+    fn seen_written(&self, extent: Extent) -> Vec<(u64, Granule)> {
+        let mut written: BTreeMap<u64, Granule> = self.live.written(extent).collect();
+        let damaged = self.damaged.range(extent.start..extent.end);
+        written.extend(damaged.map(|(granule, content)| (*granule, *content)));
+        written.into_iter().collect()
+    }
+
+    /// What reads return of one granule.
+    fn seen_granule(&self, granule: u64) -> Granule {
+        let damaged = self.damaged.get(&granule).copied();
+        damaged.unwrap_or_else(|| self.live.granule(granule))
+    }
+
+    /// The disk says that it stored this, and did something else.
+    fn deceive(&mut self, work: &Work, trick: Trick) {
+        let (Some(extent), Work::Write { tags, .. }) = (work.target(), work) else {
+            return self.land(work);
+        };
+        let old: Vec<(u64, Granule)> = (extent.start..extent.end)
+            .map(|g| (g, self.seen_granule(g)))
+            .collect();
+        self.land(work);
+        for (granule, content) in old {
+            self.damage(granule, content);
+        }
+        let Trick::Misdirected(by) = trick else {
+            return;
+        };
+        for (index, written) in tags.chunks_exact(BLOCKS_PER_GRANULE as usize).enumerate() {
+            let granule = extent.start + index as u64 + by;
+            let is_calm = !self.writing().any(|w| (w.start..w.end).contains(&granule));
+            let is_other = granule >= extent.end && granule < self.granules;
+            if is_other && is_calm {
+                let written = written.try_into().expect("a chunk is a granule");
+                self.damage(granule, written);
+            }
+        }
+    }
+
+    fn damage(&mut self, granule: u64, content: Granule) {
+        match content == self.live.granule(granule) {
+            true => self.damaged.remove(&granule),
+            false => self.damaged.insert(granule, content),
+        };
+    }
+
+    /// Bits of a granule flip, unless it is being written.
+    pub fn flip_bits(&mut self, granule: u64) {
+        if self.writing().any(|w| (w.start..w.end).contains(&granule)) || granule >= self.granules {
+            return;
+        }
+        let mut content = self.seen_granule(granule);
+        self.rotten += 1;
+        content[(self.rotten % BLOCKS_PER_GRANULE) as usize] = self.rotten;
+        self.damage(granule, content);
+    }
+
+    /// Granules of which reads return something else than was stored.
+    pub fn damaged(&self) -> impl Iterator<Item = u64> + '_ {
+        self.damaged.keys().copied()
+    }
+
+    /// The damage of these granules never happened: it was more than the plan may do.
+    pub fn undo_damage(&mut self, granules: &[u64]) {
+        granules.iter().for_each(|g| {
+            self.damaged.remove(g);
+        });
+    }
+
     /// Content and durability as they are now, for bringing an old disk back.
     pub fn snapshot(&self) -> Image {
         self.live.clone()
@@ -531,6 +648,8 @@ impl Disk {
         let old: Vec<u64> = self.live.granules().chain(content.granules()).collect();
         self.touched.extend(old);
         self.live = content;
+        self.damaged.clear();
+        self.trick = None;
         self.faults = Faults {
             slowness: 1,
             ..Faults::default()

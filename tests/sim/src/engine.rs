@@ -7,11 +7,14 @@ use std::rc::Rc;
 
 use engine_core::action::{Action, CommandError, META_BLOCK, MetaBlock};
 use engine_core::bitmap::{Bitmap, grain_for};
+use engine_core::checksums::{self, Table as Sums};
 use engine_core::event::Event;
 use engine_core::generation::Chain;
 use engine_core::marks::MarkName;
 use engine_core::message::{Disk, Life};
-use engine_core::meta::{self, Backing, BackingKind, Expect, Loaded, Params, Peek, Superblock};
+use engine_core::meta::{
+    self, Backing, BackingKind, Checksums, Expect, Loaded, Params, Peek, SumRegion,
+};
 use engine_core::quorum::{Quorum, QuorumLoss};
 use engine_core::record::Record;
 use engine_core::session::Session;
@@ -19,8 +22,9 @@ use engine_core::table::{TABLE_KEY, Table};
 use engine_core::time::Instant;
 use engine_core::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx, Term};
 use engine_core::verdict::Policy;
-use engine_core::volume::{PeerStatus, RoleStatus, Setup, Status, Volume};
+use engine_core::volume::{ChecksumStatus, PeerStatus, RoleStatus, Setup, Status, Volume};
 
+use crate::disk::BLOCKS_PER_GRANULE;
 use crate::world::{LEASE, MEMBER_TIMEOUT};
 
 #[cfg(feature = "planted")]
@@ -50,6 +54,8 @@ pub struct NodeSpec {
     pub disk_granules: u64,
     /// Slots of the activity log.
     pub log_slots: u32,
+    /// Pages of checksums in memory; 0: none are stored.
+    pub sum_pages: usize,
     /// Client requests at once.
     pub requests_max: usize,
     /// Durable instead of written.
@@ -115,6 +121,13 @@ pub fn format(spec: &NodeSpec) -> impl Iterator<Item = (u64, Box<MetaBlock>)> + 
         activity_log_slots: spec.log_slots,
         boot_id: spec.boot_id,
         backing: spec.backing(),
+        checksums: match spec.sum_pages {
+            0 => Checksums::Off,
+            // Adopted data is told from fresh: of that nothing is known.
+            _ => Checksums::On {
+                is_zeroed: spec.incarnation & 1 == 0,
+            },
+        },
     };
     meta::format(&params).expect("the parameters of a run are in range")
 }
@@ -150,6 +163,15 @@ fn load_marks(loaded: &mut Loaded, area: &[u8]) {
 type Dirty = Rc<[(usize, Bitmap)]>;
 type Marks = Rc<[(MarkName, bool, Bitmap)]>;
 type Open = Rc<[(u64, u64)]>;
+
+/// A block of the area, zeros behind its end.
+pub fn block_of(area: &[u8], block: u64) -> Box<MetaBlock> {
+    let at = (block as usize * META_BLOCK).min(area.len());
+    let there = META_BLOCK.min(area.len() - at);
+    let mut bytes = Box::new([0; META_BLOCK]);
+    bytes[..there].copy_from_slice(&area[at..at + there]);
+    bytes
+}
 
 /// What an attach would find on a metadata area.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,9 +213,35 @@ pub struct Found {
     dirty: Dirty,
     marks: Marks,
     open: Open,
+    sum_region: Option<SumRegion>,
 }
 
 impl Found {
+    /// The checksum that `area` holds for a granule; `None` where none is known.
+    pub fn stored_value(&self, area: &[u8], granule: u64, zeros: u64) -> Option<u64> {
+        let region = self.sum_region?;
+        let page = granule / checksums::VALUES_PER_PAGE as u64;
+        let block = region.block(page);
+        let (a, b) = (block_of(area, block), block_of(area, block + 1));
+        let found = meta::judge_sums(&a, &b, block, region.incarnation());
+        let of_zeros = checksums::value(zeros, granule, region.incarnation());
+        let value = match found.values {
+            Some(values) => values[(granule % checksums::VALUES_PER_PAGE as u64) as usize],
+            None if found.is_lost => 0,
+            None => {
+                let is_zeroed = region.zeroed().is_some_and(|z| granule < z.end);
+                if is_zeroed { of_zeros } else { 0 }
+            }
+        };
+        (value != 0).then_some(value)
+    }
+
+    /// The checksum that a granule of these contents has here.
+    pub fn value_of(&self, crc: u64, granule: u64) -> u64 {
+        let life = self.sum_region.map_or(0, |r| r.incarnation());
+        checksums::value(crc, granule, life)
+    }
+
     /// The granule is marked as lacking at `peer`.
     pub fn is_dirty(&self, peer: usize, granule: u64) -> bool {
         let at = Extent::new(granule, granule + 1);
@@ -232,7 +280,7 @@ impl Found {
 impl Found {
     fn of(loaded: &Loaded) -> Found {
         Found::with(
-            &loaded.superblock,
+            loaded,
             table_of(loaded),
             dirty_of(loaded),
             marks_of(loaded),
@@ -241,12 +289,13 @@ impl Found {
     }
 
     fn with(
-        superblock: &Superblock,
+        loaded: &Loaded,
         table: Option<Rc<Table>>,
         dirty: Dirty,
         marks: Marks,
         open: Open,
     ) -> Found {
+        let superblock = &loaded.superblock;
         Found {
             granules: superblock.size_granules,
             record: superblock.record,
@@ -268,6 +317,7 @@ impl Found {
             dirty,
             marks,
             open,
+            sum_region: loaded.sum_region,
         }
     }
 }
@@ -349,7 +399,7 @@ pub fn recover_again(
         true => table_of(loaded),
         false => before.table.clone(),
     };
-    let found = Found::with(&loaded.superblock, table, dirty, marks, open);
+    let found = Found::with(loaded, table, dirty, marks, open);
     reading.found = found.clone();
     *last = Some(reading);
     Ok(found)
@@ -358,6 +408,8 @@ pub fn recover_again(
 /// A running core.
 pub struct Engine {
     volume: Volume,
+    sum_region: Option<SumRegion>,
+    sum_pages: usize,
     /// What it says of itself, asked for at most once per event.
     status: OnceCell<Status>,
 }
@@ -396,13 +448,34 @@ impl Engine {
             requests_max: spec.requests_max,
             peer_requests_max: PEER_REQUESTS_MAX,
             peer_bytes_max: 64 << 20,
+            sum_pages: spec.sum_pages,
             #[cfg(feature = "planted")]
             bug,
         };
         Ok(Engine {
+            sum_region: loaded.sum_region,
+            sum_pages: spec.sum_pages,
             volume: Volume::attach(setup, loaded),
             status: OnceCell::new(),
         })
+    }
+
+    /// Room for the checksums of this process, if some are stored.
+    pub fn sums_table(&self) -> Option<Sums> {
+        let region = self.sum_region?;
+        let zeros = crate::shell::sums(&[0; BLOCKS_PER_GRANULE as usize])[0];
+        let (life, zeroed) = (region.incarnation(), region.zeroed());
+        Some(Sums::new(self.sum_pages, life, zeros, zeroed))
+    }
+
+    /// The life that every page of checksums carries.
+    pub fn sums_life(&self) -> u128 {
+        self.sum_region.map_or(0, |r| r.incarnation())
+    }
+
+    /// Stored checksums, as it says.
+    pub fn checksums(&self) -> Option<ChecksumStatus> {
+        self.status().checksums
     }
 
     fn status(&self) -> &Status {

@@ -29,6 +29,8 @@ pub struct Settings {
     pub read_margin: u64,
     /// Activity-log slots.
     pub log_slots: u64,
+    /// Pages of checksums in memory; 0: none are stored.
+    pub sum_pages: u64,
     /// Client requests the core takes at once.
     pub requests_max: u64,
     /// Sessions.
@@ -84,6 +86,7 @@ settings!(
     volatile_nodes,
     read_margin,
     log_slots,
+    sum_pages,
     requests_max,
     sessions,
     is_shuffled,
@@ -110,6 +113,7 @@ impl Default for Settings {
             volatile_nodes: 3,
             read_margin: 0,
             log_slots: 64,
+            sum_pages: 0,
             requests_max: 32,
             sessions: 3,
             is_shuffled: 1,
@@ -257,6 +261,14 @@ steps! {
     AddWitness "add_witness" (node);
     /// It is not to be one any more.
     RemoveWitness "remove_witness" (node);
+    /// Bits flip in one of the granules that clients use.
+    Rot "rot" (node, hot);
+    /// The next write of the data disk ends well and never lands.
+    LoseWrite "lose_write" (node);
+    /// The next write of the data disk lands so many granules further on.
+    Misdirect "misdirect" (node, by);
+    /// This node's copy is compared with its checksums, at so many bytes per second.
+    Scrub "scrub" (node, rate);
     /// The volume is to have so many granules; `held` 1: a longer backing held something there.
     Grow "grow" (size, held);
 }

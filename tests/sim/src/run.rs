@@ -109,6 +109,10 @@ fn heal(world: &mut World) {
             world.nodes[node].meta.has_failed = false;
         }
         world.command(node, Command::ResyncRate(0));
+        world.nodes[node].disk.trick = None;
+    }
+    if world.is_alone() {
+        world.undo_all_damage();
     }
     await_health(world);
 }
@@ -164,6 +168,8 @@ fn finish(world: &mut World) {
     settle(world, "the last session does not close");
     await_idle_disks(world);
     await_health(world);
+    scrub_all(world);
+    await_health(world);
     world.run_until(world.now + 60 * MS);
     while world.failure.is_none() && !world.is_healthy() {
         // A crash amid the giving up of a copy was on its way.
@@ -187,6 +193,29 @@ fn finish(world: &mut World) {
     stop_all(world);
     world.law_marks_say_enough();
     world.finish_history();
+}
+
+/// F10: whatever a disk did to its copy, a scrub finds it, and another member repairs it.
+fn scrub_all(world: &mut World) {
+    if world.plan.settings.sum_pages == 0 {
+        return;
+    }
+    // One that runs already may have been there before the damage: it ends first. What it found
+    // may be undone since: the next one says so.
+    for is_last in [false, true] {
+        for node in world.all() {
+            world.command(node, Command::Scrub { rate: 0 });
+        }
+        let bound = world.now + HEAL_WITHIN;
+        while world.failure.is_none() && !world.is_scrubbed(is_last) {
+            if world.now > bound {
+                let text = format!("stuck: damage is not repaired, {}", states(world));
+                return world.fail("F10", text);
+            }
+            world.run_until(world.now + 5 * MS);
+        }
+    }
+    world.law_damage_was_found();
 }
 
 /// What a slow disk was asked long ago ends, or the disk is given up and replaced: who stops with

@@ -3,16 +3,18 @@
 
 use engine_core::action::{Action, Job, ReadInto};
 use engine_core::agree::FEATURE_HASHES;
-use engine_core::event::{DiskError, Event, JobOutcome, LinkId, Payload, Token};
+use engine_core::event::{DiskError, Event, JobOutcome, LinkId, Payload, SumsFound, Token};
 use engine_core::message::Message;
+use engine_core::meta;
 use engine_core::units::{BufId, ByteRange, Extent, GRANULE};
 use engine_core::wire::{self, Parsed};
 
 use crate::buffers::Origin;
 use crate::disk::{BLOCK, BLOCKS_PER_GRANULE, Granule, Work, blocks};
+use crate::engine::block_of;
 use crate::net::Frame;
 use crate::rng::mix;
-use crate::world::{Happening, Pending, World, brief};
+use crate::world::{Happening, Pending, SumsRead, World, brief};
 
 /// The simulator's checksum of each granule.
 pub fn sums(tags: &[u64]) -> Vec<u64> {
@@ -144,13 +146,56 @@ impl World {
                 }
                 self.law_before_write(node, extent, None);
                 let work = Work::Zero { extent, durable };
-                self.begin_disk(node, work, Pending::Plain(token));
+                self.begin_disk(node, work, Pending::Zero(token, extent));
             }
             Action::DiskFlush { token } => {
                 let io = self.nodes[node].disk.flush();
                 self.nodes[node].pending.insert(io, Pending::Plain(token));
                 self.count("flushes");
                 self.finish_later(node, io, 100_000, 1_500_000);
+            }
+            Action::SumsRead {
+                token,
+                slot,
+                page,
+                block,
+                forget,
+            } => {
+                let read = SumsRead {
+                    token,
+                    slot,
+                    page,
+                    block,
+                    forget,
+                };
+                let life = self.nodes[node].life;
+                let delay = self.nodes[node].rng.between(20_000, 250_000);
+                self.count("pages of checksums read");
+                self.schedule(delay, Happening::SumsRead { node, life, read });
+            }
+            Action::SumsWrite {
+                token,
+                slot,
+                block,
+                counter,
+            } => {
+                self.count("pages of checksums written");
+                let life = self.nodes[node]
+                    .engine
+                    .as_ref()
+                    .map_or(0, |e| e.sums_life());
+                let Some(table) = &self.nodes[node].sums else {
+                    return self.fail("D2", "checksums are written, none are stored");
+                };
+                let bytes = meta::encode_sums_page(life, table.values(slot), block, counter);
+                self.act(
+                    node,
+                    Action::MetaWrite {
+                        token,
+                        block,
+                        bytes,
+                    },
+                );
             }
             Action::MetaWrite {
                 token,
@@ -260,12 +305,12 @@ impl World {
             return;
         }
         let pending = match into {
-            ReadInto::Alloc => Pending::ReadAlloc(token),
+            ReadInto::Alloc => Pending::ReadAlloc(token, extent),
             ReadInto::Buf(buf) => {
                 if let Err(breach) = self.nodes[node].buffers.begin_write(buf) {
                     return self.fail("O2", breach);
                 }
-                Pending::Read(token, buf)
+                Pending::Read(token, buf, extent)
             }
         };
         self.begin_disk(
@@ -297,13 +342,16 @@ impl World {
                 tags,
                 durable,
             },
-            Pending::Write(token, buf),
+            Pending::Write(token, buf, extent),
         );
     }
 
     fn job(&mut self, node: usize, token: Token, job: Job) {
         if let Job::Copy { from, to, bytes } = job {
             return self.copy(node, token, from, to, bytes);
+        }
+        if let Job::Covers { buf, extent } = job {
+            return self.covers(node, token, buf, extent);
         }
         let (extent, pending) = match job {
             Job::Merge { buf, range } => {
@@ -315,8 +363,9 @@ impl World {
             }
             Job::MergeZeros { range } => (range.cover(), Pending::MergeZeros(token, range)),
             Job::Sums { extent } => (Some(extent), Pending::Sums(token, extent)),
-            Job::Hashes { extent, each } => (Some(extent), Pending::Hashes(token, each)),
-            Job::Copy { .. } => unreachable!("copies touch no disk"),
+            Job::Hashes { extent, each } => (Some(extent), Pending::Hashes(token, extent, each)),
+            Job::Scrub { extent } => (Some(extent), Pending::Scrub(token, extent)),
+            Job::Copy { .. } | Job::Covers { .. } => unreachable!("they touch no disk"),
         };
         let Some(extent) = extent.filter(|e| e.bytes() <= 64 << 20) else {
             return self.fail(
@@ -385,9 +434,108 @@ impl World {
         );
     }
 
+    fn covers(&mut self, node: usize, token: Token, buf: BufId, extent: Extent) {
+        let have = match self.nodes[node].buffers.held(buf) {
+            Ok(buffer) => buffer.tags.len() as u64,
+            Err(breach) => return self.fail("O2", breach),
+        };
+        let is_covered = have >= extent.granules() * BLOCKS_PER_GRANULE;
+        let (life, delay) = (self.nodes[node].life, 1_000);
+        let covered = Happening::Covered {
+            node,
+            life,
+            token,
+            is_covered,
+        };
+        self.schedule(delay, covered);
+    }
+
+    /// A look at the length of a payload ended: tells the core.
+    pub fn covered(&mut self, node: usize, token: Token, is_covered: bool) {
+        let outcome = match is_covered {
+            true => JobOutcome::Done,
+            false => JobOutcome::Failed(DiskError::Io),
+        };
+        self.feed(node, Event::JobDone { token, outcome });
+    }
+
+    /// A page of checksums was read: tells the core.
+    pub fn sums_read(&mut self, node: usize, read: SumsRead) {
+        let machine = &mut self.nodes[node];
+        let life = machine.engine.as_ref().map_or(0, |e| e.sums_life());
+        let area = machine.meta.area();
+        let (a, b) = (block_of(area, read.block), block_of(area, read.block + 1));
+        let found = meta::judge_sums(&a, &b, read.block, life);
+        if let Some(table) = &mut machine.sums {
+            let (values, is_lost) = (found.values.as_ref(), found.is_lost);
+            table.load(read.slot, read.page, values, is_lost, read.forget);
+        }
+        let found = SumsFound {
+            counter: found.counter,
+            is_second: found.is_second,
+            is_lost: found.is_lost,
+        };
+        let token = read.token;
+        self.feed(node, Event::SumsRead { token, found });
+    }
+
+    /// What was read, compared with the checksums.
+    fn check(&mut self, node: usize, pending: &Pending, tags: &[u64]) -> Result<(), DiskError> {
+        let Some(table) = &self.nodes[node].sums else {
+            return Ok(());
+        };
+        let per = BLOCKS_PER_GRANULE as usize;
+        let part = |range: ByteRange, is_last: bool| {
+            let cover = range.cover().expect("a merge covers something");
+            let (from, is_needed) = match is_last {
+                true => (
+                    cover.end - 1,
+                    !(range.offset + range.len).is_multiple_of(GRANULE),
+                ),
+                false => (cover.start, !range.offset.is_multiple_of(GRANULE)),
+            };
+            let at = (from - cover.start) as usize * per;
+            is_needed.then(|| (Extent::new(from, from + 1), &tags[at..at + per]))
+        };
+        let whole = |extent| [Some((extent, tags)), None];
+        let parts = match *pending {
+            Pending::Read(_, _, extent)
+            | Pending::ReadAlloc(_, extent)
+            | Pending::Hashes(_, extent, _)
+            | Pending::Sums(_, extent) => whole(extent),
+            Pending::Merge(_, _, range) | Pending::MergeZeros(_, range) => {
+                [part(range, false), part(range, true)]
+            }
+            _ => [None, None],
+        };
+        for (extent, tags) in parts.into_iter().flatten() {
+            if let Err(bad) = table.check(extent, &sums(tags)) {
+                self.count("checksum errors");
+                return Err(DiskError::Checksum(bad));
+            }
+        }
+        Ok(())
+    }
+
+    /// What was written has these checksums from now on; of what failed in part nobody knows.
+    fn keep_sums(&mut self, node: usize, pending: &Pending, written: &[u64], is_ok: bool) {
+        let Some(table) = &mut self.nodes[node].sums else {
+            return;
+        };
+        match *pending {
+            Pending::Write(_, _, extent) | Pending::Zero(_, extent) if !is_ok => {
+                table.forget(extent);
+            }
+            Pending::Write(_, _, extent) => table.set(extent, &sums(written)),
+            Pending::Zero(_, extent) => table.set_zeros(extent),
+            _ => {}
+        }
+    }
+
     /// A data-disk operation ended: tells the core.
     pub fn disk_ended(&mut self, node: usize, io: u64) {
         let fails_flush = self.nodes[node].disk.faults.flush_error_once;
+        let has_trick = self.nodes[node].disk.trick.is_some();
         let (result, tags) = self.nodes[node].disk.finish(io);
         self.nodes[node].has_failed_flush |=
             fails_flush && !self.nodes[node].disk.faults.flush_error_once;
@@ -395,6 +543,22 @@ impl World {
             .pending
             .remove(&io)
             .expect("somebody waits for it");
+        if let Pending::Write(_, buf, _) = pending {
+            let written = self.nodes[node].buffers.peek(buf).to_vec();
+            self.keep_sums(node, &pending, &written, result.is_ok());
+        } else {
+            self.keep_sums(node, &pending, &[], result.is_ok());
+        }
+        if has_trick && self.nodes[node].disk.trick.is_none() {
+            self.undo_damage_nobody_could_find(node);
+        }
+        let result = result.and_then(|()| self.check(node, &pending, &tags));
+        let scrubbed = match (pending, &mut self.nodes[node].sums) {
+            (Pending::Scrub(_, extent), Some(table)) if result.is_ok() => {
+                table.scrub(extent, &sums(&tags))
+            }
+            _ => Default::default(),
+        };
         let buffers = &mut self.nodes[node].buffers;
         let done = |token, buf, is_zero| Event::DiskDone {
             token,
@@ -407,31 +571,38 @@ impl World {
             outcome: JobOutcome::Failed(error),
         };
         let event = match (pending, result) {
-            (Pending::Plain(token), _) => done(token, None, false),
-            (Pending::Write(token, buf), _) => {
+            (Pending::Plain(token) | Pending::Zero(token, _), _) => done(token, None, false),
+            (Pending::Scrub(token, _), Ok(())) => Event::JobDone {
+                token,
+                outcome: JobOutcome::Scrubbed(scrubbed),
+            },
+            (Pending::Write(token, buf, _), _) => {
                 buffers.end_read(buf);
                 done(token, None, false)
             }
-            (Pending::Read(token, buf), Ok(())) => {
+            (Pending::Read(token, buf, _), Ok(())) => {
                 buffers.end_write(buf, |content| *content = tags);
                 done(token, None, false)
             }
-            (Pending::Read(token, buf), Err(_)) => {
+            (Pending::Read(token, buf, _), Err(_)) => {
                 buffers.end_write(buf, |_| {});
                 done(token, None, false)
             }
-            (Pending::ReadAlloc(token), Ok(())) => {
+            (Pending::ReadAlloc(token, _), Ok(()) | Err(DiskError::Checksum(_))) => {
                 let is_zero = tags.iter().all(|t| *t == 0);
                 let buf = buffers.add(tags, Origin::Alloc);
                 done(token, Some(buf), is_zero)
             }
-            (Pending::ReadAlloc(token), Err(_)) => done(token, None, false),
+            (Pending::ReadAlloc(token, _), Err(_)) => done(token, None, false),
             (Pending::Merge(token, buf, _), Err(error)) => {
                 buffers.end_write(buf, |_| {});
                 failed(token, error)
             }
             (
-                Pending::MergeZeros(token, _) | Pending::Sums(token, _) | Pending::Hashes(token, _),
+                Pending::MergeZeros(token, _)
+                | Pending::Sums(token, _)
+                | Pending::Hashes(token, ..)
+                | Pending::Scrub(token, _),
                 Err(error),
             ) => failed(token, error),
             (Pending::Merge(token, buf, range), Ok(())) => {
@@ -448,7 +619,7 @@ impl World {
                     outcome: JobOutcome::Buffer(buf),
                 }
             }
-            (Pending::Hashes(token, each), Ok(())) => Event::JobDone {
+            (Pending::Hashes(token, _, each), Ok(())) => Event::JobDone {
                 token,
                 outcome: JobOutcome::Hashes(hashes(&tags, each)),
             },

@@ -85,6 +85,7 @@ fn settings(rng: &mut Rng) -> Settings {
         volatile_nodes: *rng.pick(&[3, 3, 3, 1, 2, 0]),
         read_margin: 0,
         log_slots: 64,
+        sum_pages: 0,
         requests_max: *rng.pick(&[4, 8, 32, 32, 64]),
         sessions: rng.between(1, 4),
         is_shuffled: u64::from(!rng.one_in(4)),
@@ -339,6 +340,44 @@ const AROUND_GROWTH: &[Trouble] = &[
     |_, _| Step::Switch {},
 ];
 
+/// Stored checksums, and a copy whose disk rots, loses writes or puts them elsewhere. Drawn apart,
+/// as marks are; only one copy of a plan is ever damaged.
+fn with_checksums(mut plan: Plan) -> Plan {
+    let mut rng = Rng::fork(plan.seed, "checksums", 0);
+    if !rng.one_in(3) {
+        return plan;
+    }
+    plan.settings.sum_pages = *rng.pick(&[24, 24, 32, 64]);
+    let last = plan.steps.last().map_or(MS, |(at, _)| *at);
+    let node = rng.below(plan.settings.nodes);
+    for _ in 0..*rng.pick(&[0, 1, 2, 4, 12]) {
+        let at = match rng.coin() {
+            true => rng.pick(&plan.steps).0 + rng.below(200_000),
+            false => rng.below(last),
+        };
+        let step = match rng.below(4) {
+            0 => Step::LoseWrite { node },
+            1 => Step::Misdirect {
+                node,
+                by: rng.between(1, 12),
+            },
+            _ => Step::Rot {
+                node,
+                hot: rng.below(256),
+            },
+        };
+        plan.steps.push((at, step));
+    }
+    for _ in 0..*rng.pick(&[0, 0, 1, 3]) {
+        let node = rng.below(plan.settings.nodes);
+        let rate = *rng.pick(&[0, 0, 32 << 20]);
+        plan.steps
+            .push((rng.below(last), Step::Scrub { node, rate }));
+    }
+    plan.steps.sort_by_key(|(at, _)| *at);
+    plan
+}
+
 /// Seeds from here on are of worlds in which a majority chooses.
 pub const VOTES: u64 = 1 << 40;
 
@@ -549,7 +588,7 @@ pub fn plan(seed: u64) -> Plan {
         return with_register(pair(seed));
     }
     if seed >= VOTES {
-        return with_votes(pair(seed));
+        return with_checksums(with_votes(pair(seed)));
     }
     let is_alone = Rng::fork(seed, "nodes", 0).one_in(8);
     plan_of(seed, if is_alone { 1 } else { 2 })
@@ -579,10 +618,10 @@ pub fn mixed(index: u64) -> Plan {
 
 /// The plan of a seed for a world of so many nodes.
 pub fn plan_of(seed: u64, nodes: u64) -> Plan {
-    match nodes {
+    with_checksums(match nodes {
         1 => alone::plan(seed),
         _ => pair(seed),
-    }
+    })
 }
 
 /// What clients do most.

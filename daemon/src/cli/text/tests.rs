@@ -48,6 +48,7 @@ fn resyncing() -> StatusReport {
         ],
         quorum: None,
         last_verify: None,
+        checksums: None,
         clients: vec![Client {
             export: "vm-store".into(),
             address: "10.0.0.40:51000".into(),
@@ -270,6 +271,7 @@ fn exporting() -> VolumeReport {
             polling: "balanced".into(),
             reads: "local".into(),
             splitbrain: "manual".into(),
+            checksums: "off".into(),
             min_copies: 1,
             resync_rate_bytes_per_second: None,
             nbd: vec![subjects, export("nightly")],

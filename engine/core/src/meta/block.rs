@@ -40,6 +40,8 @@ pub enum Kind {
     /// What changed since a mark. Its pages carry another life than the rest, see
     /// [`super::mark_life`].
     Mark = 5,
+    /// Checksums of the data.
+    Sums = 6,
 }
 
 /// What lies in one slot. Every block is exactly one of these.

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::action::{META_BLOCK, MetaBlock};
-use crate::bitmap::{WORDS_PER_PAGE, pages_for};
+use crate::bitmap::{BITS_PER_PAGE, WORDS_PER_PAGE, pages_for};
+use crate::checksums;
 use crate::generation::Chain;
 use crate::marks::MARKS_MAX;
 use crate::message::{Disk, Life};
@@ -14,7 +15,8 @@ use crate::meta::pages::{
     encode_bitmap_page,
 };
 use crate::meta::superblock::{
-    Backing, FEATURE_ROOM, FEATURES_COMPATIBLE, Superblock, VOLUME_NAME_MAX, encode_superblock,
+    Backing, FEATURE_CHECKSUMS, FEATURE_ROOM, FEATURES_COMPATIBLE, Superblock, VOLUME_NAME_MAX,
+    encode_superblock,
 };
 use crate::past::Past;
 use crate::units::{AL_EXTENT, GRANULE, NODES_MAX, NodeIdx, NodeSet, Term};
@@ -59,6 +61,20 @@ pub struct Params {
     pub boot_id: u128,
     /// What holds the data.
     pub backing: Backing,
+    /// Whether checksums of the data are stored.
+    pub checksums: Checksums,
+}
+
+/// Whether checksums of the data are stored, for the life of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksums {
+    /// None.
+    Off,
+    /// One for each granule.
+    On {
+        /// The data reads as zeros, so all of them are known from the start.
+        is_zeroed: bool,
+    },
 }
 
 /// An entry of the region table.
@@ -94,6 +110,8 @@ pub struct Layout {
     pub regions: Vec<Region>,
     /// Pages of all marks, slot after slot, behind everything else: not written before use.
     pub marks: Region,
+    /// Pages of checksums behind those, neither written before use.
+    pub sums: Option<Region>,
 }
 
 /// Places every region of a fresh replica. Errors name the parameter that is out of range.
@@ -112,6 +130,7 @@ pub fn layout(params: &Params) -> Result<Layout, ParamsError> {
         size_granules_max: params.size_granules_max,
         grain: params.grain,
         activity_log_slots: params.activity_log_slots,
+        has_sums: params.checksums != Checksums::Off,
     }
     .layout()
 }
@@ -124,6 +143,7 @@ pub(super) struct Geometry {
     pub(super) size_granules_max: u64,
     pub(super) grain: u32,
     pub(super) activity_log_slots: u32,
+    pub(super) has_sums: bool,
 }
 
 impl Geometry {
@@ -142,6 +162,7 @@ impl Geometry {
                 offset: 0,
                 length: MARKS_MAX as u64 * 2 * pages_for(self.size_granules_max, self.grain),
             },
+            sums: None,
         };
         layout.place(Kind::ActivityLog, 0, 2 * log_pages);
         let is_witness = self.self_node.0 >= self.node_count;
@@ -151,6 +172,18 @@ impl Geometry {
         }
         layout.place(Kind::Attributes, 0, ATTRIBUTES_BLOCKS);
         layout.marks.offset = layout.blocks;
+        layout.sums = (self.has_sums && !is_witness).then(|| Region {
+            kind: Kind::Sums as u32,
+            version: VERSION,
+            index: 0,
+            offset: layout.marks.offset + layout.marks.length,
+            // As far as there is room for marks.
+            length: 2 * checksums::pages_for(
+                pages_for(self.size_granules_max, self.grain)
+                    * BITS_PER_PAGE
+                    * u64::from(self.grain),
+            ),
+        });
         Ok(layout)
     }
 
@@ -234,20 +267,27 @@ impl Layout {
 
     /// Bytes in total: the file's length, its end a hole.
     pub fn total_bytes(&self) -> u64 {
-        (self.marks.offset + self.marks.length) * META_BLOCK as u64
+        let last = self.sums.unwrap_or(self.marks);
+        (last.offset + last.length) * META_BLOCK as u64
     }
 }
 
-/// Every block of a fresh, blank replica: superblock slots emptied, then all regions but that of
-/// the marks, which must read as zeros or an older replica's pages, then the two superblocks. Make what was written durable before the last [`FORMAT_COMMIT_BLOCKS`], and
-/// again after them: a format that did not end is then never taken for one that did.
+/// Every block of a fresh, blank replica: superblock slots emptied, then all regions but those of
+/// marks and checksums, which must read as zeros or an older replica's pages, then the two
+/// superblocks. Make what was written durable before the last [`FORMAT_COMMIT_BLOCKS`], and again
+/// after them: a format that did not end is then never taken for one that did.
 pub fn format(
     params: &Params,
 ) -> Result<impl Iterator<Item = (u64, Box<MetaBlock>)> + use<>, ParamsError> {
     let layout = layout(params)?;
     let written: Vec<Range<u64>> = layout.written().skip(1).collect();
-    let Layout { regions, marks, .. } = layout;
-    let table = regions.iter().copied().chain([marks]).collect();
+    let Layout {
+        regions,
+        marks,
+        sums,
+        ..
+    } = layout;
+    let table = regions.iter().copied().chain([marks]).chain(sums).collect();
     let superblock = fresh_superblock(params, table);
     let incarnation = params.incarnation;
     let empty = (0..SUPERBLOCK_BLOCKS).map(|block| (block, Box::new([0; META_BLOCK])));
@@ -287,9 +327,17 @@ fn fresh_page(kind: u32, incarnation: u128, block: u64, counter: u64) -> Box<Met
 
 fn fresh_superblock(params: &Params, regions: Vec<Region>) -> Superblock {
     let has_bitmaps = regions.iter().any(|r| r.kind == Kind::Bitmap as u32);
+    let has_sums = regions.iter().any(|r| r.kind == Kind::Sums as u32);
+    let is_zeroed = params.checksums == Checksums::On { is_zeroed: true };
     Superblock {
         features_compatible: FEATURES_COMPATIBLE,
-        features_incompatible: if has_bitmaps { FEATURE_ROOM } else { 0 },
+        features_incompatible: if has_bitmaps { FEATURE_ROOM } else { 0 }
+            | if has_sums { FEATURE_CHECKSUMS } else { 0 },
+        zeroed_granules: if has_sums && is_zeroed {
+            params.size_granules
+        } else {
+            0
+        },
         volume: params.volume.clone(),
         volume_id: 0,
         slice: params.slice,

@@ -14,8 +14,9 @@ use crate::meta::pages::{
     LogPage, Newest, PageWriter, Slot, decode_activity_log_page, decode_bitmap_page, slot_block,
 };
 use crate::meta::recovery::{Decision, Why, decide};
+use crate::meta::sums::SumRegion;
 use crate::meta::superblock::{
-    Backing, FEATURES_INCOMPATIBLE, REGIONS_MAX, Superblock, decode_superblock,
+    Backing, FEATURE_CHECKSUMS, FEATURES_INCOMPATIBLE, REGIONS_MAX, Superblock, decode_superblock,
 };
 use crate::units::{GRANULES_PER_AL_EXTENT, NodeIdx};
 
@@ -72,6 +73,8 @@ pub struct Loaded {
     pub mark_region: Option<MarkRegion>,
     /// The marks: filled by [`super::load_marks`].
     pub marks: Vec<LoadedMark>,
+    /// Where checksums lie; `None`: none are stored.
+    pub sum_region: Option<SumRegion>,
 }
 
 /// What two blocks at the place of the superblocks are.
@@ -150,6 +153,11 @@ pub fn load_parts(area: Blocks<'_>, expect: &Expect) -> Result<Loaded, LoadError
         .iter()
         .find(|r| r.kind == Kind::Mark as u32);
     let mark_region = mark_region.map(|region| MarkRegion::new(region, &superblock));
+    let sum_region = superblock
+        .regions
+        .iter()
+        .find(|r| r.kind == Kind::Sums as u32)
+        .map(|region| SumRegion::new(region, &superblock));
     let superblock_writer = PageWriter::new(0, vec![newest]);
     Ok(Loaded {
         superblock,
@@ -160,6 +168,7 @@ pub fn load_parts(area: Blocks<'_>, expect: &Expect) -> Result<Loaded, LoadError
         attributes,
         mark_region,
         marks: Vec::new(),
+        sum_region,
     })
 }
 
@@ -169,7 +178,7 @@ pub fn read_ranges(a: &MetaBlock, b: &MetaBlock) -> Option<Vec<Range<u64>>> {
     let (superblock, _) = read_superblock(a, b).ok()?;
     let pages = pages_for(superblock.size_granules, superblock.grain.max(1));
     let regions = superblock.regions.iter();
-    let read = regions.filter(|r| r.kind != Kind::Mark as u32).map(|r| {
+    let read = regions.filter(|r| !is_lazy(r.kind)).map(|r| {
         let used = match r.kind == Kind::Bitmap as u32 {
             true => r.length.min(pages.saturating_mul(2)),
             false => r.length,
@@ -185,6 +194,11 @@ pub fn read_ranges(a: &MetaBlock, b: &MetaBlock) -> Option<Vec<Range<u64>>> {
         next = next.max(range.end);
     }
     Some(ranges)
+}
+
+/// Regions that are not written before use, and not read at once.
+fn is_lazy(kind: u32) -> bool {
+    kind == Kind::Mark as u32 || kind == Kind::Sums as u32
 }
 
 /// Blocks as they were read: those of each range, one after the other.
@@ -347,6 +361,7 @@ fn needed_layout(superblock: &Superblock) -> Result<Layout, Field> {
         size_granules_max: superblock.size_granules,
         grain: superblock.grain,
         activity_log_slots: superblock.activity_log_slots,
+        has_sums: superblock.features_incompatible & FEATURE_CHECKSUMS != 0,
     };
     geometry.layout().map_err(|_| Field::Geometry)
 }
@@ -378,7 +393,12 @@ fn check_regions(
         }
         taken.push(region.offset..end);
     }
-    for wanted in needed.regions.iter().chain([&needed.marks]) {
+    for wanted in needed
+        .regions
+        .iter()
+        .chain([&needed.marks])
+        .chain(&needed.sums)
+    {
         let same = |r: &&Region| (r.kind, r.index) == (wanted.kind, wanted.index);
         let mut found = superblock.regions.iter().filter(same);
         let (region, None) = (found.next(), found.next()) else {
@@ -398,7 +418,7 @@ fn check_regions(
         let has_room = |unit: u64| region.length >= wanted.length && region.length % unit == 0;
         let is_fit = match kind_of(wanted) {
             Kind::Mark => has_room(2 * MARKS_MAX as u64),
-            Kind::Bitmap => has_room(2),
+            Kind::Bitmap | Kind::Sums => has_room(2),
             _ => region.length == wanted.length,
         };
         if !is_fit {
@@ -415,6 +435,7 @@ fn kind_of(region: &Region) -> Kind {
         Kind::Bitmap,
         Kind::Attributes,
         Kind::Mark,
+        Kind::Sums,
     ];
     let kind = kinds.into_iter().find(|kind| *kind as u32 == region.kind);
     kind.expect("a layout places known kinds only")

@@ -21,6 +21,7 @@ mod pages;
 mod recovery;
 #[cfg(feature = "inspect")]
 mod reload;
+mod sums;
 mod superblock;
 
 #[cfg(test)]
@@ -33,7 +34,7 @@ pub use attributes::{
 pub use block::{COUNTER_MAX, Finding, HEADER_LEN, Kind, MAGIC, VERSION, examine};
 pub use error::{Field, LoadError, ParamsError};
 pub use layout::{
-    ATTRIBUTES_BLOCKS, FORMAT_COMMIT_BLOCKS, Layout, Params, Region, SIZE_GRANULES_MAX,
+    ATTRIBUTES_BLOCKS, Checksums, FORMAT_COMMIT_BLOCKS, Layout, Params, Region, SIZE_GRANULES_MAX,
     SUPERBLOCK_BLOCKS, format, layout,
 };
 pub use load::{Blocks, Expect, Loaded, Peek, PeerBitmap, load, load_parts, peek, read_ranges};
@@ -45,8 +46,9 @@ pub use pages::{
 pub use recovery::{Decision, Why};
 #[cfg(feature = "inspect")]
 pub use reload::{Reread, reload};
+pub use sums::{FoundSums, SumRegion, encode_sums_page, judge_sums};
 pub use superblock::{
-    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_GIVEN_UP, FEATURE_PAST, FEATURE_ROOM,
-    FEATURE_VOTES, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE, Superblock, VOLUME_NAME_MAX,
-    encode_superblock,
+    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_CHECKSUMS, FEATURE_GIVEN_UP, FEATURE_PAST,
+    FEATURE_ROOM, FEATURE_VOTES, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE, Superblock,
+    VOLUME_NAME_MAX, encode_superblock,
 };

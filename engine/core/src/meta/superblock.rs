@@ -18,6 +18,7 @@
 //!  136 boot id                u128      2688 lives known of peer 0..8    8×16 bytes
 //!                                       2816 record voted for: as at 160 32 bytes, has one u8
 //!                                       2852 times given up u32, 2856 follows branch u128
+//!                                       2872 zeroed granules          u64
 //!                                       3584 renewed u128, 3600 runs up to u64 are not judged
 //!                                       3608 ids of own runs 32×u64, 3864 own run that met
 //!                                            peer 0..8   8×16 bytes
@@ -46,8 +47,11 @@ pub const FEATURE_ATTRIBUTES: u64 = 1;
 pub const FEATURE_VOTES: u64 = 2;
 /// Bitmaps have room to grow: who does not know that takes their regions for misshapen.
 pub const FEATURE_ROOM: u64 = 4;
+/// Checksums are stored: who does not know them would write past them.
+pub const FEATURE_CHECKSUMS: u64 = 8;
 /// Incompatible features this build knows; any other bit refuses the volume (law M4).
-pub const FEATURES_INCOMPATIBLE: u64 = FEATURE_ATTRIBUTES | FEATURE_VOTES | FEATURE_ROOM;
+pub const FEATURES_INCOMPATIBLE: u64 =
+    FEATURE_ATTRIBUTES | FEATURE_VOTES | FEATURE_ROOM | FEATURE_CHECKSUMS;
 /// Most bytes of a volume name.
 pub const VOLUME_NAME_MAX: usize = 255;
 
@@ -75,12 +79,13 @@ const _: () = assert!(KNOWN_LIVES_AT + 16 * NODES_MAX == VOTED_AT && HAS_VOTED_A
 const GIVEN_UP_AT: usize = 2852;
 const FOLLOWS_AT: usize = 2856;
 const _: () = assert!(HAS_VOTED_AT < GIVEN_UP_AT && FOLLOWS_AT + 16 <= META_BLOCK);
+const ZEROED_AT: usize = FOLLOWS_AT + 16;
 
 const RENEWED_AT: usize = 3584;
 const FLOOR_AT: usize = RENEWED_AT + 16;
 const RUNS_AT: usize = FLOOR_AT + 8;
 const MET_AT: usize = RUNS_AT + 8 * RUNS_KEPT;
-const _: () = assert!(FOLLOWS_AT + 16 <= RENEWED_AT && MET_AT + 16 * NODES_MAX <= META_BLOCK);
+const _: () = assert!(ZEROED_AT + 8 <= RENEWED_AT && MET_AT + 16 * NODES_MAX <= META_BLOCK);
 
 /// What kind of thing holds the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +144,8 @@ pub struct Superblock {
     pub boot_id: u128,
     /// State of the copy.
     pub disk: Disk,
+    /// With checksums: so many granules from the first on read as zeros when it was formatted.
+    pub zeroed_granules: u64,
     /// It lost no stored write since it was last equal to S (invariants, "whole").
     pub whole: bool,
     /// Peers that stay out of S until an operator starts their resync.
@@ -227,6 +234,7 @@ pub fn encode_superblock(superblock: &Superblock, block: u64, counter: u64) -> B
         put(bytes, HAS_VOTED_AT, &[u8::from(sb.voted.is_some())]);
         put(bytes, GIVEN_UP_AT, &sb.given_up.to_le_bytes());
         put(bytes, FOLLOWS_AT, &sb.follows.to_le_bytes());
+        put(bytes, ZEROED_AT, &sb.zeroed_granules.to_le_bytes());
         for (index, incarnation) in sb.known.iter().enumerate() {
             put(bytes, KNOWN_AT + 16 * index, &incarnation.to_le_bytes());
         }
@@ -305,6 +313,7 @@ pub(super) fn decode_superblock(bytes: &MetaBlock) -> Result<Superblock, Field> 
         } else {
             None
         },
+        zeroed_granules: get_u64(bytes, ZEROED_AT),
         chain: get_chain(bytes)?,
         given_up: get_u32(bytes, GIVEN_UP_AT),
         follows: get_u128(bytes, FOLLOWS_AT),

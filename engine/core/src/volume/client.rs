@@ -77,10 +77,29 @@ impl Volume {
     }
 
     /// Its range is granted.
-    fn start(&mut self, slot: u32) {
+    pub(super) fn start(&mut self, slot: u32) {
+        let op = self.ops.get_mut(slot);
+        op.since = self.now;
+        // The pieces of a zeroing ask for theirs one by one.
+        let is_whole = !matches!(op.kind, Kind::Zero { .. });
+        if self.needs_pages(slot) && is_whole && !self.has_pages(slot) {
+            return;
+        }
+        self.start_kind(slot);
+    }
+
+    /// The pages of checksums it waited for are in memory.
+    pub(super) fn start_with_pages(&mut self, slot: u32) {
         let op = self.ops.get_mut(slot);
         op.since = self.now;
         match op.kind {
+            Kind::Zero { .. } => self.start_piece(slot),
+            _ => self.start_kind(slot),
+        }
+    }
+
+    fn start_kind(&mut self, slot: u32) {
+        match self.ops.get(slot).kind {
             Kind::Read { .. } => self.start_read(slot),
             Kind::Write { range, buf } => self.start_write(slot, range, buf),
             Kind::Zero { .. } => self.next_piece(slot),
@@ -92,6 +111,9 @@ impl Volume {
             Kind::ServeHashes { each, .. } => self.start_hashes(slot, each),
             Kind::Compare { peer, id } => self.start_compare(slot, peer, id),
             Kind::Store { .. } => self.start_store(slot),
+            Kind::Scrub { .. } => self.start_scrub_piece(slot),
+            Kind::Repair => self.start_repair(slot),
+            Kind::Salvage { .. } => self.start_salvage_read(slot),
             Kind::Flush | Kind::Free => unreachable!("flushes hold no range"),
         }
     }
@@ -104,6 +126,11 @@ impl Volume {
         if !self.is_disk_usable() {
             return self.fail_before_dispatch(slot, Outcome::Io);
         }
+        self.merge(slot, range, buf);
+    }
+
+    /// Fills what an unaligned write leaves free of its granules.
+    pub(super) fn merge(&mut self, slot: u32, range: ByteRange, buf: crate::units::BufId) {
         self.ops.get_mut(slot).phase = Phase::Job;
         let token = self.ops.token(Purpose::Job, slot);
         self.actions.push(Action::Job {
@@ -142,14 +169,29 @@ impl Volume {
             next: upto,
         };
         (op.piece, op.piece_buf) = (piece, None);
-        if !is_partial {
+        if self.needs_pages(slot) && !self.has_pages(slot) {
+            return;
+        }
+        self.start_piece(slot);
+    }
+
+    pub(super) fn start_piece(&mut self, slot: u32) {
+        let op = self.ops.get_mut(slot);
+        let Kind::Zero {
+            range, next: upto, ..
+        } = op.kind
+        else {
+            unreachable!("only zeroing has pieces");
+        };
+        let from = range.offset.max(op.piece.offset());
+        let range = ByteRange {
+            offset: from,
+            len: upto - from,
+        };
+        if range.is_aligned() {
             return self.warm(slot);
         }
         op.phase = Phase::Job;
-        let range = ByteRange {
-            offset: next,
-            len: upto - next,
-        };
         let token = self.ops.token(Purpose::Job, slot);
         self.actions.push(Action::Job {
             token,
@@ -425,6 +467,7 @@ impl Volume {
         if !self.has_more(slot) {
             return self.end(slot);
         }
+        self.unpin(slot);
         if op.aborted {
             self.answer(slot, Outcome::Aborted);
             return self.end(slot);
@@ -459,6 +502,7 @@ impl Volume {
             self.log.release(&op.held, touched);
             self.ops.attention |= !self.wait_log.is_empty();
         }
+        self.let_go_of_pages(slot);
         if self.overlap.holds(slot) {
             self.overlap.remove(slot, &mut self.granted);
         }
@@ -506,7 +550,7 @@ impl Volume {
         match op.phase {
             // Its bytes are being worked on, or a piece is out: it ends when that does.
             Phase::Job | Phase::Out => op.aborted = true,
-            Phase::Ordered | Phase::Log | Phase::Dispatch | Phase::Lease => {
+            Phase::Ordered | Phase::Sums | Phase::Log | Phase::Dispatch | Phase::Lease => {
                 self.wait_lease.retain(|s| *s != slot);
                 self.wait_log.retain(|s| *s != slot);
                 self.wait_dispatch.retain(|s| *s != slot);

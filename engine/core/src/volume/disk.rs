@@ -3,7 +3,7 @@
 use crate::action::{Action, Notice, Outcome};
 use crate::event::{DiskError, DiskResult, JobOutcome, Token};
 use crate::message::{Disk, Message, Status};
-use crate::units::{BufId, NodeSet};
+use crate::units::{BufId, Extent, NodeSet};
 
 use super::ops::{Kind, Phase, Purpose, parts};
 use super::{Volume, planted};
@@ -26,7 +26,6 @@ impl Volume {
             Purpose::ResyncFlush => return self.resync_flushed(generation, slot, result),
             Purpose::StopFlush => return self.stop_flushed(result),
             Purpose::RecoveryFlush => return self.recovery_flushed(result),
-            Purpose::Salvage => return self.salvage_read(generation, result, buf, is_zero),
             _ => return,
         }
         let Some(op) = self.ops.find(generation, slot) else {
@@ -37,6 +36,10 @@ impl Volume {
             return;
         };
         let kind = op.kind;
+        let buf = match result {
+            Err(DiskError::Checksum(extent)) => self.mismatched(kind, extent, buf),
+            _ => buf,
+        };
         // What a failed disk still reads may be older than what it confirmed (F4).
         let read = if self.is_disk_usable() {
             result
@@ -52,8 +55,23 @@ impl Volume {
             Kind::Serve { id } => self.serve_read(slot, id, read, buf, is_zero),
             Kind::ServeRead { id } => self.serve_read_done(slot, id, read, buf),
             Kind::Store { id, .. } => self.stored(slot, id, result),
+            Kind::Repair => self.repair_written(slot, result),
+            Kind::Salvage { number } => {
+                self.end(slot);
+                self.salvage_read(number, result, buf, is_zero);
+            }
             _ => {}
         }
+    }
+
+    /// What was read does not match its checksums: nobody is given it (laws B12, F10).
+    fn mismatched(&mut self, kind: Kind, extent: Extent, buf: Option<BufId>) -> Option<BufId> {
+        self.note_bad(extent);
+        if matches!(kind, Kind::Serve { .. }) && planted!(self, ResyncSendsBadBlocks) {
+            return buf;
+        }
+        self.release(buf);
+        None
     }
 
     #[inline]
@@ -222,6 +240,9 @@ impl Volume {
             }
             _ => JobOutcome::Failed(DiskError::Io),
         };
+        if let JobOutcome::Failed(DiskError::Checksum(extent)) = outcome {
+            self.note_bad(extent);
+        }
         match self.ops.get(slot).kind {
             Kind::Write { .. } | Kind::Zero { .. } => self.merged(slot, &outcome),
             Kind::Read { .. } => self.remote_copied(slot, &outcome),
@@ -230,19 +251,27 @@ impl Volume {
             Kind::ServeSums { id } => self.sums_served(slot, id, outcome),
             Kind::Pull { id, .. } => self.pull_compared(slot, id, outcome),
             Kind::Compare { peer, .. } => self.compared_here(slot, peer, outcome),
+            Kind::Scrub { is_sweep, .. } => self.scrubbed(slot, is_sweep, &outcome),
+            Kind::Repair => self.repair_covers(slot, &outcome),
             _ => {}
         }
     }
 
     /// The bytes of an unaligned request are whole granules now.
-    fn merged(&mut self, slot: u32, outcome: &JobOutcome) {
+    pub(super) fn merged(&mut self, slot: u32, outcome: &JobOutcome) {
         if let JobOutcome::Buffer(buf) = *outcome {
             let op = self.ops.get_mut(slot);
             (op.piece_buf, op.piece_buf_owned) = (Some(buf), true);
         }
-        let op = self.ops.get(slot);
+        let op = *self.ops.get(slot);
         let aborted = op.aborted || op.answered;
         let failed = matches!(outcome, JobOutcome::Failed(_));
+        if let JobOutcome::Failed(DiskError::Checksum(bad)) = *outcome
+            && !aborted
+            && self.repair_to_merge(slot, bad)
+        {
+            return;
+        }
         if aborted || failed {
             if let Some(buf) = op.piece_buf.filter(|_| op.piece_buf_owned) {
                 self.actions.push(Action::Release { buf });
@@ -325,7 +354,7 @@ impl Volume {
     fn drop_undispatched(&mut self, slot: u32, outcome: Outcome) -> bool {
         let waits = matches!(
             self.ops.get(slot).phase,
-            Phase::Ordered | Phase::Log | Phase::Dispatch | Phase::Lease
+            Phase::Ordered | Phase::Sums | Phase::Log | Phase::Dispatch | Phase::Lease
         );
         if waits {
             self.wait_lease.retain(|s| *s != slot);

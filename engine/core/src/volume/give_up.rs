@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::action::{Action, Answer, CommandError, Notice, ReadInto, SalvageStep};
 use crate::bitmap::Bitmap;
-use crate::event::{CommandId, DiskResult};
+use crate::event::{CommandId, DiskError, DiskResult, LinkId};
 use crate::generation::Chain;
 use crate::message::{Disk, Hello, RESYNC_PIECE_GRANULES};
 use crate::meta;
@@ -20,7 +20,7 @@ use crate::session::{Plan, Session, SessionEvent};
 use crate::time::Instant;
 use crate::units::{BufId, Extent, NodeIdx, NodeSet, Term};
 
-use super::ops::{Purpose, token};
+use super::ops::{Kind, Phase as OpPhase, Purpose, token};
 use super::role::Role;
 use super::{Volume, planted};
 
@@ -288,18 +288,28 @@ impl Volume {
         let next = saving.piece.end;
         if let Some(extent) = saving.map.next_run(next, RESYNC_PIECE_GRANULES) {
             saving.piece = extent;
-            let (token, into) = (token(Purpose::Salvage, number, 0), ReadInto::Alloc);
-            return self.actions.push(Action::DiskRead {
-                token,
-                extent,
-                into,
-            });
+            let kind = Kind::Salvage { number };
+            return match self.take_internal(kind, extent, LinkId(0)) {
+                Some(slot) => self.order(slot, false),
+                None => self.keep_copy(CommandError::SalvageFailed(DiskError::Io)),
+            };
         }
         self.set_giving_up(Phase::Committing);
         self.salvage(SalvageStep::Commit);
         if planted!(self, GivesUpBeforeSaved) {
             self.leave_history();
         }
+    }
+
+    pub(super) fn start_salvage_read(&mut self, slot: u32) {
+        let token = self.ops.token(Purpose::Disk, slot);
+        let extent = self.ops.get(slot).extent;
+        self.ops.get_mut(slot).phase = OpPhase::Out;
+        self.actions.push(Action::DiskRead {
+            token,
+            extent,
+            into: ReadInto::Alloc,
+        });
     }
 
     /// A piece of this copy was read for the salvage.

@@ -123,7 +123,8 @@ impl Volume {
         };
         let bits = |pages: usize| pages as u64 * BITS_PER_PAGE * u64::from(self.durable.sb.grain);
         let rooms = self.peers.iter().map(|p| bits(p.pages_max));
-        rooms.fold(marks, u64::min).min(SIZE_GRANULES_MAX)
+        let room = marks.min(self.checksums.size_granules_max());
+        rooms.fold(room, u64::min).min(SIZE_GRANULES_MAX)
     }
 
     fn are_members_able(&self) -> Result<(), CommandError> {

@@ -150,6 +150,7 @@ impl Volume {
         }
         self.round_lost(node);
         self.remote_reads_lost(node);
+        self.repairs_lost(node);
         self.verify_lost(node);
         if was_session {
             self.notice(Notice::PeerLost(node));

@@ -61,6 +61,7 @@ impl Volume {
         let size = self.size;
         let extents: Vec<Extent> = runs.iter().filter_map(|r| granules_of(*r, size)).collect();
         self.recover_marks(&extents);
+        self.recover_checksums(&extents);
         self.pages.is_recovering = !runs.is_empty();
         for extent in extents {
             for peer in self.peers.iter_mut() {
@@ -128,7 +129,9 @@ impl Volume {
         let is_flushed = self.pages.is_flushed && self.is_disk_usable();
         if bits && is_flushed && self.marks.is_swept() {
             self.pages.is_recovering = false;
-            while self.log.close(CLOSE_BATCH, 1, |_| true) > 0 {}
+            let (log, sums, size) = (&mut self.log, &mut self.checksums, self.size);
+            let mut may_close = |run| granules_of(run, size).is_none_or(|e| sums.may_close(e));
+            while log.close(CLOSE_BATCH, 1, &mut may_close) > 0 {}
             self.log.want_all();
         }
     }
@@ -164,8 +167,9 @@ impl Volume {
     pub(super) fn close_idle(&mut self) -> usize {
         let mark = self.closing_mark();
         let past_marks = planted!(self, LogClosesPastMarks);
+        let past_sums = planted!(self, LogClosesPastChecksums);
         let (log, peers, pages) = (&mut self.log, &self.peers, &mut self.pages);
-        let (marks, size) = (&mut self.marks, self.size);
+        let (marks, sums, size) = (&mut self.marks, &mut self.checksums, self.size);
         let mut mark_room = CLOSE_BATCH;
         let mut asked = 0;
         let closed = log.close(CLOSE_BATCH, mark, |run| {
@@ -173,6 +177,7 @@ impl Volume {
                 return true;
             };
             let mut is_marked = past_marks || marks.is_durable(extent, &mut mark_room);
+            is_marked &= past_sums || sums.may_close(extent);
             for peer in peers.iter() {
                 for page in peer.dirty.pages_of(extent) {
                     let id = (peer.node, page);
@@ -263,6 +268,7 @@ impl Volume {
             Purpose::LogPage => self.log_page_done(index as usize),
             Purpose::AttributePage => self.attribute_page_done(index),
             Purpose::MarkPage => self.mark_page_done(index),
+            Purpose::SumsPage => self.sums_written(index),
             Purpose::BitmapPage => {
                 let id = (NodeIdx((index >> 29) as u8), (index & 0x1FFF_FFFF) as usize);
                 self.pages.in_flight.retain(|p| *p != id);

@@ -357,10 +357,10 @@ impl Volume {
         self.marks.sweep();
     }
 
-    /// A log is kept: other replicas need it, or marks do.
+    /// A log is kept: other replicas need it, or marks do, or checksums.
     #[inline]
     pub(super) fn keeps_log(&self) -> bool {
-        self.is_mirrored() || !self.marks.is_empty()
+        self.is_mirrored() || !self.marks.is_empty() || self.has_checksums()
     }
 
     pub(super) fn create_mark(&mut self, id: CommandId, name: MarkName, created_ms: u64) {

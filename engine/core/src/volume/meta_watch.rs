@@ -12,7 +12,7 @@ use crate::time::Instant;
 
 use super::{Volume, planted};
 
-/// Writes of metadata under way.
+/// Writes of metadata under way, and reads of checksums that requests wait for.
 #[derive(Default)]
 pub(super) struct MetaWatch {
     count: u32,
@@ -21,6 +21,11 @@ pub(super) struct MetaWatch {
 }
 
 impl MetaWatch {
+    /// One of them begins.
+    pub fn began(&mut self) {
+        self.count += 1;
+    }
+
     /// One of them ended.
     pub fn ended(&mut self) {
         self.count = self.count.saturating_sub(1);
@@ -35,7 +40,7 @@ impl MetaWatch {
 
 impl Volume {
     pub(super) fn write_metadata(&mut self, token: Token, block: u64, bytes: Box<MetaBlock>) {
-        self.meta_watch.count += 1;
+        self.meta_watch.began();
         self.actions.push(Action::MetaWrite {
             token,
             block,

@@ -9,6 +9,7 @@
 //!            ├ log.rs       activity log and bitmap pages   ├ disk.rs    completions, failures
 //!            ├ marks.rs     what changed since a point      ├ attributes.rs  SetAttr
 //!            ├ remote.rs    reads through another member    ├ balance.rs    who reads
+//!            ├ checksums.rs pages in memory         ├ repair.rs, scrub.rs   what does not match
 //!            ├ grow.rs      a larger volume         ├ votes.rs     this node as a voter
 //!            ├ voters.rs    who votes; polls        ├ election.rs, lease.rs  who may serve
 //!            └ register.rs  what votes in their place
@@ -21,6 +22,7 @@ mod allowance;
 mod attributes;
 mod back_off;
 mod balance;
+mod checksums;
 mod client;
 mod disk;
 mod election;
@@ -46,7 +48,9 @@ mod peer;
 mod record;
 mod register;
 mod remote;
+mod repair;
 mod role;
+mod scrub;
 mod source;
 mod status;
 mod target;
@@ -75,6 +79,7 @@ use crate::verdict::Policy;
 
 use adopt::Adopting;
 use attributes::Store;
+use checksums::Checksums;
 use flush::{Flushing, MemberFlushes};
 use give_up::GivingUp;
 use grow::{Growing, Lengthening};
@@ -84,13 +89,16 @@ use nodes::Nodes;
 use ops::Ops;
 use peer::Peers;
 use record::Durable;
+use repair::Repairs;
 use role::Role;
+use scrub::Scrubbing;
 use verify::Verifying;
 use votes::Votes;
 
 pub use extents::Run;
 pub use marks::MarkStatus;
 pub use parting::{PartingStatus, SideStatus};
+pub use scrub::{ChecksumStatus, ScrubFigures};
 pub use status::{
     PeerStatus, ReadCounts, ResyncFigures, ResyncState, ResyncStatus, RoleStatus, Status,
     VotesStatus,
@@ -147,6 +155,8 @@ pub struct Setup {
     pub peer_requests_max: usize,
     /// Payload bytes of a primary accepted at once; granted to it as credit.
     pub peer_bytes_max: u64,
+    /// Pages of checksums held in memory, where they are stored: at least [`SUM_PAGES_MIN`].
+    pub sum_pages: usize,
     /// The planted fault, if any.
     #[cfg(feature = "planted")]
     pub bug: Option<Bug>,
@@ -184,6 +194,9 @@ pub struct Volume {
     /// When a client last wrote here.
     last_write: Option<Instant>,
     lengthening: Lengthening,
+    checksums: Checksums,
+    repairs: Repairs,
+    scrub: Scrubbing,
     verify: Verifying,
     votes: Votes,
     /// By node: the superblock that carries which run of it was met last.
@@ -236,6 +249,8 @@ pub struct Volume {
 /// Confirmation windows are this much larger than the tables, so that one slow operation does
 /// not hold up the rest.
 const SEQ_WINDOW_FACTOR: usize = 4;
+/// Fewest pages of checksums in memory: the largest operation touches 18, and others go on beside.
+pub const SUM_PAGES_MIN: usize = 24;
 /// Operations of our own that hold ranges: resync, verify, reads for peers.
 const INTERNAL_OPS: usize = 512;
 
@@ -250,6 +265,7 @@ impl Volume {
         let table = nodes::stored(&loaded.attributes.attributes);
         let table = table.unwrap_or_else(|| setup.table.clone());
         let marks = Marks::new(&mut loaded);
+        let checksums = Checksums::new(loaded.sum_region, setup.sum_pages);
         let pages = PageWrites::new(loaded.activity_log_writer, loaded.bitmaps.len());
         let mut volume = Volume {
             me,
@@ -273,6 +289,9 @@ impl Volume {
             clients: 0,
             last_write: None,
             lengthening: Lengthening::default(),
+            checksums,
+            repairs: Repairs::default(),
+            scrub: Scrubbing::default(),
             verify: Verifying::default(),
             votes: Votes::new(table.digest(setup.quorum == Quorum::Register)),
             nodes: Nodes::new(table),
@@ -358,6 +377,7 @@ impl Volume {
             } => self.peer_message(link, message, payload),
             Event::MetaDone { token, result } => self.meta_done(token, result),
             Event::JobDone { token, outcome } => self.job_done(token, outcome),
+            Event::SumsRead { token, found } => self.sums_read(token, found),
             Event::Abort { session, req } => self.abort(session, req),
             Event::CloseSession { session } => self.close_session(session),
             Event::Start => self.start_up(),
@@ -388,6 +408,7 @@ impl Volume {
                 Command::ResyncRate(rate) => self.set_resync_rate(id, rate),
                 Command::GiveUp { to, token } => self.give_up(id, to, token),
                 Command::Verify(repair) => self.start_verify(id, repair),
+                Command::Scrub { rate } => self.start_scrub(id, rate),
                 Command::MarkCreate { name, created_ms } => self.create_mark(id, name, created_ms),
                 Command::MarkDelete { name } => self.delete_mark(id, name),
                 Command::Nodes(wanted) => self.want_nodes(id, wanted),
@@ -439,11 +460,15 @@ impl Volume {
         self.settle_voters();
         self.settle_nodes();
         self.settle_verify();
+        self.settle_repairs();
+        self.settle_scrub();
+        self.settle_checksums();
         self.settle_marks();
         self.settle_growth();
         self.begin_round();
         self.dispatch_waiting();
         self.settle_log();
+        self.write_sums();
         self.write_attributes();
         self.write_superblock();
     }

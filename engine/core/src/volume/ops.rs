@@ -37,9 +37,13 @@ pub(super) enum Purpose {
     RecoveryFlush = 12,
     /// Piece of a salvage.
     Salvage = 13,
+    /// Page of checksums, on its way into memory.
+    SumsRead = 14,
+    /// Page of checksums, on its way to disk.
+    SumsPage = 15,
 }
 
-const PURPOSES: [Purpose; 13] = [
+const PURPOSES: [Purpose; 15] = [
     Purpose::Disk,
     Purpose::Job,
     Purpose::Round,
@@ -53,6 +57,8 @@ const PURPOSES: [Purpose; 13] = [
     Purpose::MarkPage,
     Purpose::RecoveryFlush,
     Purpose::Salvage,
+    Purpose::SumsRead,
+    Purpose::SumsPage,
 ];
 
 /// `purpose: 8 | generation: 24 | index: 32`
@@ -101,6 +107,12 @@ pub(super) enum Kind {
     Store { id: u64, buf: Option<BufId> },
     /// We verify a piece.
     Compare { peer: NodeIdx, id: u64 },
+    /// A piece is compared with its stored checksums, which may be taken from it.
+    Scrub { is_sweep: bool, adopted: bool },
+    /// A run that did not match is fetched from another member and written.
+    Repair,
+    /// A piece of this copy is read for the salvage of this number.
+    Salvage { number: u32 },
 }
 
 /// How far an operation is.
@@ -108,6 +120,8 @@ pub(super) enum Kind {
 pub(super) enum Phase {
     /// Behind an overlapping one.
     Ordered,
+    /// Its pages of checksums are not all in memory.
+    Sums,
     /// A job on its bytes runs.
     Job,
     /// Its extents are not all in the log yet, or the log is full.
@@ -143,6 +157,14 @@ pub(super) struct Operation {
     pub is_given_up: bool,
     pub aborted: bool,
     pub held: Held,
+    /// Granules whose pages of checksums it holds in memory.
+    pub pinned: Option<Extent>,
+    /// How often bytes around it did not match and were repaired for it.
+    pub remerges: u8,
+    /// A repair: the request that waits for its bytes, under whose hold it runs.
+    pub waiter: Option<u32>,
+    /// A repair that holds its range while it asks.
+    pub held_range: bool,
     pub seq: Seq,
     /// Term a primary stamped it with.
     pub term: Term,
@@ -199,6 +221,10 @@ impl Ops {
             is_given_up: false,
             aborted: false,
             held: Held::NONE,
+            pinned: None,
+            remerges: 0,
+            waiter: None,
+            held_range: false,
             seq: Seq(0),
             term: Term(0),
             pending: NodeSet::EMPTY,
@@ -256,6 +282,10 @@ impl Ops {
         entry.is_given_up = false;
         entry.aborted = false;
         entry.held = Held::NONE;
+        entry.pinned = None;
+        entry.remerges = 0;
+        entry.waiter = None;
+        entry.held_range = false;
         entry.seq = Seq(0);
         entry.pending = NodeSet::EMPTY;
         entry.confirmed = NodeSet::EMPTY;

@@ -55,8 +55,10 @@ impl Volume {
             .ops
             .find(generation, slot)
             .filter(|op| op.pending.has(node) && op.piece_buf.is_none());
-        let Some(Kind::Read { buf: to, .. }) = op.map(|op| op.kind) else {
-            return self.release(buf);
+        let to = match op.map(|op| op.kind) {
+            Some(Kind::Read { buf, .. }) => buf,
+            Some(Kind::Repair) => return self.repair_told(slot, node, status, buf),
+            _ => return self.release(buf),
         };
         self.read_left(slot, node);
         match buf {
@@ -128,7 +130,8 @@ impl Volume {
         }
         let is_member = matches!(session, Session::InSync(_))
             && self.disk() == Disk::UpToDate
-            && !self.role.is_serving()
+            // Of a primary a member asks what its own disk lost (F10).
+            && (!self.role.is_serving() || what == Serve::Bytes)
             || planted!(self, ReadsFromWhoLeft);
         let slot = match is_member && self.is_disk_usable() {
             true => self.take_internal(kind, extent, link),

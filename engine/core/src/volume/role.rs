@@ -131,6 +131,9 @@ enum DrainPhase {
     Told(u64),
     /// Stop only: the disk's last flush.
     Flush,
+    /// Stop only, with checksums: what still writes ends, and their pages become durable. The flush
+    /// comes after: a clean replica trusts them, so what they speak of must be durable too.
+    Sums,
     /// Stop only: the clean mark, by this superblock version.
     Mark(u64),
 }
@@ -833,6 +836,13 @@ impl Volume {
             // A disk that does not answer is left as a crash leaves it: not clean (laws L3, O4).
             DrainPhase::Flush if is_due => self.stopped(),
             DrainPhase::Flush => {}
+            DrainPhase::Sums if is_due => self.stopped(),
+            DrainPhase::Sums => {
+                if self.are_checksums_settled() {
+                    self.set_drain(DrainPhase::Flush);
+                    self.flush_to_stop();
+                }
+            }
             DrainPhase::Mark(version) => {
                 let bits = self.peers.nodes().all(|n| self.are_bits_durable(n));
                 let bits = bits && self.marks.is_swept() && self.attributes.is_settled();
@@ -928,6 +938,14 @@ impl Volume {
         }
         self.pages.wants_all = true;
         self.marks.sweep();
+        if self.has_checksums() {
+            self.checksums.wants_all = true;
+            return self.set_drain(DrainPhase::Sums);
+        }
+        self.flush_to_stop();
+    }
+
+    fn flush_to_stop(&mut self) {
         let token = token(Purpose::StopFlush, 0, 0);
         self.actions.push(Action::DiskFlush { token });
     }

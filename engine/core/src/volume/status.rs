@@ -52,6 +52,8 @@ pub struct Status {
     pub reads: ReadCounts,
     /// What this node knows of votes; `None` where nobody votes.
     pub votes: Option<VotesStatus>,
+    /// Stored checksums; `None` where there are none.
+    pub checksums: Option<super::ChecksumStatus>,
 }
 
 /// Votes as one node knows them.
@@ -221,6 +223,7 @@ impl Volume {
             is_resync_paused: self.resync_paused,
             reads: self.read_counts,
             votes: self.has_votes().then(|| self.votes_status()),
+            checksums: self.checksum_status(),
         }
     }
 

@@ -86,6 +86,8 @@ struct Pull {
     state: State,
     ask: Ask,
     asked_at: Instant,
+    /// Its checksums are on disk once all that changed up to here is.
+    sums: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -260,6 +262,7 @@ impl Volume {
             },
             ask,
             asked_at: now,
+            sums: 0,
         });
         let plain = Message::ResyncRequest {
             id,
@@ -455,9 +458,10 @@ impl Volume {
     }
 
     fn pull_ended(&mut self, node: NodeIdx, id: u64) {
+        let sums = self.checksums.clock();
         let target = &mut self.peers.get_mut(node).target;
         if let Some(pull) = target.pulls.iter_mut().find(|p| p.id == id) {
-            pull.state = State::Stored;
+            (pull.state, pull.sums) = (State::Stored, sums);
             target.progress.moved += pull.extent.granules();
         }
     }
@@ -479,6 +483,14 @@ impl Volume {
             return;
         }
         let upto = target.pulls[stored - 1].id;
+        // What it reports durable is so with its checksums: no log speaks of these blocks.
+        let sums = &mut self.checksums;
+        let pulls = target.pulls.iter().take(stored);
+        // Each is looked at, so that all missing pages are written at once.
+        let late = pulls.filter(|p| !sums.is_durable_since(p.extent, p.sums));
+        if late.count() > 0 {
+            return;
+        }
         // Numbers outlive sessions: one that was begun for an earlier session proves nothing here.
         self.resync_flushes = (self.resync_flushes + 1) & 0xFF_FFFF;
         let number = self.resync_flushes;

@@ -1,6 +1,7 @@
 //! The volume in the smallest shell there is: disks, links and store answer at once, in order.
 //! Faults and schedules are the simulator's; here stands what each command does when all is well.
 
+mod checksums;
 mod grow;
 mod nodes;
 mod pair;

@@ -63,6 +63,7 @@ impl Volume {
         self.end_pauses();
         self.time_out_legs();
         self.time_out_reads();
+        self.time_out_repairs();
         self.age_log();
     }
 
@@ -88,6 +89,8 @@ impl Volume {
             || self.marks.is_setting()
             || self.growing.is_some()
             || self.verify.is_running()
+            || self.scrub.is_running()
+            || self.repairs.is_waiting()
             || self.peers.iter().any(|p| !p.told.is_settled())
             || (self.has_votes() && self.durable.sb.voted.is_some())
             || (self.has_register() && self.durable.sb.volume_id != 0);

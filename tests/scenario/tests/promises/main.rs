@@ -1,6 +1,7 @@
 //! One test for each promise about faults, refusals and roles: section F of the laws, and
 //! `docs/operations.md`.
 
+mod checksums;
 mod disks;
 mod give_up;
 mod growth;

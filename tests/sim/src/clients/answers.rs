@@ -7,7 +7,7 @@ use engine_core::event::{ReqId, SessionId};
 use history::{Crash, Outcome as Answered, Seen, Session as Known};
 
 use super::{Kind, POISON, Request};
-use crate::disk::BLOCKS_PER_GRANULE;
+use crate::disk::{BLOCKS_PER_GRANULE, ROTTEN};
 use crate::world::{LEASE, World};
 
 impl World {
@@ -97,6 +97,12 @@ impl World {
                     let tag = tags[(block - base) as usize];
                     if tag == POISON {
                         self.fail("B1", format!("block {block} was read and never filled"));
+                        return;
+                    }
+                    if tag >= ROTTEN {
+                        let text =
+                            format!("node {node} answers a read of block {block} with {tag:x}");
+                        self.fail("B12", text);
                         return;
                     }
                     self.law_read(node, block, tag);

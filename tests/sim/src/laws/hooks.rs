@@ -70,7 +70,10 @@ impl World {
             Message::ReadReply {
                 status: Status::Ok, ..
             } => self.count("reads by peers"),
-            Message::ResyncData { .. } => self.count("resync pieces"),
+            Message::ResyncData { extent, .. } => {
+                self.count("resync pieces");
+                self.law_damage_is_not_spread(node, *extent, tags);
+            }
             Message::ResyncZero { .. } => self.count("resync zeros"),
             Message::ResyncEqual { .. } => self.count("resync equal"),
             Message::Parted(_) => self.word_said(node, peer),
@@ -255,6 +258,13 @@ impl World {
                 let text = format!("node {node} cannot follow to {size}: it has room for {max}");
                 self.fail("B13", text);
             }
+            Notice::ChecksumError { .. } => self.count("damage found"),
+            Notice::Repaired { .. } => self.count("damage repaired"),
+            Notice::NotRepaired { .. } => self.count("damage nobody can repair"),
+            Notice::ChecksumsLost { .. } => {
+                self.fail("M2", format!("node {node} lost a page: {notice:?}"));
+            }
+            Notice::ScrubDone { .. } => self.count("scrubs"),
             // What either side may have changed alone joins the marks at the exchange.
             Notice::PeerConnected(_) | Notice::PeerLost(_) => self.marks_get_vague(),
         }

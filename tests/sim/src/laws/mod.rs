@@ -7,7 +7,7 @@
 //!  world ─► hooks.rs ─► what is remembered here ─► check_laws, after every event
 //!            │            ├ marks.rs       S1-S5       ├ histories.rs  T5, T9, M2
 //!            │            ├ membership.rs  S6, R8, T4  └ here          O1
-//!            │            ├ changes.rs     K1-K3
+//!            │            ├ changes.rs     K1-K3       ├ checksums.rs  M6, F10
 //!            │            ├ lateness.rs    L6
 //!            │            ├ salvage.rs    G1-G3
 //!            │            ├ situations.rs: what was met
@@ -17,6 +17,7 @@
 
 mod answers;
 mod changes;
+mod checksums;
 mod hand_overs;
 mod histories;
 mod hooks;
@@ -279,6 +280,7 @@ impl World {
             self.law_differences_are_covered(true);
             self.law_marks_say_enough();
             self.law_histories_tell(node);
+            self.law_checksums_are_right(node);
         }
         self.law_members_are_equal_at_rest();
         self.law_not_whole_leaves(node);
@@ -301,6 +303,7 @@ impl World {
         }
         self.law_differences_are_covered(true);
         self.law_marks_say_enough();
+        self.law_checksums_are_right(node);
     }
 
     /// O1: every table has a bound.

@@ -50,6 +50,10 @@ impl World {
                     | Step::Slow { .. }
                     | Step::MetaErrors { .. }
                     | Step::MetaHang { .. }
+                    // A block that does not match its checksum is as one that cannot be read (F10).
+                    | Step::Rot { .. }
+                    | Step::LoseWrite { .. }
+                    | Step::Misdirect { .. }
             )
         };
         if outcome != Outcome::Io || !self.has_votes() {

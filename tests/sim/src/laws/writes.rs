@@ -53,7 +53,15 @@ impl World {
             return self.fail("S8", text);
         }
         let is_target = matches!(found.disk, Disk::Inconsistent | Disk::Failed);
-        if self.nodes.len() > 1 && !is_resync && !(is_target && buf.is_none()) {
+        // A repair writes again what the disk was given long ago.
+        let has_sums = self.plan.settings.sum_pages > 0;
+        let is_repair = has_sums
+            && buf.is_some_and(|b| {
+                let tags = self.nodes[node].buffers.peek(b);
+                tags == self.nodes[node].disk.live().read(extent)
+            });
+        let is_exempt = is_resync || is_repair || (is_target && buf.is_none());
+        if self.nodes.len() > 1 && !is_exempt {
             self.law_mark_comes_first(node, extent);
         }
     }
@@ -80,7 +88,7 @@ impl World {
 
     /// Something still writes this buffer to a disk.
     pub fn is_writing_from(&self, node: usize, buf: BufId) -> bool {
-        let is_it = |p: &Pending| matches!(p, Pending::Write(_, b) if *b == buf);
+        let is_it = |p: &Pending| matches!(p, Pending::Write(_, b, _) if *b == buf);
         self.nodes[node].pending.values().any(is_it)
     }
 }

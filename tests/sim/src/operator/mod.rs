@@ -276,6 +276,7 @@ impl World {
                 self.start(node);
             }
         }
+        self.undo_hopeless_damage();
         self.replace_condemned();
         if self.is_alone() {
             self.restart_failed();

@@ -40,13 +40,15 @@ enum Verify {
 }
 
 impl World {
-    /// One plan in three ends with rot. Nothing else is wrong and no client is there.
+    /// One plan in three ends with rot, unless checksums are stored: those find it before any verify
+    /// does (law F10). Nothing else is wrong and no client is there.
     pub fn law_rot_is_found_and_repaired(&mut self) {
         let ([primary], 0) = (&self.primaries()[..], self.plan.seed % 3) else {
             return;
         };
         let (primary, copies) = (*primary, self.all().len());
-        if copies < 2 || self.failure.is_some() {
+        let has_checksums = self.plan.settings.sum_pages > 0;
+        if copies < 2 || has_checksums || self.failure.is_some() {
             return;
         }
         self.let_a_block_rot(primary);

@@ -4,6 +4,7 @@ use engine_core::event::{Command, Repair};
 use engine_core::units::NodeIdx;
 
 use super::Purpose;
+use crate::disk::Trick;
 use crate::laws::mark_name;
 use crate::plan::Step;
 use crate::swarm::MS;
@@ -214,6 +215,17 @@ impl World {
                     self.ask_node(node, Command::MarkDelete { name }, Purpose::MarkDelete);
                 }
             }
+            Step::Rot { node, hot } => {
+                let hot = self.hot()[hot as usize % self.hot().len()];
+                self.damage(node_of(node), |disk| disk.flip_bits(hot));
+            }
+            Step::LoseWrite { node } => {
+                self.damage(node_of(node), |disk| disk.trick = Some(Trick::Lost));
+            }
+            Step::Misdirect { node, by } => {
+                self.damage(node_of(node), |d| d.trick = Some(Trick::Misdirected(by)));
+            }
+            Step::Scrub { node, rate } => self.command(node_of(node), Command::Scrub { rate }),
             Step::Stop { node, down } => self.stop(node_of(node), down),
             Step::Grow { size, held } => self.grow(size, held == 1),
             Step::AddWitness { node } => self.want_witness(node_of(node), true),

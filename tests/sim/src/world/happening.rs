@@ -9,21 +9,36 @@ use engine_core::vote::Ballot;
 #[derive(Clone, Copy, Debug)]
 pub enum Pending {
     /// `DiskRead` into a buffer the core named.
-    Read(Token, BufId),
+    Read(Token, BufId, Extent),
     /// `DiskRead` into one the shell allocates.
-    ReadAlloc(Token),
+    ReadAlloc(Token, Extent),
     /// `DiskWrite`.
-    Write(Token, BufId),
-    /// `DiskZero` or `DiskFlush`.
+    Write(Token, BufId, Extent),
+    /// `DiskZero`.
+    Zero(Token, Extent),
+    /// `DiskFlush`.
     Plain(Token),
     /// `Job::Merge`: fill what the range leaves free.
     Merge(Token, BufId, ByteRange),
     /// `Job::MergeZeros`: one granule with a hole.
     MergeZeros(Token, ByteRange),
     /// `Job::Hashes`, of so many granules each.
-    Hashes(Token, u32),
+    Hashes(Token, Extent, u32),
     /// `Job::Sums`.
     Sums(Token, Extent),
+    /// `Job::Scrub`.
+    Scrub(Token, Extent),
+}
+
+/// `Action::SumsRead`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)] // as the action says
+pub struct SumsRead {
+    pub token: Token,
+    pub slot: usize,
+    pub page: u64,
+    pub block: u64,
+    pub forget: Option<Extent>,
 }
 
 /// Something that will happen.
@@ -42,6 +57,19 @@ pub enum Happening {
         life: u64,
         io: u64,
         token: Token,
+    },
+    /// A page of checksums is read.
+    SumsRead {
+        node: usize,
+        life: u64,
+        read: SumsRead,
+    },
+    /// A look at the length of a payload ends.
+    Covered {
+        node: usize,
+        life: u64,
+        token: Token,
+        is_covered: bool,
     },
     /// A ballot reaches its node.
     Ballot {

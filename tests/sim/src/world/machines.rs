@@ -63,6 +63,7 @@ impl World {
         machine.engine = None;
         machine.life += 1;
         machine.buffers.clear();
+        machine.sums = None;
         machine.pending.clear();
         machine.stalled.clear();
         machine.backlog.clear();
@@ -105,6 +106,7 @@ impl World {
             self.count("metadata writes torn by a crash");
         }
         self.nodes[node].restart_at = down.map(|d| self.now + d);
+        self.undo_damage_nobody_could_find(node);
         self.check_crashed(node);
         self.law_metadata_never_goes_back(node, before);
     }
@@ -142,6 +144,7 @@ impl World {
             self.count("metadata writes torn by a crash");
         }
         self.power_lost(node, had_lost);
+        self.undo_damage_nobody_could_find(node);
         self.check_crashed(node);
         self.law_metadata_never_goes_back(node, before);
     }
@@ -233,6 +236,7 @@ impl World {
         };
         self.say(|| format!("n{node} starts"));
         let machine = &mut self.nodes[node];
+        machine.sums = engine.sums_table();
         machine.engine = Some(engine);
         machine.life += 1;
         machine.events = 0;

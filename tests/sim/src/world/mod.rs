@@ -33,7 +33,7 @@ use crate::plan::{Plan, Step};
 use crate::rng::Rng;
 use crate::swarm::{MS, granules_max, spots};
 
-pub use happening::{Happening, Mend, Pending};
+pub use happening::{Happening, Mend, Pending, SumsRead};
 pub use node::{DiskImage, Doom, Fate, Node, Struck};
 pub use register::Register;
 
@@ -116,6 +116,7 @@ impl World {
                 ),
                 meta: MetaDisk::new(Rng::fork(seed, "meta", i as u64)),
                 buffers: Ledger::default(),
+                sums: None,
                 pending: BTreeMap::new(),
                 stalled: Vec::new(),
                 paused_until: 0,
@@ -206,6 +207,7 @@ impl World {
             log_slots: settings.log_slots as u32,
             requests_max: settings.requests_max as usize,
             is_durable_policy: settings.is_durable_policy == 1,
+            sum_pages: settings.sum_pages as usize,
             read_margin: settings
                 .read_margin
                 .checked_sub(1)

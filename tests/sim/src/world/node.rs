@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use engine_core::checksums::Table;
 use engine_core::event::Event;
 
 use super::{Happening, Pending};
@@ -74,6 +75,8 @@ pub struct Node {
     pub meta: MetaDisk,
     /// Memory of the process.
     pub buffers: Ledger,
+    /// Checksums in memory, if some are stored.
+    pub sums: Option<Table>,
     /// Who waits for data-disk operations.
     pub pending: BTreeMap<u64, Pending>,
     /// Completed on hung disks: operation numbers, and metadata ones with their token.

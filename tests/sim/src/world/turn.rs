@@ -52,6 +52,15 @@ impl World {
                     self.meta_ended(node, io, token);
                 }
             }
+            Happening::SumsRead { node, life, read } if self.is_current(node, life) => {
+                self.sums_read(node, read);
+            }
+            Happening::Covered {
+                node,
+                life,
+                token,
+                is_covered,
+            } if self.is_current(node, life) => self.covered(node, token, is_covered),
             Happening::Kill { node, life, down } if self.is_current(node, life) => {
                 self.kill(node, Some(down));
             }
@@ -134,6 +143,8 @@ impl World {
             | Happening::Sent { .. }
             | Happening::Copied { .. }
             | Happening::Salvaged { .. }
+            | Happening::SumsRead { .. }
+            | Happening::Covered { .. }
             | Happening::Lengthened { .. }
             | Happening::BackingGrown { .. }
             | Happening::Wake { .. } => {}

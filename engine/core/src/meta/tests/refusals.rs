@@ -47,9 +47,15 @@ fn an_unknown_incompatible_feature_is_refused_and_a_compatible_one_is_carried_al
         superblock(72, &[64]),
         LoadError::Feature {
             found: 64,
-            expected: 7
+            expected: 15
         }
     );
+    // Checksums need a region of their own.
+    let expected = LoadError::Invalid {
+        block: 1,
+        field: Field::Regions,
+    };
+    assert_eq!(superblock(72, &[12]), expected);
     let mut area = Area::formatted(&params());
     area.forge(1, |b| b[64] = 4);
     assert_eq!(area.load().unwrap().superblock.features_compatible, 4);

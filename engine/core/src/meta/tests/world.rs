@@ -30,6 +30,7 @@ pub(super) fn params() -> Params {
             identity: [9; 32],
             size: 40_000 * 4096,
         },
+        checksums: Checksums::Off,
     }
 }
 

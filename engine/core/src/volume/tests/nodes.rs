@@ -14,6 +14,7 @@ fn world() -> World {
         quorum: Quorum::Majority,
         auto_promote: true,
         on_quorum_loss: QuorumLoss::Freeze,
+        sum_pages: 0,
     });
     world.connect();
     assert_eq!(world.command(0, promote(false)), Ok(Answer::Ok));

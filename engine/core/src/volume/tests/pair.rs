@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::action::{Action, Answer, CommandError, Job, MetaBlock, Outcome, ReadInto, SalvageStep};
+use crate::checksums::Table as Sums;
 use crate::event::{
     Command, CommandId, DiskError, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId,
+    SumsFound,
 };
 use crate::message::Message;
-use crate::meta::{self, Backing, BackingKind, Expect, Params, Peek};
+use crate::meta::{self, Backing, BackingKind, Checksums, Expect, Loaded, Params, Peek};
 use crate::quorum::{Quorum, QuorumLoss};
 use crate::record::Choice;
 use crate::register::{Access, Found, Holding};
@@ -33,6 +35,11 @@ pub struct Node {
     buffers: HashMap<u64, Vec<u64>>,
     events: VecDeque<Event>,
     lives: u128,
+    table: Option<Sums>,
+    /// Actions carried out since somebody cleared this.
+    pub actions: usize,
+    /// Of these, reads and writes of pages of checksums.
+    pub pages: usize,
 }
 
 pub struct World {
@@ -98,6 +105,8 @@ pub struct Shape {
     pub quorum: Quorum,
     pub auto_promote: bool,
     pub on_quorum_loss: QuorumLoss,
+    /// Pages of checksums in memory; 0: none are stored.
+    pub sum_pages: usize,
 }
 
 impl Shape {
@@ -106,7 +115,8 @@ impl Shape {
     }
 }
 
-fn params(node: usize, nodes: usize, size: u64) -> Params {
+fn params(node: usize, shape: Shape, size: u64) -> Params {
+    let nodes = shape.replicas;
     Params {
         volume: "v".into(),
         slice: 0,
@@ -124,6 +134,10 @@ fn params(node: usize, nodes: usize, size: u64) -> Params {
             identity: [0; 32],
             size: size * GRANULE,
         },
+        checksums: match shape.sum_pages {
+            0 => Checksums::Off,
+            _ => Checksums::On { is_zeroed: true },
+        },
     }
 }
 
@@ -133,7 +147,7 @@ impl Node {
         let Peek::Ours(found) = meta::peek(&self.meta[0], &self.meta[1]) else {
             panic!("the metadata is whole");
         };
-        let p = params(node, shape.replicas, found.size_granules);
+        let p = params(node, shape, found.size_granules);
         self.disk.resize(found.size_granules as usize, 0);
         let expect = Expect {
             volume: p.volume,
@@ -156,10 +170,18 @@ impl Node {
         };
         meta::load_marks(&mut loaded, read).expect("it is memory");
         self.lives += 1;
+        self.table = table(&loaded, shape);
         self.volume = Volume::attach(setup(node, shape, self.lives), loaded);
         self.events.clear();
         self.events.push_back(Event::Start);
     }
+}
+
+/// The checksum of a granule is its tag.
+fn table(loaded: &Loaded, shape: Shape) -> Option<Sums> {
+    let region = loaded.sum_region?;
+    let life = region.incarnation();
+    Some(Sums::new(shape.sum_pages, life, 0, region.zeroed()))
 }
 
 fn setup(node: usize, shape: Shape, life: u128) -> Setup {
@@ -188,6 +210,7 @@ fn setup(node: usize, shape: Shape, life: u128) -> Setup {
         requests_max: 32,
         peer_requests_max: 32,
         peer_bytes_max: 64 << 20,
+        sum_pages: shape.sum_pages,
         #[cfg(feature = "planted")]
         bug: None,
     }
@@ -201,6 +224,7 @@ impl World {
             quorum: Quorum::Off,
             auto_promote: false,
             on_quorum_loss: QuorumLoss::Freeze,
+            sum_pages: 0,
         })
     }
 
@@ -208,7 +232,7 @@ impl World {
         let size = 5000;
         let nodes = shape.replicas;
         let make = |node: usize| {
-            let blocks = meta::format(&params(node, nodes, size)).expect("the parameters fit");
+            let blocks = meta::format(&params(node, shape, size)).expect("the parameters fit");
             let mut disk: Vec<Box<MetaBlock>> = Vec::new();
             for (block, bytes) in blocks {
                 disk.resize_with(disk.len().max(block as usize + 1), || Box::new([0; 4096]));
@@ -222,11 +246,12 @@ impl World {
                 nodes_digest: 1,
                 size_granules: size,
                 granule_bytes: GRANULE as u32,
-                backing: params(node, nodes, size).backing,
+                backing: params(node, shape, size).backing,
             };
             let bytes: Vec<u8> = disk.iter().flat_map(|b| b.iter().copied()).collect();
             let loaded = meta::load(&bytes, &expect).expect("a fresh replica loads");
             Node {
+                table: table(&loaded, shape),
                 volume: Volume::attach(setup(node, shape, 0), loaded),
                 disk: vec![0; size as usize],
                 meta: disk,
@@ -237,6 +262,8 @@ impl World {
                 buffers: HashMap::new(),
                 events: VecDeque::from([Event::Start]),
                 lives: 0,
+                actions: 0,
+                pages: 0,
             }
         };
         let mut world = World {
@@ -482,6 +509,25 @@ impl World {
         panic!("a request is answered");
     }
 
+    /// What a client reads of so many granules.
+    pub fn read(&mut self, node: usize, first: u64, count: u64) -> Result<Vec<u64>, Outcome> {
+        self.next += 1;
+        let buf = BufId(self.next);
+        self.nodes[node]
+            .buffers
+            .insert(buf.0, vec![u64::MAX; count as usize]);
+        let range = ByteRange {
+            offset: first * GRANULE,
+            len: count * GRANULE,
+        };
+        let outcome = self.client(node, Op::Read { range, buf });
+        let bytes = self.nodes[node].buffers.remove(&buf.0);
+        match outcome {
+            Outcome::Ok => Ok(bytes.expect("the client holds its buffer")),
+            other => Err(other),
+        }
+    }
+
     pub fn write(&mut self, node: usize, first: u64, count: u64, tag: u64) -> Outcome {
         self.next += 1;
         let buf = BufId(self.next);
@@ -508,7 +554,48 @@ impl World {
         self.next += 1;
         let fresh = BufId(self.next);
         let node = &mut self.nodes[at];
+        node.actions += 1;
         match action {
+            Action::SumsRead {
+                token,
+                slot,
+                page,
+                block,
+                forget,
+            } => {
+                node.pages += 1;
+                let blank = Box::new([0; 4096]);
+                let block_of = |b: u64| node.meta.get(b as usize).unwrap_or(&blank);
+                let life = 100 + at as u128;
+                let found = meta::judge_sums(block_of(block), block_of(block + 1), block, life);
+                let table = node.table.as_mut().expect("checksums are stored");
+                table.load(slot, page, found.values.as_ref(), found.is_lost, forget);
+                let found = SumsFound {
+                    counter: found.counter,
+                    is_second: found.is_second,
+                    is_lost: found.is_lost,
+                };
+                node.events.push_back(Event::SumsRead { token, found });
+            }
+            Action::SumsWrite {
+                token,
+                slot,
+                block,
+                counter,
+            } => {
+                node.pages += 1;
+                let table = node.table.as_ref().expect("checksums are stored");
+                let life = 100 + at as u128;
+                let bytes = meta::encode_sums_page(life, table.values(slot), block, counter);
+                self.act(
+                    at,
+                    Action::MetaWrite {
+                        token,
+                        block,
+                        bytes,
+                    },
+                );
+            }
             Action::Complete { req, outcome, .. } => {
                 self.outcomes.insert(req.0, outcome);
             }
@@ -534,6 +621,8 @@ impl World {
             } => {
                 let bytes = node.disk[extent.start as usize..extent.end as usize].to_vec();
                 let is_zero = bytes.iter().all(|g| *g == 0);
+                let checked = node.table.as_ref().map(|t| t.check(extent, &bytes));
+                let result = checked.unwrap_or(Ok(())).map_err(DiskError::Checksum);
                 let buf = match into {
                     ReadInto::Buf(buf) => {
                         node.buffers.insert(buf.0, bytes);
@@ -546,7 +635,7 @@ impl World {
                 };
                 node.events.push_back(Event::DiskDone {
                     token,
-                    result: Ok(()),
+                    result,
                     buf,
                     is_zero,
                 });
@@ -561,6 +650,9 @@ impl World {
                     "a buffer covers its extent"
                 );
                 node.disk[extent.start as usize..extent.end as usize].copy_from_slice(&bytes);
+                if let Some(table) = &mut node.table {
+                    table.set(extent, &bytes);
+                }
                 let (result, buf) = (Ok(()), None);
                 node.events.push_back(Event::DiskDone {
                     token,
@@ -571,6 +663,9 @@ impl World {
             }
             Action::DiskZero { token, extent, .. } => {
                 node.disk[extent.start as usize..extent.end as usize].fill(0);
+                if let Some(table) = &mut node.table {
+                    table.set_zeros(extent);
+                }
                 let (result, buf) = (Ok(()), None);
                 node.events.push_back(Event::DiskDone {
                     token,
@@ -603,8 +698,17 @@ impl World {
                 });
             }
             Action::Job { token, job } => {
+                if let Job::Copy { from, to, .. } = job {
+                    let bytes = node.buffers[&from.0].clone();
+                    node.buffers.insert(to.0, bytes);
+                }
                 let outcome = match job {
-                    Job::Merge { .. } | Job::Copy { .. } => JobOutcome::Done,
+                    Job::Merge { .. } | Job::Copy { .. } | Job::Covers { .. } => JobOutcome::Done,
+                    Job::Scrub { extent } => {
+                        let table = node.table.as_mut().expect("checksums are stored");
+                        let bytes = &node.disk[extent.start as usize..extent.end as usize];
+                        JobOutcome::Scrubbed(table.scrub(extent, bytes))
+                    }
                     Job::MergeZeros { .. } => JobOutcome::Buffer(fresh),
                     Job::Hashes { extent, each } => JobOutcome::Hashes(
                         node.disk[extent.start as usize..extent.end as usize]

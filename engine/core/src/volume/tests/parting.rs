@@ -154,6 +154,7 @@ fn after_a_force_the_other_copies_come_back_as_replicas_and_voters() {
         replicas: 3,
         witnesses: 0,
         quorum: Quorum::Majority,
+        sum_pages: 0,
         auto_promote: true,
         on_quorum_loss: QuorumLoss::Freeze,
     });

@@ -11,6 +11,7 @@ fn blank(replicas: usize) -> World {
         replicas,
         witnesses: 0,
         quorum: Quorum::Register,
+        sum_pages: 0,
         auto_promote: true,
         on_quorum_loss: QuorumLoss::Freeze,
     });

@@ -13,6 +13,7 @@ fn world(replicas: usize, witnesses: usize) -> World {
         replicas,
         witnesses,
         quorum: Quorum::Majority,
+        sum_pages: 0,
         auto_promote: true,
         on_quorum_loss: QuorumLoss::Freeze,
     });
@@ -314,6 +315,7 @@ fn a_role_whose_heir_does_not_follow_is_taken_back_even_without_auto_promote() {
         replicas: 3,
         witnesses: 0,
         quorum: Quorum::Majority,
+        sum_pages: 0,
         auto_promote: false,
         on_quorum_loss: QuorumLoss::Freeze,
     });
@@ -345,6 +347,7 @@ fn on_quorum_loss_fail_answers_what_waits_and_what_comes_and_goes_on_afterwards(
         replicas: 3,
         witnesses: 0,
         quorum: Quorum::Majority,
+        sum_pages: 0,
         auto_promote: true,
         on_quorum_loss: QuorumLoss::Fail,
     });
