@@ -27,6 +27,9 @@ pub enum Bug {
     FailedFlushForgotten,
     ResyncSendsBadBlocks,
     LogClosesPastChecksums,
+    ReadGivesBadBlocks,
+    RepairPassesWrites,
+    FoundIsNotRepaired,
     ClosedSessionDispatches,
     OneSuperblockSlot,
     LogClosesPastMarks,
@@ -77,7 +80,7 @@ impl Bug {
     }
 
     /// All of them.
-    pub const ALL: [Bug; 57] = [
+    pub const ALL: [Bug; 60] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -99,6 +102,9 @@ impl Bug {
         Bug::FailedFlushForgotten,
         Bug::ResyncSendsBadBlocks,
         Bug::LogClosesPastChecksums,
+        Bug::ReadGivesBadBlocks,
+        Bug::RepairPassesWrites,
+        Bug::FoundIsNotRepaired,
         Bug::ClosedSessionDispatches,
         Bug::OneSuperblockSlot,
         Bug::LogClosesPastMarks,

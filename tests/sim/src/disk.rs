@@ -191,6 +191,9 @@ pub struct Disk {
     touched: BTreeSet<u64>,
     /// What reads return of damaged granules, instead of what was stored and is `live`.
     damaged: BTreeMap<u64, Granule>,
+    was_damaged: BTreeSet<u64>,
+    /// Damage that the process that runs was given.
+    met: BTreeSet<u64>,
     rotten: u64,
     /// The next write is lost or lands elsewhere.
     pub trick: Option<Trick>,
@@ -212,6 +215,8 @@ impl Disk {
             rng,
             touched: BTreeSet::new(),
             damaged: BTreeMap::new(),
+            was_damaged: BTreeSet::new(),
+            met: BTreeSet::new(),
             rotten: ROTTEN,
             trick: None,
             faults: Faults {
@@ -607,6 +612,8 @@ impl Disk {
     }
 
     fn damage(&mut self, granule: u64, content: Granule) {
+        self.was_damaged.insert(granule);
+        self.met.remove(&granule);
         match content == self.live.granule(granule) {
             true => self.damaged.remove(&granule),
             false => self.damaged.insert(granule, content),
@@ -627,6 +634,31 @@ impl Disk {
     /// Granules of which reads return something else than was stored.
     pub fn damaged(&self) -> impl Iterator<Item = u64> + '_ {
         self.damaged.keys().copied()
+    }
+
+    /// The process that runs saw that these granules are damaged.
+    pub fn damage_met(&mut self, extent: Extent) {
+        let there = self.damaged.range(extent.start..extent.end);
+        self.met.extend(there.map(|(granule, _)| granule));
+    }
+
+    /// Damaged as it was when the process that runs saw it.
+    pub fn left(&self) -> Option<u64> {
+        self.met
+            .iter()
+            .copied()
+            .find(|g| self.damaged.contains_key(g))
+    }
+
+    /// Another process begins.
+    pub fn forget_met(&mut self) {
+        self.met.clear();
+    }
+
+    /// Granules of the extent of which reads once returned something else than was stored.
+    pub fn was_damaged(&self, extent: Extent) -> Vec<u64> {
+        let inside = self.was_damaged.range(extent.start..extent.end);
+        inside.copied().collect()
     }
 
     /// The damage of these granules never happened: it was more than the plan may do.

@@ -195,27 +195,36 @@ fn finish(world: &mut World) {
     world.finish_history();
 }
 
-/// F10: whatever a disk did to its copy, a scrub finds it, and another member repairs it.
+/// F10: what was found is repaired, and a scrub finds the rest, whatever a disk did to its copy.
 fn scrub_all(world: &mut World) {
     if world.plan.settings.sum_pages == 0 {
         return;
     }
-    // One that runs already may have been there before the damage: it ends first. What it found
-    // may be undone since: the next one says so.
+    // Of a single copy what was found is undone by now: only a scrub says so.
+    if !world.is_alone() {
+        await_repair(world, World::is_repaired);
+        world.law_nothing_found_is_left();
+    }
+    // One that runs already may have been there before the damage: it ends first.
     for is_last in [false, true] {
         for node in world.all() {
             world.command(node, Command::Scrub { rate: 0 });
         }
-        let bound = world.now + HEAL_WITHIN;
-        while world.failure.is_none() && !world.is_scrubbed(is_last) {
-            if world.now > bound {
-                let text = format!("stuck: damage is not repaired, {}", states(world));
-                return world.fail("F10", text);
-            }
-            world.run_until(world.now + 5 * MS);
-        }
+        let is_whole = is_last || !world.is_alone();
+        await_repair(world, |w| w.is_scrubbed() && (!is_whole || w.is_repaired()));
     }
     world.law_damage_was_found();
+}
+
+fn await_repair(world: &mut World, is_done: impl Fn(&World) -> bool) {
+    let bound = world.now + HEAL_WITHIN;
+    while world.failure.is_none() && !is_done(world) {
+        if world.now > bound {
+            let text = format!("stuck: damage is not repaired, {}", states(world));
+            return world.fail("F10", text);
+        }
+        world.run_until(world.now + 5 * MS);
+    }
 }
 
 /// What a slow disk was asked long ago ends, or the disk is given up and replaced: who stops with
@@ -266,6 +275,7 @@ fn stop_all(world: &mut World) {
                     let text = format!("node {node} stopped and block {block} is not durable");
                     world.fail("O4", text);
                 }
+                world.law_all_is_known(node);
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use engine_core::action::{Action, Job, ReadInto};
 use engine_core::agree::FEATURE_HASHES;
+use engine_core::checksums::Scrubbed;
 use engine_core::event::{DiskError, Event, JobOutcome, LinkId, Payload, SumsFound, Token};
 use engine_core::message::Message;
 use engine_core::meta;
@@ -289,7 +290,11 @@ impl World {
     }
 
     fn is_inside(&mut self, node: usize, extent: Extent) -> bool {
-        let end = self.granules_on(node);
+        let mut end = self.granules_on(node);
+        if extent.end > end {
+            // It may have grown in this turn.
+            end = self.found(node).map_or(end, |f| f.granules);
+        }
         let inside = extent.end <= end;
         if !inside {
             self.fail(
@@ -481,9 +486,6 @@ impl World {
 
     /// What was read, compared with the checksums.
     fn check(&mut self, node: usize, pending: &Pending, tags: &[u64]) -> Result<(), DiskError> {
-        let Some(table) = &self.nodes[node].sums else {
-            return Ok(());
-        };
         let per = BLOCKS_PER_GRANULE as usize;
         let part = |range: ByteRange, is_last: bool| {
             let cover = range.cover().expect("a merge covers something");
@@ -509,8 +511,11 @@ impl World {
             _ => [None, None],
         };
         for (extent, tags) in parts.into_iter().flatten() {
+            let Some(table) = &self.nodes[node].sums else {
+                return Ok(());
+            };
             if let Err(bad) = table.check(extent, &sums(tags)) {
-                self.count("checksum errors");
+                self.note_mismatch(node, bad);
                 return Err(DiskError::Checksum(bad));
             }
         }
@@ -557,8 +562,11 @@ impl World {
             (Pending::Scrub(_, extent), Some(table)) if result.is_ok() => {
                 table.scrub(extent, &sums(&tags))
             }
-            _ => Default::default(),
+            _ => Scrubbed::default(),
         };
+        if let Some(bad) = scrubbed.bad {
+            self.note_mismatch(node, bad);
+        }
         let buffers = &mut self.nodes[node].buffers;
         let done = |token, buf, is_zero| Event::DiskDone {
             token,

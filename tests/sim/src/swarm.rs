@@ -585,7 +585,7 @@ fn with_register(plan: Plan) -> Plan {
 /// chooses, from [`REGISTER`] on a register.
 pub fn plan(seed: u64) -> Plan {
     if seed >= REGISTER {
-        return with_register(pair(seed));
+        return with_checksums(with_register(pair(seed)));
     }
     if seed >= VOTES {
         return with_checksums(with_votes(pair(seed)));

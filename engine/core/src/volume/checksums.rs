@@ -376,7 +376,9 @@ impl Volume {
         let op = self.ops.get(slot);
         let is_out = op.phase == Phase::Out;
         let changes = match op.kind {
-            Kind::Write { .. } | Kind::Zero { .. } | Kind::Store { .. } | Kind::Repair => is_out,
+            Kind::Write { .. } | Kind::Zero { .. } | Kind::Store { .. } => is_out,
+            // Until somebody told it what to write, it only asks.
+            Kind::Repair => is_out && op.piece_buf.is_some(),
             Kind::MemberData { .. } | Kind::MemberZero { .. } => is_out,
             Kind::Scrub { adopted, .. } => adopted,
             _ => false,

@@ -41,7 +41,12 @@ impl Volume {
             _ => buf,
         };
         // What a failed disk still reads may be older than what it confirmed (F4).
-        let read = if self.is_disk_usable() {
+        let read = if matches!(result, Err(DiskError::Checksum(_)))
+            && matches!(kind, Kind::Read { .. })
+            && planted!(self, ReadGivesBadBlocks)
+        {
+            Ok(())
+        } else if self.is_disk_usable() {
             result
         } else {
             Err(DiskError::Io)
@@ -66,7 +71,10 @@ impl Volume {
 
     /// What was read does not match its checksums: nobody is given it (laws B12, F10).
     fn mismatched(&mut self, kind: Kind, extent: Extent, buf: Option<BufId>) -> Option<BufId> {
-        self.note_bad(extent);
+        // What a failed disk lost is told already.
+        if self.is_disk_usable() {
+            self.note_bad(extent);
+        }
         if matches!(kind, Kind::Serve { .. }) && planted!(self, ResyncSendsBadBlocks) {
             return buf;
         }

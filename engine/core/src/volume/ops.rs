@@ -159,8 +159,9 @@ pub(super) struct Operation {
     pub held: Held,
     /// Granules whose pages of checksums it holds in memory.
     pub pinned: Option<Extent>,
-    /// How often bytes around it did not match and were repaired for it.
-    pub remerges: u8,
+    /// How often bytes around it did not match and were repaired for it; of a repair, how many before
+    /// it failed.
+    pub attempts: u8,
     /// A repair: the request that waits for its bytes, under whose hold it runs.
     pub waiter: Option<u32>,
     /// A repair that holds its range while it asks.
@@ -222,7 +223,7 @@ impl Ops {
             aborted: false,
             held: Held::NONE,
             pinned: None,
-            remerges: 0,
+            attempts: 0,
             waiter: None,
             held_range: false,
             seq: Seq(0),
@@ -283,7 +284,7 @@ impl Ops {
         entry.aborted = false;
         entry.held = Held::NONE;
         entry.pinned = None;
-        entry.remerges = 0;
+        entry.attempts = 0;
         entry.waiter = None;
         entry.held_range = false;
         entry.seq = Seq(0);

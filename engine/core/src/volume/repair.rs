@@ -20,8 +20,8 @@ use crate::session::Session;
 use crate::time::Instant;
 use crate::units::{BufId, Extent, NodeIdx, NodeSet, Term};
 
-use super::Volume;
 use super::ops::{Kind, Phase, Purpose};
+use super::{Volume, planted};
 
 /// Runs remembered; a scrub finds the others again.
 const BAD_MAX: usize = 64;
@@ -44,10 +44,12 @@ pub(super) struct Repairs {
     pub lost_pages: u64,
 }
 
+#[derive(Clone, Copy)]
 struct Bad {
     extent: Extent,
     is_out: bool,
     retry_at: Instant,
+    attempts: u8,
     /// An operator was told that nobody has it.
     is_told: bool,
 }
@@ -62,6 +64,23 @@ impl Repairs {
     pub fn hopeless(&self) -> u64 {
         let told = self.bad.iter().filter(|b| b.is_told);
         told.map(|b| b.extent.granules()).sum()
+    }
+
+    /// Nobody has all of a run: each half may be whole at somebody.
+    fn split(&mut self, extent: Extent) {
+        let has_room = self.bad.len() < BAD_MAX && extent.granules() > 1;
+        let Some(bad) = self.bad.iter_mut().find(|b| b.extent == extent) else {
+            return;
+        };
+        if has_room {
+            let middle = extent.start + extent.granules() / 2;
+            bad.extent = Extent::new(extent.start, middle);
+            let other = Bad {
+                extent: Extent::new(middle, extent.end),
+                ..*bad
+            };
+            self.bad.push(other);
+        }
     }
 
     /// All of it was written since, or found to match: nothing is left to repair.
@@ -79,6 +98,7 @@ impl Volume {
     /// The disk gave back something else than it was given.
     pub(super) fn note_bad(&mut self, extent: Extent) {
         self.ops.attention = true;
+        let skips = planted!(self, FoundIsNotRepaired);
         let mut start = extent.start;
         while start < extent.end {
             let piece = Extent::new(start, extent.end.min(start + RESYNC_PIECE_GRANULES));
@@ -88,11 +108,12 @@ impl Volume {
                 continue;
             }
             repairs.errors += piece.granules();
-            if repairs.bad.len() < BAD_MAX {
+            if repairs.bad.len() < BAD_MAX && !skips {
                 repairs.bad.push(Bad {
                     extent: piece,
                     is_out: false,
                     retry_at: self.now,
+                    attempts: 0,
                     is_told: false,
                 });
             }
@@ -107,21 +128,25 @@ impl Volume {
         self.notice(Notice::ChecksumsLost { extent });
     }
 
-    /// Somebody who has what this copy lost, and can be asked by this node in its role.
-    fn good_copy(&self) -> Option<(NodeIdx, LinkId)> {
+    /// Somebody who has what this copy lost, and can be asked by this node in its role: after so many
+    /// attempts that failed, each in turn.
+    fn good_copy(&self, attempts: u8) -> Option<(NodeIdx, LinkId)> {
         let serves = self.role.is_serving();
         if !self.start_read_from() || !self.in_sync().has(self.me) {
             return None;
         }
         let others = self.in_sync().without(self.me);
-        others.iter().find_map(|node| {
+        let good = |node| {
             let peer = self.peers.find(node)?;
             let Session::InSync(link) = peer.session else {
                 return None;
             };
             let is_good = peer.disk == Disk::UpToDate && peer.is_primary != serves;
             is_good.then_some((node, link))
-        })
+        };
+        let count = others.iter().filter_map(good).count();
+        let turn = usize::from(attempts).checked_rem(count)?;
+        others.iter().filter_map(good).nth(turn)
     }
 
     /// Begins what can be repaired now.
@@ -131,16 +156,19 @@ impl Volume {
         }
         self.drop_old_repairs();
         let may_run = !self.role.waits_for_drain() && self.is_disk_usable();
-        let Some((node, link)) = self.good_copy().filter(|_| may_run) else {
+        if !may_run || self.good_copy(0).is_none() {
             return self.tell_unrepaired();
-        };
+        }
         let mut room = REPAIRS_MAX - self.repairs.bad.iter().filter(|b| b.is_out).count();
         for index in 0..self.repairs.bad.len() {
             let bad = &self.repairs.bad[index];
             if room == 0 || bad.is_out || bad.retry_at > self.now {
                 continue;
             }
-            let extent = bad.extent;
+            let (extent, attempts) = (bad.extent, bad.attempts);
+            let Some((node, link)) = self.good_copy(attempts) else {
+                return;
+            };
             let serves = self.role.is_serving();
             let own = if serves { LinkId(0) } else { link };
             let Some(slot) = self.take_internal(Kind::Repair, extent, own) else {
@@ -148,7 +176,9 @@ impl Volume {
             };
             room -= 1;
             self.repairs.bad[index].is_out = true;
-            self.ops.get_mut(slot).term = self.record().map_or(Term(0), |r| r.term);
+            let term = self.record().map_or(Term(0), |r| r.term);
+            let op = self.ops.get_mut(slot);
+            (op.term, op.attempts) = (term, attempts);
             match serves {
                 true => self.order(slot, true),
                 false => self.ask_for_repair(slot, node, link),
@@ -199,7 +229,8 @@ impl Volume {
             return self.write_repair(slot);
         }
         op.held_range = true;
-        match self.good_copy().filter(|_| serves) {
+        let attempts = op.attempts;
+        match self.good_copy(attempts).filter(|_| serves) {
             Some((node, link)) => self.ask_for_repair(slot, node, link),
             None => self.repair_failed(slot),
         }
@@ -223,13 +254,16 @@ impl Volume {
             && peer.is_primary != serves;
         let Some(buf) = buf.filter(|_| status == Status::Ok && is_current) else {
             self.release(buf);
+            if status != Status::Ok {
+                self.ops.get_mut(slot).failed = NodeSet::only(node);
+            }
             return self.repair_failed(slot);
         };
         let op = self.ops.get_mut(slot);
         (op.piece_buf, op.piece_buf_owned) = (Some(buf), true);
         op.pending = NodeSet::EMPTY;
         op.confirmed = NodeSet::only(node);
-        match op.held_range {
+        match op.held_range || planted!(self, RepairPassesWrites) {
             true => self.write_repair(slot),
             false => self.order(slot, true),
         }
@@ -290,6 +324,10 @@ impl Volume {
         let retry_at = self.now.after(RETRY);
         if let Some(bad) = self.repairs.bad.iter_mut().find(|b| b.extent == extent) {
             (bad.is_out, bad.retry_at) = (false, retry_at);
+            bad.attempts = bad.attempts.wrapping_add(1);
+        }
+        if !self.ops.get(slot).failed.is_empty() {
+            self.repairs.split(extent);
         }
         self.end_member(slot);
         self.ops.attention = true;
@@ -324,17 +362,18 @@ impl Volume {
     pub(super) fn repair_to_merge(&mut self, slot: u32, bad: Extent) -> bool {
         let op = *self.ops.get(slot);
         let extent = bad.intersect(op.extent);
-        let is_hopeless = op.remerges == REMERGES_MAX || !self.role.is_serving();
-        let Some(extent) = extent.filter(|_| !is_hopeless && self.good_copy().is_some()) else {
+        let is_hopeless = op.attempts == REMERGES_MAX || !self.role.is_serving();
+        let Some(extent) = extent.filter(|_| !is_hopeless && self.good_copy(0).is_some()) else {
             return false;
         };
         let Some(repair) = self.take_internal(Kind::Repair, extent, LinkId(0)) else {
             return false;
         };
-        self.ops.get_mut(slot).remerges += 1;
+        self.ops.get_mut(slot).attempts += 1;
         let term = self.record().map_or(Term(0), |r| r.term);
-        let op = self.ops.get_mut(repair);
-        (op.waiter, op.term) = (Some(slot), term);
+        let repair_op = self.ops.get_mut(repair);
+        (repair_op.waiter, repair_op.term) = (Some(slot), term);
+        repair_op.attempts = op.attempts;
         self.start(repair);
         true
     }

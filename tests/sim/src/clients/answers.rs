@@ -61,7 +61,7 @@ impl World {
             Outcome::Stopping => "answers: stopping",
             Outcome::Superseded => "answers: superseded",
         });
-        self.law_only_disks_fail_requests(node, outcome);
+        self.law_only_disks_fail_requests(node, &request, outcome);
         let end = self.granules_on(node) * BLOCKS_PER_GRANULE;
         if is_ok && request.blocks.end > end {
             let text = format!("{:?} past the end, {end}, is answered OK", request.blocks);

@@ -5,6 +5,8 @@
 //! not happened: damage whose only good copy is gone, and damage where no checksum is known, as in an
 //! extent that is open in the activity log when the process dies.
 
+use std::ops::Range;
+
 use engine_core::message::Disk as State;
 use engine_core::units::{Extent, NodeIdx};
 
@@ -141,16 +143,77 @@ impl World {
         }
     }
 
-    /// Every scrub has ended, and nothing waits for repair if all of it is to be `repaired`.
-    pub fn is_scrubbed(&self, repaired: bool) -> bool {
+    /// What a node's disk gave back does not match. Nobody may be told: who asked may have gone.
+    pub fn note_mismatch(&mut self, node: usize, bad: Extent) {
+        self.count("checksum errors");
+        let damaged = self.nodes[node].disk.was_damaged(bad);
+        self.laws.mismatched[node].extend(damaged);
+    }
+
+    /// S10: only damage is called damage.
+    pub(super) fn law_alarm_is_true(&mut self, node: usize, extent: Extent) {
+        self.count("damage found");
+        let machine = &mut self.nodes[node];
+        machine.disk.damage_met(extent);
+        // A flush that failed may have lost what was written before it (F4).
+        if machine.disk.was_damaged(extent).is_empty() && !machine.has_failed_flush {
+            let text = format!("node {node} finds damage in {extent:?}, and there never was any");
+            self.fail("S10", text);
+        }
+    }
+
+    /// The node's disk once gave back something else than it was given of one of these blocks.
+    pub(super) fn met_damage(&self, node: usize, blocks: &Range<u64>) -> bool {
+        let (first, end) = (
+            blocks.start / BLOCKS_PER_GRANULE,
+            blocks.end.div_ceil(BLOCKS_PER_GRANULE),
+        );
+        let mut met = self.laws.mismatched[node].range(first..end);
+        met.next().is_some()
+    }
+
+    /// F10: what was found is repaired, and nobody has to find it twice.
+    pub fn law_nothing_found_is_left(&mut self) {
+        let left = |n: usize| Some((n, self.nodes[n].disk.left()?));
+        if let Some((node, granule)) = self.all().find_map(left) {
+            let text = format!("node {node} found damage in granule {granule} and forgot it");
+            self.fail("F10", text);
+        }
+    }
+
+    /// Nothing that was found waits for repair.
+    pub fn is_repaired(&self) -> bool {
         self.all().all(|n| {
             let engine = self.nodes[n].engine.as_ref();
             let status = engine.and_then(|e| e.checksums());
-            status.is_some_and(|s| {
-                let is_whole = s.unrepaired == 0 || !repaired;
-                !s.scrub.is_running && s.scrub.total > 0 && is_whole
-            })
+            status.is_some_and(|s| s.unrepaired == 0)
         })
+    }
+
+    /// Every scrub has ended.
+    pub fn is_scrubbed(&self) -> bool {
+        self.all().all(|n| {
+            let engine = self.nodes[n].engine.as_ref();
+            let status = engine.and_then(|e| e.checksums());
+            status.is_some_and(|s| !s.scrub.is_running && s.scrub.total > 0)
+        })
+    }
+
+    /// M6: after a scrub of everything and an orderly stop there is a checksum of everything.
+    pub fn law_all_is_known(&mut self, node: usize) {
+        if self.plan.settings.sum_pages == 0 {
+            return;
+        }
+        let Ok(found) = self.found(node) else { return };
+        let machine = &self.nodes[node];
+        let is_unknown = |g: &u64| {
+            let stored = found.stored_value(machine.meta.area(), *g, zeros());
+            *g < found.granules && stored.is_none()
+        };
+        if let Some(granule) = self.hot().iter().copied().find(is_unknown) {
+            let text = format!("node {node} stopped in order without a checksum of {granule}");
+            self.fail("M6", text);
+        }
     }
 
     /// F10: damage on one copy is found by read or scrub, and repaired.

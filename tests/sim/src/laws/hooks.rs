@@ -258,7 +258,7 @@ impl World {
                 let text = format!("node {node} cannot follow to {size}: it has room for {max}");
                 self.fail("B13", text);
             }
-            Notice::ChecksumError { .. } => self.count("damage found"),
+            Notice::ChecksumError { extent } => self.law_alarm_is_true(node, *extent),
             Notice::Repaired { .. } => self.count("damage repaired"),
             Notice::NotRepaired { .. } => self.count("damage nobody can repair"),
             Notice::ChecksumsLost { .. } => {

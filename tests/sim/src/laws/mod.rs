@@ -105,6 +105,8 @@ pub struct Laws {
     /// Since when each serves while its metadata hangs and another could; when that was seen last.
     hung: Vec<Lasting>,
     memory: situations::Memory,
+    /// Granules of which a node's disk once gave back something else than it was given.
+    mismatched: Vec<BTreeSet<u64>>,
 }
 
 impl Laws {
@@ -132,6 +134,7 @@ impl Laws {
             leaseless: vec![Lasting::default(); nodes],
             hung: vec![Lasting::default(); nodes],
             memory: situations::Memory::default(),
+            mismatched: vec![BTreeSet::new(); nodes],
         }
     }
 

@@ -38,7 +38,12 @@ impl World {
     }
 
     /// Who holds its lease fails nothing that its disks do not.
-    pub fn law_only_disks_fail_requests(&mut self, node: usize, outcome: Outcome) {
+    pub fn law_only_disks_fail_requests(
+        &mut self,
+        node: usize,
+        request: &Request,
+        outcome: Outcome,
+    ) {
         let is_fault = |step: &Step| {
             matches!(
                 step,
@@ -50,10 +55,6 @@ impl World {
                     | Step::Slow { .. }
                     | Step::MetaErrors { .. }
                     | Step::MetaHang { .. }
-                    // A block that does not match its checksum is as one that cannot be read (F10).
-                    | Step::Rot { .. }
-                    | Step::LoseWrite { .. }
-                    | Step::Misdirect { .. }
             )
         };
         if outcome != Outcome::Io || !self.has_votes() {
@@ -66,6 +67,11 @@ impl World {
                 .is_some_and(|e| e.holds_lease())
         };
         if self.plan.steps.iter().any(|(_, step)| is_fault(step)) {
+            return;
+        }
+        // What its disk gave back was not what it was given: as if it could not be read (F6).
+        if self.met_damage(node, &request.blocks) {
+            self.count("requests failed by damage");
             return;
         }
         match self.plan.settings.fails_without_quorum {

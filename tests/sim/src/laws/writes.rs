@@ -53,9 +53,11 @@ impl World {
             return self.fail("S8", text);
         }
         let is_target = matches!(found.disk, Disk::Inconsistent | Disk::Failed);
-        // A repair writes again what the disk was given long ago.
+        // A repair writes again what the disk was given long ago: it makes no copy differ.
         let has_sums = self.plan.settings.sum_pages > 0;
+        let is_told = matches!(origin, Some(Origin::Payload { .. }));
         let is_repair = has_sums
+            && is_told
             && buf.is_some_and(|b| {
                 let tags = self.nodes[node].buffers.peek(b);
                 tags == self.nodes[node].disk.live().read(extent)

@@ -237,6 +237,7 @@ impl World {
         self.say(|| format!("n{node} starts"));
         let machine = &mut self.nodes[node];
         machine.sums = engine.sums_table();
+        machine.disk.forget_met();
         machine.engine = Some(engine);
         machine.life += 1;
         machine.events = 0;

@@ -6,10 +6,18 @@ use crate::event::Command;
 use crate::quorum::{Quorum, QuorumLoss};
 
 fn pair(sum_pages: usize) -> World {
+    copies(2, sum_pages)
+}
+
+fn copies(replicas: usize, sum_pages: usize) -> World {
+    let quorum = match replicas {
+        2 => Quorum::Off,
+        _ => Quorum::Majority,
+    };
     let mut world = World::of(Shape {
-        replicas: 2,
+        replicas,
         witnesses: 0,
-        quorum: Quorum::Off,
+        quorum,
         auto_promote: false,
         on_quorum_loss: QuorumLoss::Freeze,
         sum_pages,
@@ -60,6 +68,46 @@ fn what_does_not_match_is_answered_by_the_other_copy_and_repaired() {
         assert_eq!((found.errors, found.repaired, found.unrepaired), (1, 1, 0));
         assert_eq!(world.nodes[bad].disk, world.nodes[good].disk);
         assert_eq!(world.status(good).checksums.unwrap().errors, 0);
+    }
+}
+
+#[test]
+fn what_two_copies_lost_comes_from_the_third() {
+    for first in [0, 1, 2] {
+        let mut world = copies(3, 24);
+        world.write(0, 40, 4, 9);
+        for node in (0..3).filter(|n| *n != first) {
+            world.nodes[node].disk[41] = 77;
+        }
+        assert_eq!(world.read(0, 40, 4), Ok(vec![9; 4]), "{first}");
+        for node in 0..3 {
+            world.command(node, Command::Scrub { rate: 0 }).unwrap();
+        }
+        world.settle();
+        for node in 0..3 {
+            assert_eq!(
+                world.nodes[node].disk[40..44],
+                [9; 4],
+                "{node} from {first}"
+            );
+            assert_eq!(world.status(node).checksums.unwrap().unrepaired, 0);
+        }
+    }
+}
+
+#[test]
+fn copies_that_lost_different_granules_of_one_run_repair_each_other() {
+    let mut world = pair(24);
+    world.write(0, 40, 8, 9);
+    for (node, granule) in [(0, 40), (0, 47), (1, 43), (1, 44)] {
+        world.nodes[node].disk[granule] = 77;
+    }
+    world.command(0, Command::Scrub { rate: 0 }).unwrap();
+    world.settle();
+    for node in [0, 1] {
+        assert_eq!(world.nodes[node].disk[40..48], [9; 8], "{node}");
+        let found = world.status(node).checksums.unwrap();
+        assert_eq!(found.unrepaired, 0, "{found:?}");
     }
 }
 
