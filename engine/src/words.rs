@@ -15,7 +15,7 @@
 //! | W112 | verify found differences | | E213 | cannot found |
 //! | W123 | TLS of a link refused | | W142 | a member was late |
 //! | W147 | metadata hangs | | W148 | a voter's file lists other nodes |
-//! | W143 – W145 | checksums: a mismatch; not repaired; lost | | E280, E281 | no checksums; metadata made without or with |
+//! | W143 – W145, I174, I175 | checksums: a mismatch; not repaired; lost; repaired; scrubbed | | E280, E281 | no checksums; metadata made without or with |
 //! | W117 – W119 | superseded; no majority; no vote yet | | E231, E232 | no majority of the voters; a witness |
 //! | I168, W130 | hands over; kept the role | | E260 | not handed over |
 //! | W131, I169 | majority lost; back | | W149 | nobody serves, and why |
@@ -266,8 +266,11 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
         }
         CommandError::SalvageFailed(error) => {
             let cause = match error {
-                DiskError::NoSpace => "there is no room for its blocks in data_dir",
-                DiskError::Io | DiskError::Checksum(_) => "its blocks could not be read or saved",
+                DiskError::NoSpace => "there is no room for its blocks in data_dir".to_owned(),
+                DiskError::Io => "its blocks could not be read or saved".to_owned(),
+                DiskError::Checksum(extent) => {
+                    format!("{} do not match their checksums", bytes_of(*extent))
+                }
             };
             let why = format!("{cause}; nothing was changed");
             (RefusalKind::Failed, "E258", why, None)

@@ -13,6 +13,8 @@ use scenario::disk::{attach, flush, read, write};
 use scenario::{NODES, Pair, replica};
 use serde_json::Value;
 
+use crate::give_up::split_of;
+
 const MEBIBYTES: u64 = 16;
 
 /// Longest time in which a change must show in the status.
@@ -83,12 +85,18 @@ fn bytes(volume: &Value, what: &str) -> u64 {
         .expect("checksums are stored")
 }
 
+/// A healthy pair with checksums.
+fn healthy() -> Pair {
+    let text = Pair::volume_text(MEBIBYTES).replace("replicas", "checksums = \"on\"\nreplicas");
+    let pair = Pair::running_in(Lab::new(&NODES, &text));
+    pair.found();
+    pair
+}
+
 /// A healthy pair with checksums, of whose first 8 MiB every granule has content of its own; both
 /// are stopped in order.
 fn filled() -> Pair {
-    let text = Pair::volume_text(MEBIBYTES).replace("replicas", "checksums = \"on\"\nreplicas");
-    let mut pair = Pair::running_in(Lab::new(&NODES, &text));
-    pair.found();
+    let mut pair = healthy();
     let mut client = attach(&pair.uri(0));
     for at in 0..8 {
         assert_eq!(
@@ -258,4 +266,90 @@ fn checksums_are_decided_when_a_replica_is_created() {
     let _daemon = lab.serve("solo");
     let volume = lab.until("solo", "v", SOON, "offline", |v| v["state"] == "offline");
     assert_eq!(volume["reason"]["code"], "E281");
+}
+
+#[test]
+fn checksums_are_not_dropped_by_a_word_in_the_file() {
+    let lab = Lab::new(&["solo"], &single("on"));
+    let daemon = lab.serve("solo");
+    lab.done("solo", &["volume", "create", "v"]);
+    lab.until_serving("solo", "v", SOON);
+    let mut client = attach(&lab.node("solo").uri("v"));
+    assert_eq!(write(&mut client, 0, &image(0..8)), Ok(()));
+    drop(client);
+    assert_eq!(daemon.stop(), 0);
+    lab.write_config("lab", &single("off"));
+    let daemon = lab.serve("solo");
+    let volume = lab.until("solo", "v", SOON, "offline", |v| v["state"] == "offline");
+    assert_eq!(volume["reason"]["code"], "E281");
+    let text = volume["reason"]["text"].as_str().expect("it says why");
+    let [on, off] = ["on", "off"].map(|word| text.find(&format!("checksums = \"{word}\"")));
+    assert!(
+        on.is_some() && off.is_none_or(|off| on < Some(off)),
+        "{text}"
+    );
+    assert_eq!(daemon.stop(), 0);
+    // Nothing was touched.
+    lab.write_config("lab", &single("on"));
+    let _daemon = lab.serve("solo");
+    lab.until_serving("solo", "v", SOON);
+    let mut client = attach(&lab.node("solo").uri("v"));
+    assert_eq!(read(&mut client, 0, 8 * 4096), Ok(image(0..8)));
+}
+
+#[test]
+fn what_a_volume_grew_by_has_checksums_like_the_rest() {
+    let mut pair = filled();
+    start_both(&mut pair);
+    pair.lab.done("alpha", &["volume", "resize", "v", "24MiB"]);
+    let last = 24 * 256 - 1;
+    let mut client = attach(&pair.uri(0));
+    assert_eq!(write(&mut client, last * 4096, &content(last)), Ok(()));
+    assert_eq!(flush(&mut client), Ok(()));
+    // Of what nobody wrote there is a checksum once it was read.
+    let scrub = ["volume", "scrub", "v", "--wait"];
+    let ran = pair.lab.pollux("beta", &scrub);
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let adopted = pair.volume(1)["checksums"]["scrub"]["adopted_bytes"].as_u64();
+    assert!(adopted <= Some(8 << 20), "{adopted:?}");
+    let file = pair.lab.node("beta").file("v.img");
+    rot(&file, last);
+    rot(&file, last - 100);
+    let ran = pair.lab.pollux("beta", &scrub);
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let volume = pair.volume(1);
+    assert!(bytes(&volume, "error_bytes") >= 2 * 4096, "{volume}");
+    assert_eq!(bytes(&volume, "unrepaired_bytes"), 0);
+    assert_eq!(read(&mut client, last * 4096, 4096), Ok(content(last)));
+    drop(client);
+    pair.until_unused(0);
+    pair.stop_and_compare(0, 24);
+}
+
+#[test]
+fn a_copy_is_not_given_up_while_a_block_of_it_cannot_be_saved() {
+    let mut pair = split_of(healthy());
+    pair.lab.done("beta", &["demote", "v", "--disconnect"]);
+    let file = pair.lab.node("beta").file("v.img");
+    // Beta alone wrote there.
+    rot(&file, 512);
+    let resolve = ["splitbrain", "resolve", "v", "--keep", "alpha", "--yes"];
+    let ran = pair.lab.pollux("beta", &resolve);
+    assert_eq!(ran.exit, 1, "{ran:?}");
+    assert!(ran.stderr.contains("E258"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("do not match their checksums"),
+        "{ran:?}"
+    );
+    rot(&file, 512);
+    pair.lab.done("beta", &resolve);
+    pair.until_healthy(0);
+    // What came from alpha has its checksums.
+    let ran = pair.lab.pollux("beta", &["volume", "scrub", "v", "--wait"]);
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let mut client = attach(&pair.uri(0));
+    assert_eq!(read(&mut client, 1 << 20, 8192), Ok(vec![0xa; 8192]));
+    drop(client);
+    pair.until_unused(0);
+    pair.stop_and_compare(0, MEBIBYTES);
 }

@@ -14,7 +14,11 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Alpha went on alone and beta was promoted by force: both wrote block 256, and one more each.
 fn split() -> Pair {
-    let pair = Pair::healthy(MEBIBYTES);
+    split_of(Pair::healthy(MEBIBYTES))
+}
+
+/// As [`split`], of a pair of the test's own.
+pub fn split_of(pair: Pair) -> Pair {
     let mut on_alpha = attach(&pair.uri(0));
     assert_eq!(write(&mut on_alpha, 1 << 20, &[1; 16384]), Ok(()));
     assert_eq!(flush(&mut on_alpha), Ok(()));
