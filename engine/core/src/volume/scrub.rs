@@ -201,16 +201,18 @@ impl Volume {
     pub(super) fn scrubbed(&mut self, slot: u32, is_sweep: bool, outcome: &JobOutcome) {
         self.ops.attention = true;
         let extent = self.ops.get(slot).extent;
-        let (bad, adopted) = match outcome {
-            JobOutcome::Scrubbed(found) => (found.bad, found.adopted),
+        let (bad, adopted, is_read) = match outcome {
+            JobOutcome::Scrubbed(found) => (found.bad, found.adopted, true),
             _ => {
                 self.notice(Notice::ReadError { extent });
-                (None, 0)
+                (None, 0, false)
             }
         };
+        // Of what a sweep cannot read no checksum is known: the old one must not be found again.
+        let forgets = is_sweep && !is_read;
         self.ops.get_mut(slot).kind = Kind::Scrub {
             is_sweep,
-            adopted: adopted > 0,
+            adopted: adopted > 0 || forgets,
         };
         if is_sweep {
             self.swept(extent);
@@ -224,7 +226,8 @@ impl Volume {
         self.end(slot);
         match bad {
             Some(bad) => self.note_bad(bad),
-            None => self.repairs.overwritten(extent),
+            None if is_read => self.repairs.overwritten(extent),
+            None => {}
         }
     }
 
