@@ -210,7 +210,10 @@ impl Volume {
             };
             !all.has(*node) || leaving.has(*node) || met(*node).is_some_and(is_other)
         };
-        let off = record.voters.without(self.me).iter().find(is_foreign);
+        // First who has no vote to give: without it nobody may be able to spare who leaves.
+        let named = record.voters.without(self.me);
+        let mut staying = named.minus(leaving).iter();
+        let off = staying.find(is_foreign).or(named.iter().find(is_foreign));
         let may_join = |node: &NodeIdx| {
             if *node == self.me {
                 return true;

@@ -249,7 +249,11 @@ impl World {
             Notice::Difference { .. } => self.count("differences found"),
             Notice::PeerRefused { .. } => self.count("refusals"),
             Notice::HandingOver { to } => self.hand_over_begins(node, *to),
-            Notice::KeptRole { .. } => self.hand_over_is_off(node),
+            Notice::KeptRole { .. } => {
+                self.hand_over_is_off(node);
+                // It may have grown meanwhile.
+                self.size_is_served(self.granules_on(node));
+            }
             Notice::Demoted => self.role_laid_down(node),
             Notice::FoundOlder { peer } => self.law_only_old_images_are_renewed(node, *peer),
             Notice::GaveUp { .. } => {}

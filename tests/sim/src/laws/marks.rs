@@ -118,7 +118,11 @@ impl World {
             let founded = self.peek(node).is_some_and(|f| f.volume_id != 0);
             let is_source = engine.is_primary();
             let excused = self.is_excused(node) || self.is_excused(peer);
-            let excused = excused || (self.has_votes() && is_stranger);
+            // A record that it slept over says who lacked nothing then: it is outside of S by now, and
+            // takes third nodes to lack everything before it is back.
+            let me = NodeIdx(node as u8);
+            let is_out = self.newest_record().is_some_and(|r| !r.in_sync.has(me));
+            let excused = excused || (self.has_votes() && (is_stranger || is_out));
             if !founded || excused || self.has_no_history(node, peer) {
                 continue;
             }

@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Clients of a mirror may use so much from now on.
-    fn size_is_served(&mut self, size: u64) {
+    pub(super) fn size_is_served(&mut self, size: u64) {
         let known = self.laws.sizes.known;
         // Of two histories after a bold promotion either may be kept, with its size.
         if self.is_alone() || size <= known || self.operator.was_bold {
