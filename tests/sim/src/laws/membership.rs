@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use engine_core::event::LinkId;
 use engine_core::record::Record;
 use engine_core::units::NodeIdx;
 
@@ -136,7 +137,9 @@ impl World {
 
     /// Some writes were sent to a member, and it confirmed them not.
     pub fn are_writes_under_way(&self) -> bool {
-        self.laws.sent.values().any(|s| !s.writes.is_empty())
+        let is_live = |(node, link): &(usize, u64)| !self.is_dropped(*node, LinkId(*link));
+        let mut sent = self.laws.sent.iter();
+        sent.any(|(at, sent)| !sent.writes.is_empty() && is_live(at))
     }
 
     /// R8: with no request in flight the members of S are equal.

@@ -63,6 +63,10 @@ impl World {
                 continue;
             }
             if self.is_spared(node) && !self.may_lose_its_vote(node) {
+                // Its process died before the failure was written down, and the disk is well again:
+                // by a register a member is never taken out of service.
+                let is_well = self.operator.is_healing && self.has_register() && !has_failed;
+                self.nodes[node].is_condemned &= !is_well;
                 continue;
             }
             if !self.is_spared(node) {
