@@ -281,18 +281,8 @@ impl Reactor {
                 from,
                 ballot,
             } => {
-                if let Some(slot) = self.find(&volume) {
-                    let volume = self.volumes.get_mut(slot).expect("it was just found");
-                    // What is said to one that has stopped is lost: its files are being closed.
-                    let has_stopped = matches!(
-                        volume.leaving,
-                        Some(Leaving::Ending(..) | Leaving::Closing(..))
-                    );
-                    if !has_stopped {
-                        let ballot = *ballot;
-                        volume.driver.local.push_back(Event::Vote { from, ballot });
-                    }
-                }
+                let ballot = *ballot;
+                self.hear(&volume, Event::Vote { from, ballot });
             }
             #[cfg(feature = "etcd")]
             Message::Register {
@@ -300,18 +290,8 @@ impl Reactor {
                 number,
                 found,
             } => {
-                if let Some(slot) = self.find(&volume) {
-                    let volume = self.volumes.get_mut(slot).expect("it was just found");
-                    let has_stopped = matches!(
-                        volume.leaving,
-                        Some(Leaving::Ending(..) | Leaving::Closing(..))
-                    );
-                    if !has_stopped {
-                        let found = *found;
-                        let answer = Event::Register { number, found };
-                        volume.driver.local.push_back(answer);
-                    }
-                }
+                let found = *found;
+                self.hear(&volume, Event::Register { number, found });
             }
             Message::Peer { node, news } => self.peer_news(&node, news),
             Message::Request {
@@ -350,6 +330,20 @@ impl Reactor {
                 }
             }
             Message::Exit => self.is_exiting = true,
+        }
+    }
+
+    /// News for the core of a volume. What is said to one that has stopped is lost: its files are being
+    /// closed.
+    fn hear(&mut self, name: &str, event: Event) {
+        let Some(slot) = self.find(name) else { return };
+        let volume = self.volumes.get_mut(slot).expect("it was just found");
+        let has_stopped = matches!(
+            volume.leaving,
+            Some(Leaving::Ending(..) | Leaving::Closing(..))
+        );
+        if !has_stopped {
+            volume.driver.local.push_back(event);
         }
     }
 
