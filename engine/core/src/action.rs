@@ -450,6 +450,21 @@ pub enum SalvageStep {
     Drop,
 }
 
+/// A page of checksums to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRead {
+    /// Answered by `SumsRead`.
+    pub token: Token,
+    /// Slot of the table.
+    pub slot: usize,
+    /// Which page.
+    pub page: u64,
+    /// Its first block in the metadata area.
+    pub block: u64,
+    /// Of these granules nothing counts.
+    pub forget: Option<Extent>,
+}
+
 /// Everything a volume can ask of its shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -504,18 +519,7 @@ pub enum Action {
         token: Token,
     },
     /// Read both slots of a page of checksums into a slot of the table in memory.
-    SumsRead {
-        /// Answered by `SumsRead`.
-        token: Token,
-        /// Slot of the table.
-        slot: usize,
-        /// Which page.
-        page: u64,
-        /// Its first block in the metadata area.
-        block: u64,
-        /// Of these granules nothing counts.
-        forget: Option<Extent>,
-    },
+    SumsRead(PageRead),
     /// Write a slot of the table as one metadata block, durably.
     SumsWrite {
         /// Answered by `MetaDone`.

@@ -8,7 +8,6 @@ use engine_core::units::{Extent, GRANULE};
 use engine_ring::{BufId, Class};
 
 use super::disk::{Sum, Then, Transfer, done};
-use super::verify::PageRead;
 use super::{Driver, Ended, SalvageOrder, to_ring};
 use crate::backend::Store;
 use crate::link::Links;
@@ -81,20 +80,7 @@ impl Driver {
                 Store::Memory(_) => self.local.push_back(done(token, Ok(()))),
                 Store::Disk(_) => self.start_flush(shell, token),
             },
-            Action::SumsRead {
-                token,
-                slot,
-                page,
-                block,
-                forget,
-            } => {
-                let read = PageRead {
-                    token,
-                    slot,
-                    page,
-                    block,
-                    forget,
-                };
+            Action::SumsRead(read) => {
                 if !self.read_sums(shell, read) {
                     return Some(action);
                 }

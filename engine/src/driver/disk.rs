@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use engine_core::action::PageRead;
 use engine_core::event::{DiskError, DiskResult, Event, JobOutcome, Token};
 use engine_core::message::Zeroing;
 use engine_core::units::{ByteRange, Extent, GRANULE};
@@ -11,7 +12,7 @@ use engine_ring::{BufId, Errno, FallocateMode, FileId, Op};
 use crate::backend::{Disk, Store, ZeroStep, disk_error};
 use crate::driver::extents::{Found, Look, taken};
 use crate::driver::job::Progress;
-use crate::driver::verify::{PageRead, extent_of};
+use crate::driver::verify::extent_of;
 use crate::driver::{Driver, job, to_core};
 use crate::shell::{Shell, ZEROS_BYTES};
 use crate::sums;

@@ -7,7 +7,7 @@
 //! ```
 //! Which page lies in which slot of the table is the core's to decide.
 
-use engine_core::action::META_BLOCK;
+use engine_core::action::{META_BLOCK, PageRead};
 use engine_core::checksums::Table;
 use engine_core::event::{DiskError, DiskResult, Event, JobOutcome, SumsFound, Token};
 use engine_core::meta::{self, SumRegion};
@@ -27,16 +27,6 @@ const PAIR_BYTES: usize = 2 * META_BLOCK;
 pub(crate) struct Checksums {
     table: Table,
     life: u128,
-}
-
-/// `Action::SumsRead`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PageRead {
-    pub(crate) token: Token,
-    pub(crate) slot: usize,
-    pub(crate) page: u64,
-    pub(crate) block: u64,
-    pub(crate) forget: Option<Extent>,
 }
 
 impl Checksums {

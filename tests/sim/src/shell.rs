@@ -1,7 +1,7 @@
 //! Carries out what a core wants: the simulated shell. Simple on purpose; a fault here would be
 //! taken for one of the core.
 
-use engine_core::action::{Action, Job, ReadInto};
+use engine_core::action::{Action, Job, PageRead, ReadInto};
 use engine_core::agree::FEATURE_HASHES;
 use engine_core::checksums::Scrubbed;
 use engine_core::event::{DiskError, Event, JobOutcome, LinkId, Payload, SumsFound, Token};
@@ -15,7 +15,7 @@ use crate::disk::{BLOCK, BLOCKS_PER_GRANULE, Granule, Work, blocks};
 use crate::engine::block_of;
 use crate::net::Frame;
 use crate::rng::mix;
-use crate::world::{Happening, Pending, SumsRead, World, brief};
+use crate::world::{Happening, Pending, World, brief};
 
 /// The simulator's checksum of each granule.
 pub fn sums(tags: &[u64]) -> Vec<u64> {
@@ -155,20 +155,7 @@ impl World {
                 self.count("flushes");
                 self.finish_later(node, io, 100_000, 1_500_000);
             }
-            Action::SumsRead {
-                token,
-                slot,
-                page,
-                block,
-                forget,
-            } => {
-                let read = SumsRead {
-                    token,
-                    slot,
-                    page,
-                    block,
-                    forget,
-                };
+            Action::SumsRead(read) => {
                 let life = self.nodes[node].life;
                 let delay = self.nodes[node].rng.between(20_000, 250_000);
                 self.count("pages of checksums read");
@@ -465,7 +452,7 @@ impl World {
     }
 
     /// A page of checksums was read: tells the core.
-    pub fn sums_read(&mut self, node: usize, read: SumsRead) {
+    pub fn sums_read(&mut self, node: usize, read: PageRead) {
         let machine = &mut self.nodes[node];
         let life = machine.engine.as_ref().map_or(0, |e| e.sums_life());
         let area = machine.meta.area();

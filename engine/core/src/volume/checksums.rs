@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 
-use crate::action::Action;
+use crate::action::{Action, PageRead};
 use crate::checksums::{PageMap, granules_of, pages_of};
 use crate::event::{SumsFound, Token};
 use crate::meta::SumRegion;
@@ -334,13 +334,13 @@ impl Volume {
             ..self.checksums.slots[at]
         };
         self.meta_watch.began();
-        self.actions.push(Action::SumsRead {
+        self.actions.push(Action::SumsRead(PageRead {
             token: token(Purpose::SumsRead, 0, at as u32),
             slot: at,
             page,
             block: region.block(page),
             forget,
-        });
+        }));
         Some(at)
     }
 

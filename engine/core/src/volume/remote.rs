@@ -152,6 +152,7 @@ impl Volume {
         }
     }
 
+    /// Reads what a peer, or a salvage, is to have.
     pub(super) fn start_serving_read(&mut self, slot: u32) {
         let token = self.ops.token(Purpose::Disk, slot);
         let extent = self.ops.get(slot).extent;

@@ -1,5 +1,6 @@
 //! What is queued in virtual time, and what waits for a disk.
 
+use engine_core::action::PageRead;
 use engine_core::event::{DiskResult, Token};
 use engine_core::register::{Access, Found};
 use engine_core::units::{BufId, ByteRange, Extent};
@@ -30,17 +31,6 @@ pub enum Pending {
     Scrub(Token, Extent),
 }
 
-/// `Action::SumsRead`.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)] // as the action says
-pub struct SumsRead {
-    pub token: Token,
-    pub slot: usize,
-    pub page: u64,
-    pub block: u64,
-    pub forget: Option<Extent>,
-}
-
 /// Something that will happen.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // the fields name nodes, lives of processes and operations
@@ -62,7 +52,7 @@ pub enum Happening {
     SumsRead {
         node: usize,
         life: u64,
-        read: SumsRead,
+        read: PageRead,
     },
     /// A look at the length of a payload ends.
     Covered {

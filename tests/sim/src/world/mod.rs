@@ -33,7 +33,7 @@ use crate::plan::{Plan, Step};
 use crate::rng::Rng;
 use crate::swarm::{MS, granules_max, spots};
 
-pub use happening::{Happening, Mend, Pending, SumsRead};
+pub use happening::{Happening, Mend, Pending};
 pub use node::{DiskImage, Doom, Fate, Node, Struck};
 pub use register::Register;
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::action::{Action, Answer, CommandError, Job, MetaBlock, Outcome, ReadInto, SalvageStep};
+use crate::action::{
+    Action, Answer, CommandError, Job, MetaBlock, Outcome, PageRead, ReadInto, SalvageStep,
+};
 use crate::checksums::Table as Sums;
 use crate::event::{
     Command, CommandId, DiskError, Event, JobOutcome, LinkId, Op, Payload, ReqId, SessionId,
@@ -556,13 +558,14 @@ impl World {
         let node = &mut self.nodes[at];
         node.actions += 1;
         match action {
-            Action::SumsRead {
-                token,
-                slot,
-                page,
-                block,
-                forget,
-            } => {
+            Action::SumsRead(read) => {
+                let PageRead {
+                    token,
+                    slot,
+                    page,
+                    block,
+                    forget,
+                } = read;
                 node.pages += 1;
                 let blank = Box::new([0; 4096]);
                 let block_of = |b: u64| node.meta.get(b as usize).unwrap_or(&blank);
