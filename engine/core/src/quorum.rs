@@ -105,9 +105,9 @@ fn is_inferred(promises: &[Promise], basis: &Record) -> bool {
 
 /// A majority promised, by every list of voters that may be in force.
 pub fn has_quorum(promises: &[Promise]) -> bool {
-    let heard = voters_of(promises);
+    let (heard, basis) = (voters_of(promises), basis(promises));
     // The list in force may be that of a record not seen: it differs in one voter at most (T11).
-    if let Some(record) = basis(promises).filter(|r| is_inferred(promises, r)) {
+    if let Some(record) = basis.filter(|r| is_inferred(promises, r)) {
         let count = heard.and(record.voters).count();
         if 2 * count <= record.voters.count() + 1 {
             return false;
@@ -118,7 +118,7 @@ pub fn has_quorum(promises: &[Promise]) -> bool {
         .filter_map(|p| p.record)
         .max_by_key(|r| (r.term, r.step));
     let counts = |record: Option<Record>| record.is_some_and(|r| is_majority(r.voters, heard));
-    counts(basis(promises)) && counts(newest)
+    counts(basis) && counts(newest)
 }
 
 /// How a node that a majority promised its term goes on.

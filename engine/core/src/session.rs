@@ -102,6 +102,12 @@ impl Session {
         }
     }
 
+    /// The peer sends writes to us: as a member of its S, or while it makes us one.
+    #[inline]
+    pub fn is_fed(self) -> bool {
+        matches!(self, Session::InSync(_) | Session::Target(_))
+    }
+
     /// Every edge of a session is here. What is not written is refused.
     pub fn next(self, event: SessionEvent) -> Result<Session, Misplaced> {
         use Session as S;

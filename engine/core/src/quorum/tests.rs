@@ -17,6 +17,14 @@ fn record(term: u64, step: u32, in_sync: u8) -> Record {
     }
 }
 
+/// The step that takes C off the list.
+fn without_c(chosen: Record) -> Record {
+    Record {
+        voters: NodeSet(0b011),
+        ..chosen.next()
+    }
+}
+
 fn stand(
     me: NodeIdx,
     replicas: NodeSet,
@@ -185,11 +193,7 @@ fn no_majority_misses_a_chosen_record() {
 fn the_step_before_a_seen_one_was_chosen_even_if_nobody_has_it() {
     let (old, chosen) = (record(1, 6, 0b011), record(1, 8, 0b001));
     // C, which had step 8, was formatted anew: A takes it off the list, and B has not heard of it.
-    let next = Record {
-        step: 9,
-        voters: NodeSet(0b011),
-        ..chosen
-    };
+    let next = without_c(chosen);
     let heard = [promise(A, Some(next)), promise(B, Some(old))];
     assert_eq!(basis(&heard), Some(next));
     assert!(has_quorum(&heard), "a majority of the list before as well");
@@ -207,11 +211,7 @@ fn the_step_before_a_seen_one_was_chosen_even_if_nobody_has_it() {
 #[test]
 fn a_candidacy_that_failed_still_tells_of_the_record_that_nobody_shows() {
     let (old, chosen) = (record(1, 6, 0b011), record(1, 8, 0b001));
-    let next = Record {
-        step: 9,
-        voters: NodeSet(0b011),
-        ..chosen
-    };
+    let next = without_c(chosen);
     let heard = [promise(A, Some(next)), promise(B, Some(old))];
     let election = stand(A, DATA, NodeSet(0b011), &heard).expect("A is in S");
     // Its record reaches nobody, and has taken the place of step 9.

@@ -28,8 +28,7 @@ impl Volume {
         lives: &Lives,
     ) {
         let session = self.peers.get(node).session;
-        let takes_part = matches!(session, Session::InSync(_) | Session::Target(_));
-        if !takes_part || !record.in_sync.has(self.me) || record.primary != node {
+        if !session.is_fed() || !record.in_sync.has(self.me) || record.primary != node {
             return self.breach(node);
         }
         if self.role.is_serving() {
@@ -173,7 +172,7 @@ impl Volume {
         self.ops.attention = true;
         let Some(node) = adopting.from else { return };
         let session = self.peers.get(node).session;
-        if !matches!(session, Session::InSync(_) | Session::Target(_)) {
+        if !session.is_fed() {
             return;
         }
         let (term, step) = (adopting.record.term, adopting.record.step);

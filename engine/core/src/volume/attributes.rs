@@ -271,9 +271,8 @@ impl Volume {
     /// May this peer tell us what belongs to the volume, now and under this term?
     pub(super) fn hears(&mut self, node: NodeIdx, number: u64, term: Term) -> bool {
         let session = self.peers.get(node).session;
-        let takes_part = matches!(session, Session::InSync(_) | Session::Target(_));
         let told = &mut self.peers.get_mut(node).told;
-        if !takes_part || number != told.heard + 1 {
+        if !session.is_fed() || number != told.heard + 1 {
             self.breach(node);
             return false;
         }

@@ -105,7 +105,7 @@ impl Volume {
             Kind::Zero { .. } => self.next_piece(slot),
             Kind::MemberData { .. } | Kind::MemberZero { .. } => self.start_member_write(slot),
             Kind::Serve { .. } => self.start_serving(slot),
-            Kind::ServeRead { .. } => self.start_serving_read(slot),
+            Kind::ServeRead { .. } | Kind::Salvage { .. } => self.start_serving_read(slot),
             Kind::ServeSums { .. } | Kind::Pull { is_old: true, .. } => self.start_sums(slot),
             Kind::Pull { .. } => self.start_hashes(slot, 1),
             Kind::ServeHashes { each, .. } => self.start_hashes(slot, each),
@@ -113,7 +113,6 @@ impl Volume {
             Kind::Store { .. } => self.start_store(slot),
             Kind::Scrub { .. } => self.start_scrub_piece(slot),
             Kind::Repair => self.start_repair(slot),
-            Kind::Salvage { .. } => self.start_salvage_read(slot),
             Kind::Flush | Kind::Free => unreachable!("flushes hold no range"),
         }
     }

@@ -79,7 +79,7 @@ impl Volume {
         let is_due = self.now >= self.votes.grant.until && self.now >= self.votes.election_at;
         // Whether it is in S the trial finds out: the newest record may not have reached it.
         // A register that is watched says so at once.
-        let newest = (self.votes.register.record()).or(self.durable.sb.voted);
+        let newest = self.newest_known();
         let is_in_sync = |r: Record| !r.voters.has(REGISTER) || r.in_sync.has(self.me);
         let is_released = newest.is_none_or(|r| r.is_released || !is_in_sync(r));
         if may && is_due && !is_released && self.durable.record.is_some() {

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::action::{Action, Answer, CommandError, Notice, ReadInto, SalvageStep};
+use crate::action::{Action, Answer, CommandError, Notice, SalvageStep};
 use crate::bitmap::Bitmap;
 use crate::event::{CommandId, DiskError, DiskResult, LinkId};
 use crate::generation::Chain;
@@ -20,7 +20,7 @@ use crate::session::{Plan, Session, SessionEvent};
 use crate::time::Instant;
 use crate::units::{BufId, Extent, NodeIdx, NodeSet, Term};
 
-use super::ops::{Kind, Phase as OpPhase, Purpose, token};
+use super::ops::{Kind, Purpose, token};
 use super::role::Role;
 use super::{Volume, planted};
 
@@ -299,17 +299,6 @@ impl Volume {
         if planted!(self, GivesUpBeforeSaved) {
             self.leave_history();
         }
-    }
-
-    pub(super) fn start_salvage_read(&mut self, slot: u32) {
-        let token = self.ops.token(Purpose::Disk, slot);
-        let extent = self.ops.get(slot).extent;
-        self.ops.get_mut(slot).phase = OpPhase::Out;
-        self.actions.push(Action::DiskRead {
-            token,
-            extent,
-            into: ReadInto::Alloc,
-        });
     }
 
     /// A piece of this copy was read for the salvage.

@@ -23,7 +23,6 @@ use crate::bitmap::{BITS_PER_PAGE, pages_for};
 use crate::event::{CommandId, DiskError, LinkId};
 use crate::message::{Message, Status};
 use crate::meta::{Attributes, Backing, SIZE_GRANULES_MAX};
-use crate::session::Session;
 use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet};
 
@@ -239,7 +238,7 @@ impl Volume {
     /// Who reigns asks for room.
     pub(super) fn room_wanted(&mut self, node: NodeIdx, link: LinkId, size: u64) {
         let session = self.peers.get(node).session;
-        if !matches!(session, Session::InSync(_) | Session::Target(_)) {
+        if !session.is_fed() {
             return self.breach(node);
         }
         if size <= self.size {

@@ -458,12 +458,15 @@ impl Volume {
             // Somebody was chosen since (law T6).
             return self.step_down();
         }
-        let (older, newer_elsewhere) = self.other_reigns(node, newer);
-        if plan == Plan::Target && newer_elsewhere {
-            return self.drop_link(node);
-        } else if plan == Plan::Target && !older.is_empty() {
-            older.iter().for_each(|n| self.drop_link(n));
-            return self.settle_judgement(node);
+        if plan == Plan::Target {
+            let (older, newer_elsewhere) = self.other_reigns(node, newer);
+            if newer_elsewhere {
+                return self.drop_link(node);
+            }
+            if !older.is_empty() {
+                older.iter().for_each(|n| self.drop_link(n));
+                return self.settle_judgement(node);
+            }
         }
         let is_behind = judge(&mine.chain, &theirs.chain) == Verdict::Behind;
         let (record, chain) = (theirs.record, theirs.chain.clone());
@@ -541,11 +544,8 @@ impl Volume {
     /// primary reigns no more: what the primary has in flight here is marked before this node says
     /// where the two may differ (law S9).
     fn other_reigns(&self, leader: NodeIdx, term: Option<Term>) -> (NodeSet, bool) {
-        let takes_part = |n: &NodeIdx| {
-            let session = self.peers.get(*n).session;
-            let is_data = matches!(session, Session::InSync(_) | Session::Target(_));
-            self.has_votes() && *n != leader && is_data
-        };
+        let takes_part =
+            |n: &NodeIdx| self.has_votes() && *n != leader && self.peers.get(*n).session.is_fed();
         let leads = |n: NodeIdx| {
             let hello = self.peers.get(n).hello.as_ref()?;
             hello.leads.map(|reign| reign.term)

@@ -28,11 +28,10 @@ impl Volume {
     pub(super) fn member_frame(&mut self, node: NodeIdx, frame: Frame) {
         let promised = self.has_votes() && frame.stamp.term < self.durable.sb.promised;
         let is_stale = promised || self.record().is_none_or(|r| frame.stamp.term < r.term);
-        let takes = matches!(
-            self.peers.get(node).session,
-            Session::InSync(_) | Session::Target(_)
-        );
-        if !takes || self.role.is_serving() || frame.extent.end > self.size {
+        if !self.peers.get(node).session.is_fed()
+            || self.role.is_serving()
+            || frame.extent.end > self.size
+        {
             self.release(frame.buf);
             return self.breach(node);
         }

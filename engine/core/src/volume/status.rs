@@ -252,13 +252,12 @@ impl Volume {
 
     /// Voters that said nothing lately.
     pub(super) fn unheard_voters(&self) -> NodeSet {
-        let voted = (self.votes.register.record()).or(self.durable.sb.voted);
-        let voters = voted.map_or(NodeSet::EMPTY, |r| r.voters);
+        let voters = self.newest_known().map_or(NodeSet::EMPTY, |r| r.voters);
         voters.minus(self.heard_voters())
     }
 
     fn votes_status(&self) -> VotesStatus {
-        let voted = (self.votes.register.record()).or(self.durable.sb.voted);
+        let voted = self.newest_known();
         VotesStatus {
             voters: voted.map_or(NodeSet::EMPTY, |r| r.voters),
             heard: self.heard_voters(),

@@ -169,6 +169,11 @@ impl Volume {
         if self.is_voter() { sb.voted } else { sb.record }
     }
 
+    /// What the register held when it was last heard, or else what this node voted for.
+    pub(super) fn newest_known(&self) -> Option<Record> {
+        (self.votes.register.record()).or(self.durable.sb.voted)
+    }
+
     /// A random part of `span`.
     pub(super) fn draw(&mut self, span: Duration) -> Duration {
         self.votes.draws += 1;
