@@ -192,6 +192,9 @@ impl World {
             .newest_record()
             .is_some_and(|r| r.in_sync.has(NodeIdx(node as u8)));
         self.laws.must_leave[node] |= in_sync;
+        let voted = self.all().filter_map(|n| self.peek(n)?.voted);
+        let voted = voted.chain(self.register.record());
+        self.laws.voted_at_loss[node] = voted.max_by_key(|r| (r.term, r.step));
     }
 
     /// A replica was made anew.

@@ -53,8 +53,11 @@ impl World {
             if n != primary && ((is_told && joined(n)) || (in_it && adds)) {
                 self.count("joins");
                 self.situation_joined();
-                let is_down = self.nodes[n].engine.is_none() && self.nodes[n].lost_power;
-                if (self.has_votes() && is_down) || self.is_old_image(n) {
+                let is_down = self.nodes[n].engine.is_none();
+                let voted = self.laws.voted_at_loss[n];
+                let was_under_way = is_down || voted.is_some_and(|v| !after.is_newer_than(&v));
+                let lost = self.has_votes() && self.nodes[n].lost_power && was_under_way;
+                if lost || self.is_old_image(n) {
                     // It lost power, or was put back, while its record was being chosen.
                     self.laws.must_leave[n] = true;
                     continue;
