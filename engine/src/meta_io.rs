@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use engine_core::action::{META_BLOCK, MetaBlock};
 use engine_core::bitmap::grain_for;
 use engine_core::meta::{self, Blocks, Expect, FORMAT_COMMIT_BLOCKS, Loaded, Params, Peek};
-use engine_core::table::{TABLE_KEY, Table};
 use engine_core::units::{GRANULE, NodeIdx};
 
 use crate::backend::memory::Memory;
@@ -306,11 +305,6 @@ impl Replica<'_> {
             false => Some(self.backing()?),
         };
         let peeked = self.peek()?;
-        let self_node = match &peeked {
-            // What the volume's own table says is known once it is read.
-            Peek::Ours(found) if self.is_witness() => found.self_node,
-            _ => self.node_index()?,
-        };
         let size = match peeked {
             Peek::Nothing => return Err(ReplicaError::NotCreated),
             // It may have grown since the file was read, or before a crash that came before the
@@ -347,7 +341,8 @@ impl Replica<'_> {
         let expect = Expect {
             volume: self.spec.name.clone(),
             slice: 0,
-            self_node,
+            node: self.node.to_owned(),
+            self_node: self.node_index()?,
             node_count: self.spec.replicas.len() as u8,
             nodes_digest: nodes_digest(&self.spec.replicas),
             size_granules: size / GRANULE,
@@ -362,7 +357,6 @@ impl Replica<'_> {
             path: path.display().to_string(),
             source: Box::new(source),
         })?;
-        self.take_index(&mut loaded, &path)?;
         self.compare_checksums(&path, &loaded)?;
         let read = |block, buffer: &mut [u8]| read_padded(&file, block, buffer);
         meta::load_marks(&mut loaded, read).map_err(meta_error("cannot read", &path))?;
@@ -371,30 +365,6 @@ impl Replica<'_> {
             meta,
             loaded,
         })
-    }
-
-    /// A witness has the index that the volume's own table gives it; without one the file's, which
-    /// its metadata was made with.
-    fn take_index(&self, loaded: &mut Loaded, path: &Path) -> Result<(), ReplicaError> {
-        let table = loaded.attributes.attributes.get(TABLE_KEY);
-        let table = table.and_then(|bytes| Table::decode(bytes).ok());
-        let by_file = self.spec.node_index(self.node);
-        let found = loaded.superblock.self_node;
-        match (table, by_file) {
-            (Some(table), _) => {
-                let index = table.index_by_name(self.node);
-                loaded.superblock.self_node = index.unwrap_or(found);
-                Ok(())
-            }
-            (None, Some(expected)) if expected != found => Err(ReplicaError::Load {
-                path: path.display().to_string(),
-                source: Box::new(meta::LoadError::Node {
-                    found: found.0,
-                    expected: expected.0,
-                }),
-            }),
-            (None, _) => Ok(()),
-        }
     }
 
     /// What was decided at create holds: a configuration that says otherwise is refused.

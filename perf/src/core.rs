@@ -281,6 +281,7 @@ fn expect(params: Params) -> Expect {
     Expect {
         volume: params.volume,
         slice: params.slice,
+        node: "alpha".to_owned(),
         self_node: params.self_node,
         node_count: params.node_count,
         nodes_digest: params.nodes_digest,

@@ -389,8 +389,15 @@ pub enum CommandError {
         /// Granules it may have.
         max: u64,
     },
-    /// The nodes with a replica of a volume stay who they are.
+    /// The nodes with a replica stay who they are: nobody votes, a register does, or metadata has no
+    /// room for a table of nodes.
     ReplicasStay,
+    /// It may not have so many replicas.
+    TooManyReplicas,
+    /// The node that serves would go: it is demoted first.
+    PrimaryLeaves,
+    /// Without this one too few copies would be left, or none in sync.
+    NeededCopy(NodeIdx),
     /// Its witnesses stay who they are: nobody votes, a register does, or metadata has no room for a
     /// table of nodes.
     WitnessesStay,

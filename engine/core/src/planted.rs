@@ -62,6 +62,8 @@ pub enum Bug {
     ServesOverHungMetadata,
     NamedBeforeTold,
     GoneBeforeItsVote,
+    NewcomerCountsAsClean,
+    NewcomerListedEarly,
     UnknownTakenAsChosen,
     LeaseCountsFromTheAnswer,
     ClaimsUnderALease,
@@ -80,7 +82,7 @@ impl Bug {
     }
 
     /// All of them.
-    pub const ALL: [Bug; 60] = [
+    pub const ALL: [Bug; 62] = [
         Bug::AckBeforePeer,
         Bug::NoNewTermOnShrink,
         Bug::AckBeforeRecordDurable,
@@ -137,6 +139,8 @@ impl Bug {
         Bug::ServesOverHungMetadata,
         Bug::NamedBeforeTold,
         Bug::GoneBeforeItsVote,
+        Bug::NewcomerCountsAsClean,
+        Bug::NewcomerListedEarly,
         Bug::UnknownTakenAsChosen,
         Bug::LeaseCountsFromTheAnswer,
         Bug::ClaimsUnderALease,

@@ -25,6 +25,8 @@ pub const TABLE_BYTES_MAX: usize = ENTRIES_AT + NODES_MAX * (2 + NODE_NAME_MAX);
 pub const TABLE_KEY: &str = "nodes";
 /// Witnesses of a volume at most.
 pub const WITNESSES_MAX: usize = 2;
+/// Replicas of a volume at most.
+pub const REPLICAS_MAX: usize = 5;
 
 const ENTRIES_AT: usize = 16;
 
@@ -167,11 +169,18 @@ impl Table {
 
     /// Those of them that hold data.
     pub fn replicas(&self) -> NodeSet {
-        let is_replica = |node: &NodeIdx| {
-            let entry = self.entry(*node);
-            entry.is_some_and(|e| e.kind == NodeKind::Replica)
-        };
-        self.members().iter().filter(is_replica).collect()
+        self.members().and(self.with_data())
+    }
+
+    /// Indexes of replicas, whatever their stage.
+    fn with_data(&self) -> NodeSet {
+        let found = self.entries().filter(|(_, e)| e.kind == NodeKind::Replica);
+        found.map(|(index, _)| index).collect()
+    }
+
+    /// Replicas that are not gone: whoever holds data keeps account of what they lack.
+    pub fn accounted(&self) -> NodeSet {
+        self.with_data().minus(self.at(&[Stage::Gone]))
     }
 
     /// The next version: `node` is at this stage. Panics if the index was never used.
@@ -183,8 +192,8 @@ impl Table {
         next
     }
 
-    /// The next version: a witness comes. `None` if no index is free.
-    pub fn with_witness(&self, term: Term, name: &str) -> Option<Table> {
+    /// The next version: this node comes. `None` if no index is free.
+    pub fn with_newcomer(&self, term: Term, name: &str, kind: NodeKind) -> Option<Table> {
         let gone = |named: bool| {
             let mut entries = self.entries();
             let is_it = |e: &Entry| !e.is_live() && (!named || e.name == name);
@@ -198,7 +207,7 @@ impl Table {
         let mut next = self.next(term);
         next.entries[usize::from(node.0)] = Some(Entry {
             name: name.to_owned(),
-            kind: NodeKind::Witness,
+            kind,
             stage: Stage::Coming,
         });
         Some(next)
@@ -329,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_table_survives_its_bytes() {
-        let came = file(2, 1).with_witness(Term(9), "late").unwrap();
+        let came = file(2, 1).with_newcomer(Term(9), "late", NodeKind::Witness).unwrap();
         let gone = came.with_stage(Term(10), NodeIdx(2), Stage::Gone);
         for table in [came, gone] {
             assert_eq!(Table::decode(&table.encode()), Ok(table));
@@ -338,7 +347,7 @@ mod tests {
 
     #[test]
     fn what_is_no_table_is_refused() {
-        let good = file(2, 1).with_witness(Term(9), "n3").unwrap().encode();
+        let good = file(2, 1).with_newcomer(Term(9), "n3", NodeKind::Witness).unwrap().encode();
         for len in 0..good.len() {
             assert_eq!(Table::decode(&good[..len]), Err(NoTable), "{len} bytes");
         }
@@ -360,26 +369,26 @@ mod tests {
     #[test]
     fn an_index_is_kept_for_its_name_and_else_taken_last() {
         let table = file(2, 2).with_stage(Term(5), NodeIdx(2), Stage::Gone);
-        let again = table.with_witness(Term(5), "n2").unwrap();
+        let again = table.with_newcomer(Term(5), "n2", NodeKind::Witness).unwrap();
         assert_eq!(again.index_of("n2"), Some(NodeIdx(2)));
-        let other = table.with_witness(Term(5), "n9").unwrap();
+        let other = table.with_newcomer(Term(5), "n9", NodeKind::Witness).unwrap();
         assert_eq!(other.index_of("n9"), Some(NodeIdx(4)));
         assert_eq!(other.index_of("n2"), None);
         let full = file(5, 2).with_stage(Term(5), NodeIdx(6), Stage::Gone);
-        let taken = full.with_witness(Term(5), "n9").unwrap();
+        let taken = full.with_newcomer(Term(5), "n9", NodeKind::Witness).unwrap();
         assert_eq!(
             taken.index_of("n9"),
             Some(NodeIdx(6)),
             "the register's is never taken"
         );
-        assert_eq!(file(5, 2).with_witness(Term(5), "n9"), None);
+        assert_eq!(file(5, 2).with_newcomer(Term(5), "n9", NodeKind::Witness), None);
     }
 
     #[test]
     fn a_later_reign_s_change_is_newer_than_as_many_of_an_earlier_one() {
         let table = file(2, 1);
-        let early = table.with_witness(Term(5), "a").unwrap();
-        let late = table.with_witness(Term(6), "b").unwrap();
+        let early = table.with_newcomer(Term(5), "a", NodeKind::Witness).unwrap();
+        let late = table.with_newcomer(Term(6), "b", NodeKind::Witness).unwrap();
         assert!(late.is_newer_than(&early) && early.is_newer_than(&table));
         let next = early.with_stage(Term(5), NodeIdx(3), Stage::Member);
         assert!(next.is_newer_than(&late));
@@ -387,7 +396,7 @@ mod tests {
 
     #[test]
     fn only_members_are_named_by_records() {
-        let table = file(2, 1).with_witness(Term(5), "late").unwrap();
+        let table = file(2, 1).with_newcomer(Term(5), "late", NodeKind::Witness).unwrap();
         assert_eq!(table.members(), NodeSet::first(3));
         let member = table.with_stage(Term(5), NodeIdx(3), Stage::Member);
         assert_eq!(member.members(), NodeSet::first(4));

@@ -266,6 +266,7 @@ fn formatted(node: u8, count: usize, memory: bool) -> (Vec<u8>, meta::Loaded) {
     let expect = Expect {
         volume: "v".into(),
         slice: 0,
+        node: "a".into(),
         self_node: NodeIdx(node),
         node_count: count as u8,
         nodes_digest: 1,

@@ -93,6 +93,7 @@ impl NodeSpec {
         Expect {
             volume: "vm-store".into(),
             slice: 0,
+            node: format!("node-{}", self.node),
             self_node: NodeIdx(self.node),
             node_count: self.replicas as u8,
             nodes_digest: 11,
@@ -242,12 +243,13 @@ impl Found {
         checksums::value(crc, granule, life)
     }
 
-    /// The granule is marked as lacking at `peer`.
+    /// The granule is marked as lacking at `peer`. Who has no bitmap lacks everything: an attach
+    /// begins one so.
     pub fn is_dirty(&self, peer: usize, granule: u64) -> bool {
         let at = Extent::new(granule, granule + 1);
-        self.dirty
-            .iter()
-            .any(|(p, bits)| *p == peer && bits.any(at))
+        let mut bitmaps = self.dirty.iter();
+        let bits = bitmaps.find(|(p, _)| *p == peer);
+        bits.is_none_or(|(_, bits)| bits.any(at))
     }
 
     /// The granule lies in an open activity-log extent.
@@ -554,7 +556,8 @@ impl Engine {
     /// The granule is marked as lacking at `peer`.
     pub fn is_dirty(&self, peer: usize, granule: u64) -> bool {
         let at = Extent::new(granule, granule + 1);
-        self.volume.dirty(NodeIdx(peer as u8)).any(at)
+        let dirty = self.volume.dirty(NodeIdx(peer as u8));
+        dirty.is_none_or(|bits| bits.any(at))
     }
 
     /// An operator has to say whose data is kept there, after a verify.
@@ -569,7 +572,9 @@ impl Engine {
 
     /// Those of some granules, lowest first, that are marked as lacking at `peer`.
     pub fn dirty_among(&self, peer: usize, granules: &[u64]) -> Vec<u64> {
-        let dirty = self.volume.dirty(NodeIdx(peer as u8));
+        let Some(dirty) = self.volume.dirty(NodeIdx(peer as u8)) else {
+            return granules.to_vec();
+        };
         let is_dirty = |g: &u64| dirty.any(Extent::new(*g, *g + 1));
         match dirty.is_empty() {
             true => Vec::new(),
@@ -579,7 +584,8 @@ impl Engine {
 
     /// Nothing is marked for this peer.
     pub fn is_clean_for(&self, peer: usize) -> bool {
-        self.volume.dirty(NodeIdx(peer as u8)).is_empty()
+        let dirty = self.volume.dirty(NodeIdx(peer as u8));
+        dirty.is_some_and(|bits| bits.is_empty())
     }
 
     /// The granule lies in an open activity-log extent.

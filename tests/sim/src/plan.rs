@@ -57,6 +57,8 @@ pub struct Settings {
     pub register_loss_one_in: u64,
     /// Nodes that may become witnesses.
     pub spares: u64,
+    /// Nodes that may become replicas; then there are no witnesses.
+    pub newcomers: u64,
 }
 
 /// Order and names of the settings in a text.
@@ -100,6 +102,7 @@ settings!(
     has_register,
     register_loss_one_in,
     spares,
+    newcomers,
 );
 
 impl Default for Settings {
@@ -127,6 +130,7 @@ impl Default for Settings {
             has_register: 0,
             register_loss_one_in: 0,
             spares: 0,
+            newcomers: 0,
         }
     }
 }
@@ -261,6 +265,10 @@ steps! {
     AddWitness "add_witness" (node);
     /// It is not to be one any more.
     RemoveWitness "remove_witness" (node);
+    /// This node is to be a replica.
+    AddReplica "add_replica" (node);
+    /// It is not to be one any more.
+    RemoveReplica "remove_replica" (node);
     /// Bits flip in one of the granules that clients use.
     Rot "rot" (node, hot);
     /// The next write of the data disk ends well and never lands.

@@ -90,6 +90,7 @@ fn heal(world: &mut World) {
     }
     world.mend_register();
     world.want_a_third_voter();
+    world.want_all_replicas();
     for node in world.everybody() {
         for mend in [
             Mend::Reads,

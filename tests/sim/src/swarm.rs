@@ -99,6 +99,7 @@ fn settings(rng: &mut Rng) -> Settings {
         has_register: 0,
         register_loss_one_in: 0,
         spares: 0,
+        newcomers: 0,
     }
 }
 
@@ -112,6 +113,9 @@ fn node(rng: &mut Rng) -> u64 {
 fn down(rng: &mut Rng) -> u64 {
     rng.between(5, 900) * MS
 }
+
+/// Replicas of a volume at most.
+const REPLICAS_MAX: u64 = engine_core::table::REPLICAS_MAX as u64;
 
 const TROUBLES: &[Trouble] = &[
     |rng, _| Step::Kill {
@@ -459,20 +463,31 @@ fn old_images(seed: u64, steps: &mut Vec<(u64, Step)>, all: u64) {
     steps.sort_by_key(|(at, _)| *at);
 }
 
-/// Witnesses that come and go, one of them new, and what may strike meanwhile. Drawn apart, as marks
-/// are. An old disk of somebody that a newcomer never met is not told from a new one: none is put back.
-fn come_and_go(plan: &mut Plan) {
+/// Witnesses, or replicas, that come and go, some of them new, and what may strike meanwhile. Drawn
+/// apart, as marks are. An old disk of somebody that a newcomer never met is not told from a new one:
+/// none is put back.
+fn come_and_go(plan: &mut Plan, are_replicas: bool) {
     let mut rng = Rng::fork(plan.seed, "come and go", 0);
     let settings = &mut plan.settings;
-    settings.spares = 1;
+    match are_replicas {
+        true => settings.newcomers = 1 + rng.below(REPLICAS_MAX - settings.nodes),
+        false => settings.spares = 1,
+    }
     let (replicas, before) = (settings.nodes, settings.nodes + settings.witnesses);
-    let all = before + settings.spares;
+    let all = before + settings.spares + settings.newcomers;
     let mut drawn = Vec::new();
     for _ in 0..rng.between(1, 6) {
-        let (at, node) = (rng.pick(&plan.steps).0, rng.between(replicas, all - 1));
-        drawn.push(match rng.coin() {
-            true => (at, Step::AddWitness { node }),
-            false => (at, Step::RemoveWitness { node }),
+        let at = rng.pick(&plan.steps).0;
+        let node = match are_replicas {
+            // More often one of those that come than one of those that were there.
+            true => rng.below(all + 2).min(all - 1),
+            false => rng.between(replicas, all - 1),
+        };
+        drawn.push(match (are_replicas, rng.coin()) {
+            (false, true) => (at, Step::AddWitness { node }),
+            (false, false) => (at, Step::RemoveWitness { node }),
+            (true, true) => (at, Step::AddReplica { node }),
+            (true, false) => (at, Step::RemoveReplica { node }),
         });
         let (victim, span) = (rng.below(all), rng.between(5, 900) * MS);
         let (soon, events) = (at + rng.below(400 * MS), rng.between(1, 80));
@@ -518,8 +533,13 @@ fn come_and_go(plan: &mut Plan) {
 fn with_votes(mut plan: Plan) -> Plan {
     let mut rng = Rng::fork(plan.seed, "votes", 0);
     let settings = &mut plan.settings;
-    let (replicas, witnesses) =
-        *rng.pick(&[(2, 1), (2, 1), (3, 0), (3, 0), (3, 2), (4, 1), (5, 0)]);
+    let mut shape = *rng.pick(&[(2, 1), (2, 1), (3, 0), (3, 0), (3, 2), (4, 1), (5, 0)]);
+    let mut coming = Rng::fork(plan.seed, "nodes that come", 0);
+    let (nodes_come, replicas_come) = (coming.one_in(3), coming.coin());
+    if nodes_come && replicas_come {
+        shape = (coming.between(3, 4), 0);
+    }
+    let (replicas, witnesses) = shape;
     (settings.nodes, settings.witnesses, settings.has_votes) = (replicas, witnesses, 1);
     settings.is_bold = 0;
     let fails = Rng::fork(plan.seed, "quorum lost", 0).one_in(3);
@@ -542,8 +562,8 @@ fn with_votes(mut plan: Plan) -> Plan {
     }
     isolate(&mut rng, &mut plan.steps, all);
     take_overs(plan.seed, &mut plan.steps, replicas, all);
-    match Rng::fork(plan.seed, "nodes that come", 0).one_in(3) {
-        true => come_and_go(&mut plan),
+    match nodes_come {
+        true => come_and_go(&mut plan, replicas_come),
         false => old_images(plan.seed, &mut plan.steps, all),
     }
     plan
@@ -560,7 +580,7 @@ fn with_register(plan: Plan) -> Plan {
     let settings = &mut plan.settings;
     let all = *rng.pick(&[2, 2, 3, 3, 3, 4]);
     (settings.nodes, settings.witnesses, settings.has_register) = (all, 0, 1);
-    settings.spares = 0;
+    (settings.spares, settings.newcomers) = (0, 0);
     settings.register_loss_one_in = *rng.pick(&[0, 0, 4, 12, 40]);
     for (_, step) in &mut plan.steps {
         *step = step.retargeted(|| rng.below(all), all);

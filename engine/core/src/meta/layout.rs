@@ -97,6 +97,17 @@ impl Region {
     pub fn pages(&self) -> u64 {
         self.length / 2
     }
+
+    /// The bitmap of another node, so many pages long.
+    pub fn bitmap(node: NodeIdx, offset: u64, pages: u64) -> Region {
+        Region {
+            kind: Kind::Bitmap as u32,
+            version: VERSION,
+            index: u32::from(node.0),
+            offset,
+            length: 2 * pages,
+        }
+    }
 }
 
 /// The whole metadata area.
@@ -242,10 +253,16 @@ impl Layout {
         *region.expect("every layout has an activity log")
     }
 
+    /// The bitmaps of other nodes, lowest index first.
+    pub fn bitmaps(&self) -> impl Iterator<Item = &Region> {
+        let is_bitmap = |r: &&Region| r.kind == Kind::Bitmap as u32;
+        self.regions.iter().filter(is_bitmap)
+    }
+
     /// The bitmap of another node; `None` for this node and unknown ones.
     pub fn bitmap(&self, peer: NodeIdx) -> Option<Region> {
-        let is_it = |r: &&Region| r.kind == Kind::Bitmap as u32 && r.index == u32::from(peer.0);
-        self.regions.iter().find(is_it).copied()
+        let mut bitmaps = self.bitmaps();
+        bitmaps.find(|r| r.index == u32::from(peer.0)).copied()
     }
 
     /// Bytes before the marks: preallocated.

@@ -16,9 +16,10 @@ use crate::meta::pages::{
 use crate::meta::recovery::{Decision, Why, decide};
 use crate::meta::sums::SumRegion;
 use crate::meta::superblock::{
-    Backing, FEATURE_CHECKSUMS, FEATURES_INCOMPATIBLE, REGIONS_MAX, Superblock, decode_superblock,
+    Backing, FEATURE_ATTRIBUTES, FEATURE_CHECKSUMS, FEATURE_NODES, FEATURES_INCOMPATIBLE, REGIONS_MAX, Superblock, decode_superblock,
 };
-use crate::units::{GRANULES_PER_AL_EXTENT, NodeIdx};
+use crate::table::{NodeKind, TABLE_KEY, Table};
+use crate::units::{GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx};
 
 /// What the configuration says should be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,9 +28,11 @@ pub struct Expect {
     pub volume: String,
     /// Slice of the volume.
     pub slice: u32,
-    /// Index of this node.
+    /// Name of this node.
+    pub node: String,
+    /// Its index by the file. It and what follows count until the volume has a table of its own.
     pub self_node: NodeIdx,
-    /// Configured nodes.
+    /// Configured nodes with data.
     pub node_count: u8,
     /// Digest of their names in order.
     pub nodes_digest: u64,
@@ -116,7 +119,7 @@ pub fn load(blocks: &[u8], expect: &Expect) -> Result<Loaded, LoadError> {
 
 /// As [`load`], from the blocks of the area that count: [`read_ranges`] names them.
 pub fn load_parts(area: Blocks<'_>, expect: &Expect) -> Result<Loaded, LoadError> {
-    let (superblock, newest) = read_superblock(area.block(0)?, area.block(1)?)?;
+    let (mut superblock, newest) = read_superblock(area.block(0)?, area.block(1)?)?;
     check_identity(&superblock, expect)?;
     let superblock_block = slot_block(0, 0, newest.slot);
     let invalid = |field| LoadError::Invalid {
@@ -141,10 +144,8 @@ pub fn load_parts(area: Blocks<'_>, expect: &Expect) -> Result<Loaded, LoadError
     let (activity_log, activity_log_writer) =
         reader.activity_log(find(&layout.activity_log()), superblock.size_granules)?;
     let mut bitmaps = Vec::new();
-    for wanted in &layout.regions {
-        if wanted.kind == Kind::Bitmap as u32 {
-            bitmaps.push(reader.bitmap(find(wanted), &superblock)?);
-        }
+    for wanted in layout.bitmaps() {
+        bitmaps.push(reader.bitmap(find(wanted), &superblock)?);
     }
     let attributes =
         reader.attributes(find(layout.regions.last().expect("attributes come last")))?;
@@ -158,6 +159,7 @@ pub fn load_parts(area: Blocks<'_>, expect: &Expect) -> Result<Loaded, LoadError
         .iter()
         .find(|r| r.kind == Kind::Sums as u32)
         .map(|region| SumRegion::new(region, &superblock));
+    place_node(&mut superblock, &attributes, expect)?;
     let superblock_writer = PageWriter::new(0, vec![newest]);
     Ok(Loaded {
         superblock,
@@ -317,19 +319,8 @@ pub(super) fn check_identity(found: &Superblock, expect: &Expect) -> Result<(), 
             expected: expect.slice,
         });
     }
-    if (found.node_count, found.nodes_digest) != (expect.node_count, expect.nodes_digest) {
-        return Err(LoadError::Nodes {
-            found: found.node_count,
-            expected: expect.node_count,
-            found_digest: found.nodes_digest,
-            expected_digest: expect.nodes_digest,
-        });
-    }
-    if found.self_node != expect.self_node {
-        return Err(LoadError::Node {
-            found: found.self_node.0,
-            expected: expect.self_node.0,
-        });
+    if found.features_incompatible & FEATURE_ATTRIBUTES == 0 {
+        check_nodes(found, expect)?;
     }
     if found.granule_bytes != expect.granule_bytes {
         let (found, expected) = (found.granule_bytes, expect.granule_bytes);
@@ -352,18 +343,81 @@ pub(super) fn check_identity(found: &Superblock, expect: &Expect) -> Result<(), 
     Ok(())
 }
 
+/// The nodes are those of the file.
+fn check_nodes(found: &Superblock, expect: &Expect) -> Result<(), LoadError> {
+    if (found.node_count, found.nodes_digest) != (expect.node_count, expect.nodes_digest) {
+        return Err(other_nodes(found, expect));
+    }
+    if found.self_node != expect.self_node {
+        return Err(LoadError::Node {
+            found: found.self_node.0,
+            expected: expect.self_node.0,
+        });
+    }
+    Ok(())
+}
+
+fn other_nodes(found: &Superblock, expect: &Expect) -> LoadError {
+    LoadError::Nodes {
+        found: found.node_count,
+        expected: expect.node_count,
+        found_digest: found.nodes_digest,
+        expected_digest: expect.nodes_digest,
+    }
+}
+
+/// This node has the index that the volume's own table gives it; without a table the file's, which
+/// the metadata was made with.
+pub(super) fn place_node(
+    superblock: &mut Superblock,
+    attributes: &LoadedAttributes,
+    expect: &Expect,
+) -> Result<(), LoadError> {
+    let table = attributes.attributes.get(TABLE_KEY);
+    let Some(table) = table.and_then(|bytes| Table::decode(bytes).ok()) else {
+        return check_nodes(superblock, expect);
+    };
+    let index = table.index_by_name(&expect.node);
+    let index = index.ok_or_else(|| other_nodes(superblock, expect))?;
+    let kind = table.entry(index).map(|entry| entry.kind);
+    if index != superblock.self_node && kind == Some(NodeKind::Replica) {
+        // Which bitmaps there are does not follow from index and count any more.
+        superblock.features_incompatible |= FEATURE_NODES;
+    }
+    superblock.self_node = index;
+    Ok(())
+}
+
 /// The regions a superblock of this geometry needs.
 fn needed_layout(superblock: &Superblock) -> Result<Layout, Field> {
+    let goes_by_list = superblock.features_incompatible & FEATURE_NODES != 0;
+    let (self_node, node_count) = match goes_by_list {
+        true => (NodeIdx(0), 1),
+        false => (superblock.self_node, superblock.node_count),
+    };
     let geometry = Geometry {
-        self_node: superblock.self_node,
-        node_count: superblock.node_count,
+        self_node,
+        node_count,
         size_granules: superblock.size_granules,
         size_granules_max: superblock.size_granules,
         grain: superblock.grain,
         activity_log_slots: superblock.activity_log_slots,
         has_sums: superblock.features_incompatible & FEATURE_CHECKSUMS != 0,
     };
-    geometry.layout().map_err(|_| Field::Geometry)
+    let mut layout = geometry.layout().map_err(|_| Field::Geometry)?;
+    if goes_by_list {
+        let pages = pages_for(superblock.size_granules, superblock.grain);
+        let listed = superblock.regions.iter();
+        for region in listed.filter(|r| r.kind == Kind::Bitmap as u32) {
+            let node = u8::try_from(region.index).map_err(|_| Field::Regions)?;
+            if usize::from(node) >= NODES_MAX {
+                return Err(Field::Regions);
+            }
+            let wanted = Region::bitmap(NodeIdx(node), 0, pages);
+            layout.regions.insert(layout.regions.len() - 1, wanted);
+        }
+    }
+    Ok(layout)
 }
 
 /// Every needed region is there once, of a known version and the right length; none lies outside

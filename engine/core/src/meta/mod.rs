@@ -48,7 +48,7 @@ pub use recovery::{Decision, Why};
 pub use reload::{Reread, reload};
 pub use sums::{FoundSums, SumRegion, encode_sums_page, judge_sums};
 pub use superblock::{
-    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_CHECKSUMS, FEATURE_GIVEN_UP, FEATURE_PAST,
-    FEATURE_ROOM, FEATURE_VOTES, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE, Superblock,
+    Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_CHECKSUMS, FEATURE_GIVEN_UP, FEATURE_NODES,
+    FEATURE_PAST, FEATURE_ROOM, FEATURE_VOTES, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE, Superblock,
     VOLUME_NAME_MAX, encode_superblock,
 };

@@ -71,7 +71,7 @@ impl PageWriter {
     }
 
     /// For pages of which nothing on disk counts.
-    pub(super) fn unwritten(offset: u64, pages: usize) -> PageWriter {
+    pub(crate) fn unwritten(offset: u64, pages: usize) -> PageWriter {
         let nothing = Newest {
             slot: Slot::B,
             counter: 0,

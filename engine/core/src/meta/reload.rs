@@ -7,7 +7,7 @@ use crate::action::META_BLOCK;
 use crate::meta::block::Kind;
 use crate::meta::error::LoadError;
 use crate::meta::layout::Region;
-use crate::meta::load::{Blocks, Expect, Loaded, Reader, check_identity, load, read_superblock};
+use crate::meta::load::{Blocks, Expect, Loaded, Reader, check_identity, load, place_node, read_superblock};
 use crate::meta::pages::PageWriter;
 use crate::meta::superblock::Superblock;
 
@@ -54,7 +54,7 @@ pub fn reload(
         ranges: std::slice::from_ref(&all),
         bytes: blocks,
     };
-    let (superblock, newest) = read_superblock(area.block(0)?, area.block(1)?)?;
+    let (mut superblock, newest) = read_superblock(area.block(0)?, area.block(1)?)?;
     check_identity(&superblock, expect)?;
     if shape(&superblock) != shape(&loaded.superblock) {
         *loaded = load(blocks, expect)?;
@@ -89,6 +89,7 @@ pub fn reload(
             reread.marks = true;
         }
     }
+    place_node(&mut superblock, &loaded.attributes, expect)?;
     loaded.superblock_writer = PageWriter::new(0, vec![newest]);
     loaded.superblock = superblock;
     Ok(reread)

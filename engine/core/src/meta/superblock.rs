@@ -49,9 +49,12 @@ pub const FEATURE_VOTES: u64 = 2;
 pub const FEATURE_ROOM: u64 = 4;
 /// Checksums are stored: who does not know them would write past them.
 pub const FEATURE_CHECKSUMS: u64 = 8;
+/// Bitmaps are of the nodes that the region table lists, whatever the node count says: who does not
+/// know that keeps no account of who came later.
+pub const FEATURE_NODES: u64 = 16;
 /// Incompatible features this build knows; any other bit refuses the volume (law M4).
 pub const FEATURES_INCOMPATIBLE: u64 =
-    FEATURE_ATTRIBUTES | FEATURE_VOTES | FEATURE_ROOM | FEATURE_CHECKSUMS;
+    FEATURE_ATTRIBUTES | FEATURE_VOTES | FEATURE_ROOM | FEATURE_CHECKSUMS | FEATURE_NODES;
 /// Most bytes of a volume name.
 pub const VOLUME_NAME_MAX: usize = 255;
 

@@ -30,6 +30,10 @@ impl Volume {
         let has_parted = self.peers.find(node).is_some_and(|p| p.parting.is_some());
         let refusal = match self.peers.find(node).map(|p| p.session) {
             None => Some(Refusal::Volume),
+            // It comes or went: the next try may be of another table.
+            Some(_) if !self.exchanges_data_with(node) || self.has_let_go(node) => {
+                Some(Refusal::Leaving)
+            }
             // In a split brain it is asked what it has, and may have given up its copy meanwhile.
             Some(Session::Standalone(why)) if !(has_parted && why.is_split_brain()) => Some(why),
             Some(_) if self.keeps_away(node) => Some(Refusal::Leaving),

@@ -11,6 +11,7 @@
 //!            ├ remote.rs    reads through another member    ├ balance.rs    who reads
 //!            ├ checksums.rs pages in memory         ├ repair.rs, scrub.rs   what does not match
 //!            ├ grow.rs      a larger volume         ├ votes.rs     this node as a voter
+//!            ├ nodes.rs, newcomers.rs   the table; bitmaps of who came
 //!            ├ voters.rs    who votes; polls        ├ election.rs, lease.rs  who may serve
 //!            └ register.rs  what votes in their place
 //! ```
@@ -39,6 +40,7 @@ mod marks;
 mod member;
 mod meta_watch;
 mod meter;
+mod newcomers;
 mod nodes;
 mod older;
 mod ops;
@@ -85,6 +87,7 @@ use give_up::GivingUp;
 use grow::{Growing, Lengthening};
 use log::PageWrites;
 use marks::Marks;
+use newcomers::Newcomer;
 use nodes::Nodes;
 use ops::Ops;
 use peer::Peers;
@@ -184,6 +187,8 @@ pub struct Volume {
     attributes: Store,
     /// Who belongs to the volume.
     nodes: Nodes,
+    /// Bitmaps of newcomers that are not committed yet, in the order of their regions.
+    newcomers: Vec<Newcomer>,
     marks: Marks,
     growing: Option<Growing>,
     giving_up: Option<GivingUp>,
@@ -294,7 +299,8 @@ impl Volume {
             scrub: Scrubbing::default(),
             verify: Verifying::default(),
             votes: Votes::new(table.digest(setup.quorum == Quorum::Register)),
-            nodes: Nodes::new(table),
+            nodes: Nodes::new(table.clone()),
+            newcomers: Vec::new(),
             peers_run: [0; NODES_MAX],
             wait_lease: Vec::new(),
             joining: NodeSet::EMPTY,
@@ -323,6 +329,7 @@ impl Volume {
             meta_watch: Default::default(),
             setup,
         };
+        volume.account_for(&table);
         volume.recover();
         volume
     }
@@ -459,6 +466,7 @@ impl Volume {
         self.settle_role();
         self.settle_voters();
         self.settle_nodes();
+        self.settle_newcomers();
         self.settle_verify();
         self.settle_repairs();
         self.settle_scrub();

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  add:     Coming ─► told, durable there, at every voter and at all of S ─► Member ─► its vote (T11)
-//!  remove:  Leaving ─► a record without it is in force ─► Gone
+//!                                                  a replica: resync, S (S6) ◄┘
+//!  remove:  Leaving ─► out of S ─► a record without its vote is in force ─► Gone
 //! ```
 //!
 //! The primary changes the table, durably here first, and tells it until each node said that it has
@@ -20,7 +21,7 @@ use crate::action::{Answer, CommandError, Notice};
 use crate::event::CommandId;
 use crate::meta::Attributes;
 use crate::quorum::is_majority;
-use crate::table::{NodeKind, Stage, TABLE_KEY, Table, WITNESSES_MAX};
+use crate::table::{NodeKind, REPLICAS_MAX, Stage, TABLE_KEY, Table, WITNESSES_MAX};
 use crate::time::Instant;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet};
 use crate::vote::{Ballot, Vote};
@@ -109,7 +110,7 @@ impl Nodes {
 /// The first thing to be done, so that the table says what is wanted: who goes before who comes.
 enum Step<'a> {
     Take(NodeIdx),
-    Add(&'a str),
+    Add(&'a str, NodeKind),
 }
 
 fn first_step<'a>(table: &Table, wanted: &'a [(String, NodeKind)]) -> Option<Step<'a>> {
@@ -125,7 +126,7 @@ fn first_step<'a>(table: &Table, wanted: &'a [(String, NodeKind)]) -> Option<Ste
     wanted
         .iter()
         .find(is_new)
-        .map(|(name, _)| Step::Add(name.as_str()))
+        .map(|(name, kind)| Step::Add(name.as_str(), *kind))
 }
 
 impl Volume {
@@ -137,6 +138,16 @@ impl Volume {
     /// This node is no part of the volume any more, or has another index: it waits to be attached anew.
     pub fn is_misplaced(&self) -> bool {
         !self.nodes.members.has(self.me) && self.nodes.table.version() > 0 && !self.is_coming()
+    }
+
+    /// Both are replicas of the volume by the table in force.
+    pub(super) fn exchanges_data_with(&self, node: NodeIdx) -> bool {
+        self.is_replica() && self.replicas().has(node)
+    }
+
+    /// It was taken out of S for good.
+    pub(super) fn has_let_go(&self, node: NodeIdx) -> bool {
+        self.reigns() && self.leaving().has(node) && !self.required().has(node)
     }
 
     fn is_coming(&self) -> bool {
@@ -167,37 +178,69 @@ impl Volume {
             return Err(CommandError::MetaFailed);
         }
         let table = self.nodes.newest();
-        let replica = |(name, kind): &&(String, NodeKind)| match kind {
-            NodeKind::Replica => Some(name.clone()),
-            NodeKind::Witness => None,
-        };
-        let mut replicas: Vec<String> = wanted.iter().filter_map(|w| replica(&w)).collect();
-        let here = table.replicas();
-        let mut now: Vec<String> = here.iter().map(|n| self.nodes.name(n)).collect();
-        replicas.sort_unstable();
-        now.sort_unstable();
-        if replicas != now {
-            return Err(CommandError::ReplicasStay);
-        }
         let Some(step) = first_step(table, wanted) else {
             return Ok(false);
         };
+        let of = |kind: NodeKind| wanted.iter().filter(move |(_, k)| *k == kind);
         if !self.has_votes() || self.has_register() || !self.keeps_attributes() {
-            return Err(CommandError::WitnessesStay);
+            let is_same = |(name, _): &(String, NodeKind)| {
+                let index = table.index_of(name);
+                index.is_some_and(|n| table.replicas().has(n))
+            };
+            let replicas = of(NodeKind::Replica);
+            let stay = replicas.clone().count() == table.replicas().count() as usize
+                && replicas.clone().all(is_same);
+            return Err(match stay {
+                true => CommandError::WitnessesStay,
+                false => CommandError::ReplicasStay,
+            });
         }
-        if wanted.len() > replicas.len() + WITNESSES_MAX {
+        if of(NodeKind::Witness).count() > WITNESSES_MAX {
             return Err(CommandError::TooManyWitnesses);
+        }
+        if of(NodeKind::Replica).count() > REPLICAS_MAX {
+            return Err(CommandError::TooManyReplicas);
+        }
+        let own = (self.nodes.name(self.me), NodeKind::Replica);
+        if !wanted.contains(&own) {
+            return Err(CommandError::PrimaryLeaves);
         }
         let takes = |node: NodeIdx| matches!(step, Step::Take(taken) if taken == node);
         if let Some(open) = self.nodes.open().filter(|open| !takes(*open)) {
             return Err(CommandError::NodeChanging(open));
         }
         match step {
+            Step::Take(node) if !self.may_spare_copy(node) => {
+                Err(CommandError::NeededCopy(node))
+            }
             Step::Take(node) if self.would_freeze_without(node) => {
                 Err(CommandError::NeededForMajority(node))
             }
             _ => Ok(true),
         }
+    }
+
+    /// Enough copies in sync are left without this one, and replicas to keep two.
+    fn may_spare_copy(&self, node: NodeIdx) -> bool {
+        let replicas = self.replicas();
+        !replicas.has(node)
+            || (replicas.without(node).count() > 1 && self.are_copies_enough(self.in_sync(), node))
+    }
+
+    fn are_copies_enough(&self, in_sync: NodeSet, node: NodeIdx) -> bool {
+        let left = in_sync.without(node).count();
+        !in_sync.has(node) || left >= self.setup.min_copies.max(1)
+    }
+
+    /// Who of these members an operator takes away now; the last ones that are needed stay (law R4).
+    pub(super) fn may_leave_copies(&self, in_sync: NodeSet) -> NodeSet {
+        let mut left = in_sync;
+        for node in self.leaving().without(self.me).iter() {
+            if left.has(node) && self.are_copies_enough(left, node) {
+                left = left.without(node);
+            }
+        }
+        in_sync.minus(left)
     }
 
     /// Those at hand are no majority of the voters, or would be none of who is left without this one.
@@ -214,7 +257,7 @@ impl Volume {
         !is_majority(record.voters, here) || !is_majority(record.voters.without(node), here)
     }
 
-    /// Voters that an operator takes away.
+    /// Nodes that an operator takes away.
     pub(super) fn leaving(&self) -> NodeSet {
         self.nodes.table.at(&[Stage::Leaving])
     }
@@ -273,11 +316,14 @@ impl Volume {
                     false => None,
                 }
             }
-            (None, Some(Step::Take(node))) => match self.would_freeze_without(*node) {
-                true => None,
-                false => next(Stage::Leaving, *node),
-            },
-            (None, Some(Step::Add(name))) => table.with_witness(record.term, name),
+            (None, Some(Step::Take(node))) => {
+                let may_go = self.may_spare_copy(*node) && !self.would_freeze_without(*node);
+                match may_go && *node != self.me {
+                    true => next(Stage::Leaving, *node),
+                    false => None,
+                }
+            }
+            (None, Some(Step::Add(name, kind))) => table.with_newcomer(record.term, name, *kind),
             (None, None) => None,
         };
         let is_done = step.is_none();
@@ -292,6 +338,7 @@ impl Volume {
         let bytes = table.encode();
         attributes::put(&mut self.attributes.table, TABLE_KEY, bytes);
         let versions = self.attributes_changed();
+        self.account_for(&table);
         self.nodes.pending = Some((table, versions));
     }
 
@@ -299,6 +346,7 @@ impl Volume {
     pub(super) fn table_adopted(&mut self, versions: (u64, u64)) {
         let newest = stored(&self.attributes.table);
         if let Some(table) = newest.filter(|t| t.is_newer_than(self.nodes.newest())) {
+            self.account_for(&table);
             self.nodes.pending = Some((table, versions));
         }
     }
@@ -333,6 +381,11 @@ impl Volume {
         self.votes.nodes = self.nodes.table.digest(self.has_register());
         self.votes.strangers = NodeSet::EMPTY;
         self.notice(Notice::Nodes);
+        for node in self.peers.nodes() {
+            if !self.exchanges_data_with(node) {
+                self.drop_link(node);
+            }
+        }
         for node in owed.iter() {
             self.say_table(node, true);
         }

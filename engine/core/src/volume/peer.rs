@@ -135,10 +135,17 @@ impl Peers {
             pages_max,
         } in bitmaps
         {
-            assert!(peer != me, "{peer:?} is another node");
-            peers[usize::from(peer.0)] = Some(Peer::new(peer, bitmap, writer, pages_max));
+            // The volume's table may have given this node an index that was another's.
+            if peer != me {
+                peers[usize::from(peer.0)] = Some(Peer::new(peer, bitmap, writer, pages_max));
+            }
         }
         Peers { peers }
+    }
+
+    /// One more, of which nothing is known.
+    pub fn add(&mut self, node: NodeIdx, dirty: Bitmap, writer: PageWriter, pages_max: usize) {
+        self.peers[usize::from(node.0)] = Some(Peer::new(node, dirty, writer, pages_max));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Peer> {

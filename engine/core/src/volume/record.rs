@@ -320,6 +320,12 @@ impl Volume {
             record: change.record,
         });
         self.tell_record(change.record.in_sync.without(self.me));
+        let out = before.map_or(NodeSet::EMPTY, |r| r.in_sync);
+        for node in out.and(self.leaving()).iter() {
+            if self.has_let_go(node) {
+                self.drop_link(node);
+            }
+        }
         self.record_in_force();
         self.reconsider_all();
     }
@@ -385,6 +391,7 @@ impl Volume {
                 next = next.without(node);
             }
         }
+        next = next.minus(self.may_leave_copies(next));
         // The last member never leaves (law R1).
         if next != now && !next.is_empty() {
             self.propose(next);

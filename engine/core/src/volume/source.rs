@@ -428,7 +428,7 @@ impl Volume {
     /// Nothing is dirty: from here on its confirmation is needed; what was sent before becomes
     /// durable there by one more round, then S takes it in (law S6).
     fn begin_join(&mut self, node: NodeIdx) {
-        if !self.reigns() {
+        if !self.reigns() || self.leaving().has(node) {
             return;
         }
         if !self.knows_marks(node) {

@@ -323,10 +323,10 @@ impl Volume {
         }
     }
 
-    /// What `peer` lacks, as this node knows: for checkers.
+    /// What `peer` lacks, as this node knows, if it keeps account of it: for checkers.
     #[cfg(feature = "inspect")]
-    pub fn dirty(&self, peer: NodeIdx) -> &crate::bitmap::Bitmap {
-        &self.peers.get(peer).dirty
+    pub fn dirty(&self, peer: NodeIdx) -> Option<&crate::bitmap::Bitmap> {
+        self.peers.find(peer).map(|p| &p.dirty)
     }
 
     /// Open runs of the activity log in memory: for checkers.

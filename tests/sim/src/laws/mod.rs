@@ -192,7 +192,7 @@ impl World {
             self.law_size_is_old_or_new(node, size, &after);
         }
         self.note_votes(node, before.as_deref());
-        if self.plan.settings.spares > 0 {
+        if self.has_newcomers() {
             self.law_tables_bind_the_named();
         }
         if let (Some(before), Some(after)) = (&before, self.peek(node))

@@ -93,7 +93,7 @@ impl World {
         // An older one was followed since: no majority of it is left.
         let newest = self.laws.ballots.chosen.keys().next_back();
         let may_be_chosen = newest.is_none_or(|newest| place >= *newest);
-        if voter != REGISTER && self.plan.settings.spares > 0 && may_be_chosen {
+        if voter != REGISTER && self.has_newcomers() && may_be_chosen {
             self.law_table_binds(usize::from(voter.0), &voted);
         }
         if is_chosen && !self.laws.ballots.chosen.contains_key(&place) {

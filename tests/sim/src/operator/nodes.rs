@@ -1,8 +1,8 @@
-//! Witnesses that come and go.
+//! Witnesses and replicas that come and go.
 
 use engine_core::action::CommandError;
 use engine_core::event::Command;
-use engine_core::table::NodeKind;
+use engine_core::table::{NodeKind, Stage};
 use engine_core::units::{NodeIdx, NodeSet};
 
 use super::Purpose;
@@ -24,12 +24,30 @@ impl World {
         if !self.is_witness(node) || self.has_register() {
             return;
         }
+        let now = self.wanted();
+        let all = match is_wanted {
+            true => now.with(NodeIdx(node as u8)),
+            false => now,
+        };
+        if all.minus(self.replicas()).count() as usize <= WITNESSES_MAX {
+            self.want(node, is_wanted);
+        }
+    }
+
+    /// As with witnesses, of nodes with data; two stay.
+    pub(super) fn want_replica(&mut self, node: usize, is_wanted: bool) {
+        let are_enough = is_wanted || self.wanted().count() > 2;
+        if self.plan.settings.newcomers > 0 && !self.is_witness(node) && are_enough {
+            self.want(node, is_wanted);
+        }
+    }
+
+    fn want(&mut self, node: usize, is_wanted: bool) {
         let (now, index) = (self.wanted(), NodeIdx(node as u8));
         let next = match is_wanted {
             true => now.with(index),
             false => now.without(index),
         };
-        let witnesses = next.minus(self.replicas()).count() as usize;
         // Nobody takes a voter away while another one was made anew and has no vote yet.
         let left: Vec<NodeIdx> = next.without(index).iter().collect();
         let mut has_vote = |n: NodeIdx| {
@@ -37,11 +55,18 @@ impl World {
                 .is_ok_and(|f| f.voted.is_some())
         };
         let are_whole = is_wanted || left.into_iter().all(&mut has_vote);
-        if next == now || witnesses > WITNESSES_MAX || !are_whole {
+        if next == now || !are_whole {
             return;
         }
         self.operator.wanted = Some(next);
         self.apply_nodes();
+    }
+
+    /// When all is to be well again, every node with data belongs to the volume.
+    pub fn want_all_replicas(&mut self) {
+        if self.plan.settings.newcomers > 0 {
+            self.operator.wanted = Some(self.replicas());
+        }
     }
 
     /// Two voters can lose none, so no broken disk can be exchanged: the file is as it was.
@@ -60,8 +85,13 @@ impl World {
     pub(super) fn nodes_refused(&mut self, why: &CommandError) {
         self.count("changes of nodes refused");
         match why {
-            CommandError::NeededForMajority(node) => {
+            CommandError::NeededForMajority(node) | CommandError::NeededCopy(node) => {
                 self.operator.wanted = Some(self.wanted().with(*node));
+            }
+            CommandError::PrimaryLeaves => {
+                let primaries = self.primaries().into_iter();
+                let serving: NodeSet = primaries.map(|n| NodeIdx(n as u8)).collect();
+                self.operator.wanted = Some(self.wanted().or(serving));
             }
             // Who was to go stays, so the one for its place does not come.
             CommandError::TooManyWitnesses => {
@@ -90,8 +120,31 @@ impl World {
         if self.operator.wanted.is_none() || is_asked || self.are_nodes_as_wanted() {
             return;
         }
+        if self.operator.rng.one_in(8) && self.relieve_who_leaves() {
+            return;
+        }
         if self.operator.rng.one_in(8) {
             self.apply_nodes();
+        }
+    }
+
+    /// Who is to go and came to serve hands over first.
+    fn relieve_who_leaves(&mut self) -> bool {
+        let [primary] = self.primaries()[..] else {
+            return false;
+        };
+        let Some(engine) = self.nodes[primary].engine.as_ref() else {
+            return false;
+        };
+        let leaving = engine.table().at(&[Stage::Leaving]);
+        let members = engine.record().map_or(NodeSet::EMPTY, |r| r.in_sync);
+        let next = members.minus(leaving).iter().next();
+        match next.filter(|_| leaving.has(NodeIdx(primary as u8))) {
+            Some(next) => {
+                self.take_over(usize::from(next.0));
+                true
+            }
+            None => false,
         }
     }
 

@@ -115,7 +115,7 @@ impl World {
                 return self.forget_votes();
             }
             if all_alive && self.operator.rng.one_in(3) {
-                let node = self.operator.rng.below(self.all().len() as u64) as usize;
+                let node = self.operator.rng.below(self.plan.settings.nodes) as usize;
                 self.ask_node(node, promote, Purpose::Promote);
             }
             return;

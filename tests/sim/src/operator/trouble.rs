@@ -230,6 +230,8 @@ impl World {
             Step::Grow { size, held } => self.grow(size, held == 1),
             Step::AddWitness { node } => self.want_witness(node_of(node), true),
             Step::RemoveWitness { node } => self.want_witness(node_of(node), false),
+            Step::AddReplica { node } => self.want_replica(node_of(node), true),
+            Step::RemoveReplica { node } => self.want_replica(node_of(node), false),
             _ => {}
         }
     }

@@ -102,7 +102,8 @@ impl World {
     /// The world at time zero: blank replicas, all processes running.
     pub fn new(plan: Plan, bug: Option<Bug>, is_verbose: bool) -> World {
         let (seed, settings) = (plan.seed, plan.settings.clone());
-        let count = (settings.nodes + settings.witnesses + settings.spares) as usize;
+        let count = settings.nodes + settings.witnesses + settings.spares + settings.newcomers;
+        let count = count as usize;
         let nodes = (0..count)
             .map(|i| Node {
                 engine: None,
@@ -186,13 +187,25 @@ impl World {
         ((settings.nodes + settings.witnesses) as usize).max(node + 1)
     }
 
+    fn listed_replicas(&self, node: usize) -> usize {
+        match self.plan.settings.newcomers {
+            0 => self.plan.settings.nodes as usize,
+            _ => self.listed(node),
+        }
+    }
+
+    /// Tables of nodes may change.
+    pub fn has_newcomers(&self) -> bool {
+        self.plan.settings.spares + self.plan.settings.newcomers > 0
+    }
+
     /// Parameters of a node's replica.
     pub fn spec(&self, node: usize) -> NodeSpec {
         let settings = &self.plan.settings;
         NodeSpec {
             node: node as u8,
-            replicas: settings.nodes as usize,
-            witnesses: self.listed(node) - settings.nodes as usize,
+            replicas: self.listed_replicas(node),
+            witnesses: self.listed(node) - self.listed_replicas(node),
             on_quorum_loss: match settings.fails_without_quorum {
                 1 => QuorumLoss::Fail,
                 _ => QuorumLoss::Freeze,
@@ -276,9 +289,9 @@ impl World {
         self.nodes.len() == 1
     }
 
-    /// Indices of all nodes with data.
+    /// Indices of all nodes with data, and of those that may come to hold some.
     pub fn all(&self) -> std::ops::Range<usize> {
-        0..self.plan.settings.nodes as usize
+        0..(self.plan.settings.nodes + self.plan.settings.newcomers) as usize
     }
 
     /// Indices of all nodes, witnesses behind the others.
@@ -288,7 +301,7 @@ impl World {
 
     /// Nodes with data, as a set.
     pub fn replicas(&self) -> NodeSet {
-        NodeSet::first(self.plan.settings.nodes as usize)
+        NodeSet::first(self.all().len())
     }
 
     /// It votes and holds no data.

@@ -38,6 +38,7 @@ pub(super) fn expect(params: &Params) -> Expect {
     Expect {
         volume: params.volume.clone(),
         slice: params.slice,
+        node: "beta".into(),
         self_node: params.self_node,
         node_count: params.node_count,
         nodes_digest: params.nodes_digest,

@@ -1,4 +1,4 @@
-//! Witnesses that go and come back, and what is refused.
+//! Nodes that go and come back, and what is refused.
 
 use super::pair::{Shape, World};
 use super::*;
@@ -99,13 +99,20 @@ fn a_node_that_restarts_goes_by_the_table_and_not_by_its_file() {
 fn what_cannot_be_is_refused_exactly() {
     let mut world = world();
     let refused = |world: &mut World, node, command| world.command(node, command).unwrap_err();
+    let copy = CommandError::NeededCopy(NodeIdx(1));
+    assert_eq!(refused(&mut world, 0, nodes(1, &[2])), copy);
+    let many = NAMES.iter().chain(&["zeta"]);
+    let many = many.map(|name| ((*name).to_owned(), NodeKind::Replica));
+    let many = Command::Nodes(many.collect());
     assert_eq!(
-        refused(&mut world, 0, nodes(1, &[2])),
-        CommandError::ReplicasStay
+        refused(&mut world, 0, many),
+        CommandError::TooManyReplicas
     );
+    let others = ["beta", "gamma", "delta"];
+    let others = others.map(|name| (name.to_owned(), NodeKind::Replica));
     assert_eq!(
-        refused(&mut world, 0, nodes(3, &[])),
-        CommandError::ReplicasStay
+        refused(&mut world, 0, Command::Nodes(others.into())),
+        CommandError::PrimaryLeaves
     );
     let many = refused(&mut world, 0, nodes(2, &[2, 3, 4]));
     assert_eq!(many, CommandError::TooManyWitnesses);
@@ -121,5 +128,9 @@ fn what_cannot_be_is_refused_exactly() {
     assert_eq!(
         refused(&mut off, 0, nodes(2, &[2])),
         CommandError::WitnessesStay
+    );
+    assert_eq!(
+        refused(&mut off, 0, nodes(3, &[])),
+        CommandError::ReplicasStay
     );
 }

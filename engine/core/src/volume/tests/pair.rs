@@ -117,6 +117,8 @@ impl Shape {
     }
 }
 
+const NAMES: [&str; 6] = ["alpha", "beta", "gamma", "delta", "eps", "zeta"];
+
 fn params(node: usize, shape: Shape, size: u64) -> Params {
     let nodes = shape.replicas;
     Params {
@@ -154,6 +156,7 @@ impl Node {
         let expect = Expect {
             volume: p.volume,
             slice: 0,
+            node: NAMES[node].into(),
             self_node: p.self_node,
             node_count: p.node_count,
             nodes_digest: 1,
@@ -187,7 +190,7 @@ fn table(loaded: &Loaded, shape: Shape) -> Option<Sums> {
 }
 
 fn setup(node: usize, shape: Shape, life: u128) -> Setup {
-    let names = ["alpha", "beta", "gamma", "delta", "eps", "zeta"].map(str::to_owned);
+    let names = NAMES.map(str::to_owned);
     Setup {
         node: NodeIdx(node as u8),
         table: Table::of_file(&names[..shape.nodes()], shape.replicas),
@@ -243,6 +246,7 @@ impl World {
             let expect = Expect {
                 volume: "v".into(),
                 slice: 0,
+                node: NAMES[node].into(),
                 self_node: NodeIdx(node as u8),
                 node_count: nodes as u8,
                 nodes_digest: 1,

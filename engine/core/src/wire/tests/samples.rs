@@ -8,7 +8,7 @@ use crate::generation::{Chain, Entry};
 use crate::message::*;
 use crate::quorum::CopyState;
 use crate::record::Record;
-use crate::table::Table;
+use crate::table::{NodeKind, Table};
 use crate::units::{Extent, NodeIdx, NodeSet, Seq, Term};
 use crate::vote::{Ballot, Said, Vote};
 
@@ -103,7 +103,7 @@ pub(super) fn ballot() -> Ballot {
 /// The same speaker says its table.
 pub(super) fn table() -> Ballot {
     let names = ["alpha", "beta", "eps"].map(str::to_owned);
-    let table = Table::of_file(&names, 2).with_witness(Term(0x401), "zeta");
+    let table = Table::of_file(&names, 2).with_newcomer(Term(0x401), "zeta", NodeKind::Witness);
     Ballot {
         vote: Vote::Table {
             table: Arc::new(table.expect("an index is free")),
