@@ -114,9 +114,6 @@ fn down(rng: &mut Rng) -> u64 {
     rng.between(5, 900) * MS
 }
 
-/// Replicas of a volume at most.
-const REPLICAS_MAX: u64 = engine_core::table::REPLICAS_MAX as u64;
-
 const TROUBLES: &[Trouble] = &[
     |rng, _| Step::Kill {
         node: node(rng),
@@ -463,14 +460,15 @@ fn old_images(seed: u64, steps: &mut Vec<(u64, Step)>, all: u64) {
     steps.sort_by_key(|(at, _)| *at);
 }
 
-/// Witnesses, or replicas, that come and go, some of them new, and what may strike meanwhile. Drawn
+/// Witnesses, or replicas, that come and go, one of them new, and what may strike meanwhile. Drawn
 /// apart, as marks are. An old disk of somebody that a newcomer never met is not told from a new one:
 /// none is put back.
 fn come_and_go(plan: &mut Plan, are_replicas: bool) {
     let mut rng = Rng::fork(plan.seed, "come and go", 0);
     let settings = &mut plan.settings;
     match are_replicas {
-        true => settings.newcomers = 1 + rng.below(REPLICAS_MAX - settings.nodes),
+        // Of several the first to come would get the index of the first that may.
+        true => settings.newcomers = 1,
         false => settings.spares = 1,
     }
     let (replicas, before) = (settings.nodes, settings.nodes + settings.witnesses);

@@ -227,7 +227,7 @@ impl World {
             }
             Notice::MemberLate { peer, pause } => self.law_pauses_double(node, *peer, *pause),
             Notice::OtherNodes { .. } => self.count("ballots for other nodes"),
-            Notice::Nodes => self.count("tables of nodes in force"),
+            Notice::Nodes => self.table_in_force(node),
             Notice::MetaHangs => self.count("roles laid down over hung metadata"),
             Notice::SteppedDown { .. } => self.count("primaries stepped down"),
             Notice::QuorumLost { .. } => self.count("majorities lost"),

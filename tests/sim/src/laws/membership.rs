@@ -53,6 +53,9 @@ impl World {
             if n != primary && ((is_told && joined(n)) || (in_it && adds)) {
                 self.count("joins");
                 self.situation_joined();
+                if n as u64 >= self.plan.settings.nodes {
+                    self.count("joins of a newcomer");
+                }
                 let is_down = self.nodes[n].engine.is_none();
                 let voted = self.laws.voted_at_loss[n];
                 let was_under_way = is_down || voted.is_some_and(|v| !after.is_newer_than(&v));

@@ -39,6 +39,16 @@ impl World {
         }
     }
 
+    /// What this node's table came to say.
+    pub(super) fn table_in_force(&mut self, node: usize) {
+        self.count("tables of nodes in force");
+        let engine = self.nodes[node].engine.as_ref();
+        let gone = engine.map_or(NodeSet::EMPTY, |e| e.table().at(&[Stage::Gone]));
+        if !gone.and(self.replicas()).is_empty() {
+            self.count("tables without a replica that was there");
+        }
+    }
+
     /// Indexes that stand for somebody by this node's table, or by its file.
     fn bound(&self, node: usize, found: &Found) -> NodeSet {
         let stages = [Stage::Coming, Stage::Member, Stage::Leaving];
