@@ -338,7 +338,9 @@ mod tests {
 
     #[test]
     fn a_table_survives_its_bytes() {
-        let came = file(2, 1).with_newcomer(Term(9), "late", NodeKind::Witness).unwrap();
+        let came = file(2, 1)
+            .with_newcomer(Term(9), "late", NodeKind::Witness)
+            .unwrap();
         let gone = came.with_stage(Term(10), NodeIdx(2), Stage::Gone);
         for table in [came, gone] {
             assert_eq!(Table::decode(&table.encode()), Ok(table));
@@ -347,7 +349,10 @@ mod tests {
 
     #[test]
     fn what_is_no_table_is_refused() {
-        let good = file(2, 1).with_newcomer(Term(9), "n3", NodeKind::Witness).unwrap().encode();
+        let good = file(2, 1)
+            .with_newcomer(Term(9), "n3", NodeKind::Witness)
+            .unwrap()
+            .encode();
         for len in 0..good.len() {
             assert_eq!(Table::decode(&good[..len]), Err(NoTable), "{len} bytes");
         }
@@ -369,26 +374,39 @@ mod tests {
     #[test]
     fn an_index_is_kept_for_its_name_and_else_taken_last() {
         let table = file(2, 2).with_stage(Term(5), NodeIdx(2), Stage::Gone);
-        let again = table.with_newcomer(Term(5), "n2", NodeKind::Witness).unwrap();
+        let again = table
+            .with_newcomer(Term(5), "n2", NodeKind::Witness)
+            .unwrap();
         assert_eq!(again.index_of("n2"), Some(NodeIdx(2)));
-        let other = table.with_newcomer(Term(5), "n9", NodeKind::Witness).unwrap();
+        let other = table
+            .with_newcomer(Term(5), "n9", NodeKind::Witness)
+            .unwrap();
         assert_eq!(other.index_of("n9"), Some(NodeIdx(4)));
         assert_eq!(other.index_of("n2"), None);
         let full = file(5, 2).with_stage(Term(5), NodeIdx(6), Stage::Gone);
-        let taken = full.with_newcomer(Term(5), "n9", NodeKind::Witness).unwrap();
+        let taken = full
+            .with_newcomer(Term(5), "n9", NodeKind::Witness)
+            .unwrap();
         assert_eq!(
             taken.index_of("n9"),
             Some(NodeIdx(6)),
             "the register's is never taken"
         );
-        assert_eq!(file(5, 2).with_newcomer(Term(5), "n9", NodeKind::Witness), None);
+        assert_eq!(
+            file(5, 2).with_newcomer(Term(5), "n9", NodeKind::Witness),
+            None
+        );
     }
 
     #[test]
     fn a_later_reign_s_change_is_newer_than_as_many_of_an_earlier_one() {
         let table = file(2, 1);
-        let early = table.with_newcomer(Term(5), "a", NodeKind::Witness).unwrap();
-        let late = table.with_newcomer(Term(6), "b", NodeKind::Witness).unwrap();
+        let early = table
+            .with_newcomer(Term(5), "a", NodeKind::Witness)
+            .unwrap();
+        let late = table
+            .with_newcomer(Term(6), "b", NodeKind::Witness)
+            .unwrap();
         assert!(late.is_newer_than(&early) && early.is_newer_than(&table));
         let next = early.with_stage(Term(5), NodeIdx(3), Stage::Member);
         assert!(next.is_newer_than(&late));
@@ -396,7 +414,9 @@ mod tests {
 
     #[test]
     fn only_members_are_named_by_records() {
-        let table = file(2, 1).with_newcomer(Term(5), "late", NodeKind::Witness).unwrap();
+        let table = file(2, 1)
+            .with_newcomer(Term(5), "late", NodeKind::Witness)
+            .unwrap();
         assert_eq!(table.members(), NodeSet::first(3));
         let member = table.with_stage(Term(5), NodeIdx(3), Stage::Member);
         assert_eq!(member.members(), NodeSet::first(4));

@@ -16,7 +16,8 @@ use crate::meta::pages::{
 use crate::meta::recovery::{Decision, Why, decide};
 use crate::meta::sums::SumRegion;
 use crate::meta::superblock::{
-    Backing, FEATURE_ATTRIBUTES, FEATURE_CHECKSUMS, FEATURE_NODES, FEATURES_INCOMPATIBLE, REGIONS_MAX, Superblock, decode_superblock,
+    Backing, FEATURE_ATTRIBUTES, FEATURE_CHECKSUMS, FEATURE_NODES, FEATURES_INCOMPATIBLE,
+    REGIONS_MAX, Superblock, decode_superblock,
 };
 use crate::table::{NodeKind, TABLE_KEY, Table};
 use crate::units::{GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx};

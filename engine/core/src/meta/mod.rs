@@ -49,6 +49,6 @@ pub use reload::{Reread, reload};
 pub use sums::{FoundSums, SumRegion, encode_sums_page, judge_sums};
 pub use superblock::{
     Backing, BackingKind, FEATURE_ATTRIBUTES, FEATURE_CHECKSUMS, FEATURE_GIVEN_UP, FEATURE_NODES,
-    FEATURE_PAST, FEATURE_ROOM, FEATURE_VOTES, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE, Superblock,
-    VOLUME_NAME_MAX, encode_superblock,
+    FEATURE_PAST, FEATURE_ROOM, FEATURE_VOTES, FEATURES_COMPATIBLE, FEATURES_INCOMPATIBLE,
+    Superblock, VOLUME_NAME_MAX, encode_superblock,
 };

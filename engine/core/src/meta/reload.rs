@@ -7,7 +7,9 @@ use crate::action::META_BLOCK;
 use crate::meta::block::Kind;
 use crate::meta::error::LoadError;
 use crate::meta::layout::Region;
-use crate::meta::load::{Blocks, Expect, Loaded, Reader, check_identity, load, place_node, read_superblock};
+use crate::meta::load::{
+    Blocks, Expect, Loaded, Reader, check_identity, load, place_node, read_superblock,
+};
 use crate::meta::pages::PageWriter;
 use crate::meta::superblock::Superblock;
 

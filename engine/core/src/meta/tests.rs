@@ -2,6 +2,7 @@
 
 mod attributes;
 mod golden;
+mod nodes;
 mod refusals;
 mod torn;
 mod world;

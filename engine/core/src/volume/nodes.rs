@@ -210,9 +210,7 @@ impl Volume {
             return Err(CommandError::NodeChanging(open));
         }
         match step {
-            Step::Take(node) if !self.may_spare_copy(node) => {
-                Err(CommandError::NeededCopy(node))
-            }
+            Step::Take(node) if !self.may_spare_copy(node) => Err(CommandError::NeededCopy(node)),
             Step::Take(node) if self.would_freeze_without(node) => {
                 Err(CommandError::NeededForMajority(node))
             }

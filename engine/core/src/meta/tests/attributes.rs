@@ -8,7 +8,10 @@ use crate::meta::*;
 use crate::units::Extent;
 
 /// The writes that replace a table, in their order.
-fn replace(loaded: &mut LoadedAttributes, table: &Attributes) -> Vec<(u64, Box<MetaBlock>)> {
+pub(super) fn replace(
+    loaded: &mut LoadedAttributes,
+    table: &Attributes,
+) -> Vec<(u64, Box<MetaBlock>)> {
     let bytes = encode_attributes(table).unwrap();
     let (pages, counters) = encode_table_pages(LIFE, &bytes, &mut loaded.writer);
     let mut writes: Vec<_> = pages.into_iter().map(|p| (p.block, p.bytes)).collect();

@@ -47,7 +47,7 @@ fn an_unknown_incompatible_feature_is_refused_and_a_compatible_one_is_carried_al
         superblock(72, &[64]),
         LoadError::Feature {
             found: 64,
-            expected: 15
+            expected: 31
         }
     );
     // Checksums need a region of their own.

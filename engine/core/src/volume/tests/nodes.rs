@@ -104,10 +104,7 @@ fn what_cannot_be_is_refused_exactly() {
     let many = NAMES.iter().chain(&["zeta"]);
     let many = many.map(|name| ((*name).to_owned(), NodeKind::Replica));
     let many = Command::Nodes(many.collect());
-    assert_eq!(
-        refused(&mut world, 0, many),
-        CommandError::TooManyReplicas
-    );
+    assert_eq!(refused(&mut world, 0, many), CommandError::TooManyReplicas);
     let others = ["beta", "gamma", "delta"];
     let others = others.map(|name| (name.to_owned(), NodeKind::Replica));
     assert_eq!(
