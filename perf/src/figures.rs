@@ -37,6 +37,9 @@ pub struct Figures {
     pub server_cpu_us_per_request: Option<f64>,
     /// How busy the server was, hundredths of one CPU.
     pub server_cpu_percent: Option<f64>,
+    /// CPU time of other nodes for each request.
+    #[serde(default)]
+    pub helpers_cpu_us_per_request: Option<f64>,
     /// What all others used, hundredths of one CPU.
     pub foreign_cpu_percent: f64,
     /// Who of them used most.
@@ -66,6 +69,8 @@ impl Figures {
             client_cpu_percent: client * 100.0 / seconds,
             server_cpu_us_per_request: server.map(|time| time * each),
             server_cpu_percent: server.map(|time| time * 100.0 / seconds),
+            helpers_cpu_us_per_request: (measured.usage.helpers)
+                .map(|time| time.as_secs_f64() * each),
             foreign_cpu_percent: measured.usage.foreign_percent(),
             foreign_busiest: measured.usage.busiest.clone(),
             unsent: measured.unsent,
@@ -175,6 +180,7 @@ mod tests {
         let usage = Usage {
             elapsed: Duration::from_secs(2),
             server: Some(Duration::from_millis(1600)),
+            helpers: None,
             others: Duration::from_millis(90),
             busiest: Some("cc".to_owned()),
             steal: Duration::ZERO,

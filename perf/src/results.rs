@@ -132,6 +132,9 @@ pub struct Row {
     pub server_cpu_us_per_request: Option<Spread>,
     /// How busy the server was, hundredths of one CPU.
     pub server_cpu_percent: Option<Spread>,
+    /// CPU time of other nodes, microseconds.
+    #[serde(default)]
+    pub helpers_cpu_us_per_request: Option<Spread>,
     /// How busy the client was, hundredths of one CPU.
     pub client_cpu_percent: Spread,
     /// Rounds that count.

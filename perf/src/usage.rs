@@ -79,6 +79,8 @@ pub struct Usage {
     pub elapsed: Duration,
     /// The server's tree, if one was named.
     pub server: Option<Duration>,
+    /// The trees of processes that belong to the measurement beside it, if there are some.
+    pub helpers: Option<Duration>,
     /// All other processes but this one and the kernel's threads.
     pub others: Duration,
     /// The name of the busiest of them.
@@ -168,9 +170,16 @@ impl Sample {
                 busiest = Some((ticks, &process.name));
             }
         }
+        let grown = |pid: &u32| {
+            let before = self.processes.get(pid).map_or(0, |p| p.ticks);
+            let now = later.processes.get(pid).map_or(0, |p| p.ticks);
+            now.saturating_sub(before)
+        };
+        let of_helpers = || ticks_to_time(helpers.iter().map(grown).sum());
         Usage {
             elapsed: later.at.saturating_sub(self.at),
             server,
+            helpers: (!later.helpers.is_empty()).then(of_helpers),
             others: ticks_to_time(others),
             busiest: busiest.map(|(_, name)| name.to_owned()),
             steal: ticks_to_time(later.steal.saturating_sub(self.steal)),

@@ -84,6 +84,10 @@ struct Added {
     percent: f64,
     /// CPU of the primary for each request.
     cpu_us: Option<f64>,
+    /// Requests for each second of the primary's CPU, as a part of those alone.
+    share: Option<f64>,
+    /// CPU of both nodes, as a multiple of what it takes alone.
+    both: Option<f64>,
 }
 
 fn added(point: &PointRun) -> Option<Added> {
@@ -91,6 +95,8 @@ fn added(point: &PointRun) -> Option<Added> {
     let (alone, mirrored) = (find(Kind::Pollux)?, find(Kind::PolluxMirror)?);
     let leg = find(Kind::PolluxLeg).unwrap_or(mirrored);
     let cpu = |row: &Row| row.server_cpu_us_per_request.map(|spread| spread.median);
+    let costs = cpu(mirrored).zip(cpu(alone).filter(|alone| *alone > 0.0));
+    let other = mirrored.helpers_cpu_us_per_request;
     let (alone_us, mirrored_us) = (alone.p50_us.median, mirrored.p50_us.median);
     let leg_us = leg.p50_us.median;
     // In memory the mirrored volume is the leg; what it adds is all of the way.
@@ -103,9 +109,11 @@ fn added(point: &PointRun) -> Option<Added> {
         mirrored_us,
         leg_us,
         percent: (mirrored_us / longer.max(1e-9) - 1.0) * 100.0,
-        cpu_us: cpu(mirrored)
-            .zip(cpu(alone))
-            .map(|(with, without)| with - without),
+        cpu_us: costs.map(|(with, without)| with - without),
+        share: costs.map(|(with, without)| without / with),
+        both: costs
+            .zip(other)
+            .map(|((with, without), other)| (with + other.median) / without),
     })
 }
 
@@ -169,20 +177,22 @@ impl fmt::Display for Chapter<'_> {
             f,
             "\n## What the mirror adds\n\nAdded p50 is counted beyond {beyond}. The client and the \
              other node share core {}, the primary has core {}.\n\n\
-             | load | alone p50 µs | leg p50 µs | mirrored p50 µs | added p50 | \
-             added CPU of the primary, µs per request |\n|---|---|---|---|---|---|",
+             | load | alone p50 µs | leg p50 µs | mirrored p50 µs | added p50 | added CPU of the \
+             primary, µs per request | requests per CPU second of the primary, of those alone | \
+             CPU of both nodes, times that alone |\n|---|---|---|---|---|---|---|---|",
             run.cores.1, run.cores.0
         )?;
         for point in &run.points {
             let Some(added) = added(point) else {
                 continue;
             };
-            let cpu = added
-                .cpu_us
-                .map_or_else(|| "–".to_owned(), |cpu| format!("{cpu:.2}"));
+            let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
+            let cpu = or_dash(added.cpu_us.map(|cpu| format!("{cpu:.2}")));
+            let share = or_dash(added.share.map(|share| format!("{:.0} %", share * 100.0)));
+            let both = or_dash(added.both.map(|both| format!("{both:.2}")));
             writeln!(
                 f,
-                "| {} | {} | {} | {} | {:+.0} % | {cpu} |",
+                "| {} | {} | {} | {} | {:+.0} % | {cpu} | {share} | {both} |",
                 point.load,
                 show(added.alone_us),
                 show(added.leg_us),
@@ -223,6 +233,8 @@ mod tests {
         let found = added(&point(&slow_disk)).unwrap();
         assert!((found.percent - 15.0).abs() < 1e-6, "{found:?}");
         assert_eq!(found.cpu_us, Some(2.5));
+        assert!((found.share.unwrap() - 4.0 / 6.5).abs() < 1e-6, "{found:?}");
+        assert_eq!(found.both, None, "nothing was heard of the other node");
         let slow_leg = [
             (Kind::Pollux, 100.0, 4.0),
             (Kind::PolluxMirror, 220.0, 6.0),

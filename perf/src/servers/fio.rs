@@ -103,6 +103,7 @@ fn parse(text: &str) -> Option<(Figures, Vec<Percentile>)> {
         client_cpu_percent: 0.0,
         server_cpu_us_per_request: Some(each),
         server_cpu_percent: Some(cpu),
+        helpers_cpu_us_per_request: None,
         foreign_cpu_percent: 0.0,
         foreign_busiest: None,
         unsent: 0,
