@@ -269,6 +269,7 @@ impl Volume {
         let me = setup.node;
         let table = nodes::stored(&loaded.attributes.attributes);
         let table = table.unwrap_or_else(|| setup.table.clone());
+        let own = table.entry(me).map_or_else(String::new, |e| e.name.clone());
         let marks = Marks::new(&mut loaded);
         let checksums = Checksums::new(loaded.sum_region, setup.sum_pages);
         let pages = PageWrites::new(loaded.activity_log_writer, loaded.bitmaps.len());
@@ -299,7 +300,7 @@ impl Volume {
             scrub: Scrubbing::default(),
             verify: Verifying::default(),
             votes: Votes::new(table.digest(setup.quorum == Quorum::Register)),
-            nodes: Nodes::new(table.clone()),
+            nodes: Nodes::new(table.clone(), own),
             newcomers: Vec::new(),
             peers_run: [0; NODES_MAX],
             wait_lease: Vec::new(),

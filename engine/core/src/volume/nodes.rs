@@ -21,7 +21,7 @@ use crate::action::{Answer, CommandError, Notice};
 use crate::event::CommandId;
 use crate::meta::Attributes;
 use crate::quorum::is_majority;
-use crate::table::{NodeKind, REPLICAS_MAX, Stage, TABLE_KEY, Table, WITNESSES_MAX};
+use crate::table::{Entry, NodeKind, REPLICAS_MAX, Stage, TABLE_KEY, Table, WITNESSES_MAX};
 use crate::time::Instant;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet};
 use crate::vote::{Ballot, Vote};
@@ -36,6 +36,8 @@ const TELL_SELDOM: Duration = Duration::from_secs(2);
 
 /// The table in force here, and the one on its way to be.
 pub(super) struct Nodes {
+    /// Name of this node, as it was attached.
+    own: String,
     table: Arc<Table>,
     /// Digest of the version before, as it was in force here.
     before: Option<u32>,
@@ -58,8 +60,9 @@ pub(super) fn stored(attributes: &Attributes) -> Option<Table> {
 }
 
 impl Nodes {
-    pub fn new(table: Table) -> Nodes {
+    pub fn new(table: Table, own: String) -> Nodes {
         Nodes {
+            own,
             before: None,
             members: table.members(),
             replicas: table.replicas(),
@@ -137,22 +140,19 @@ impl Volume {
 
     /// This node is no part of the volume any more, or has another index: it waits to be attached anew.
     pub fn is_misplaced(&self) -> bool {
-        !self.nodes.members.has(self.me) && self.nodes.table.version() > 0 && !self.is_coming()
+        let entry = self.nodes.table.entry(self.me);
+        let is_own = |e: &Entry| e.name == self.nodes.own && e.stage != Stage::Gone;
+        self.nodes.table.version() > 0 && !entry.is_some_and(is_own)
     }
 
     /// Both are replicas of the volume by the table in force.
     pub(super) fn exchanges_data_with(&self, node: NodeIdx) -> bool {
-        self.is_replica() && self.replicas().has(node)
+        self.is_replica() && self.replicas().has(node) && !self.is_misplaced()
     }
 
     /// It was taken out of S for good.
     pub(super) fn has_let_go(&self, node: NodeIdx) -> bool {
         self.reigns() && self.leaving().has(node) && !self.required().has(node)
-    }
-
-    fn is_coming(&self) -> bool {
-        let entry = self.nodes.table.entry(self.me);
-        entry.is_some_and(|e| e.stage == Stage::Coming)
     }
 
     /// An operator says which nodes the volume is to have. Answered once the first change was begun.
@@ -374,7 +374,7 @@ impl Volume {
         self.nodes = Nodes {
             before: Some(self.votes.nodes),
             wanted: self.nodes.wanted.take(),
-            ..Nodes::new(table)
+            ..Nodes::new(table, std::mem::take(&mut self.nodes.own))
         };
         self.votes.nodes = self.nodes.table.digest(self.has_register());
         self.votes.strangers = NodeSet::EMPTY;
