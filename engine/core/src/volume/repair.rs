@@ -95,9 +95,18 @@ impl Repairs {
 }
 
 impl Volume {
+    /// What does not match may be no damage: an earlier process of a sync target wrote without a log
+    /// slot, and died before the checksums were on disk. The resync that is owed settles it.
+    pub(super) fn may_mismatch(&self) -> bool {
+        self.disk() == Disk::Inconsistent
+    }
+
     /// The disk gave back something else than it was given.
     pub(super) fn note_bad(&mut self, extent: Extent) {
         self.ops.attention = true;
+        if self.may_mismatch() {
+            return;
+        }
         let skips = planted!(self, FoundIsNotRepaired);
         let mut start = extent.start;
         while start < extent.end {

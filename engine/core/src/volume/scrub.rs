@@ -202,7 +202,10 @@ impl Volume {
         self.ops.attention = true;
         let extent = self.ops.get(slot).extent;
         let (bad, adopted, is_read) = match outcome {
-            JobOutcome::Scrubbed(found) => (found.bad, found.adopted, true),
+            JobOutcome::Scrubbed(found) => {
+                let bad = found.bad.filter(|_| !self.may_mismatch());
+                (bad, found.adopted, true)
+            }
             _ => {
                 self.notice(Notice::ReadError { extent });
                 (None, 0, false)
