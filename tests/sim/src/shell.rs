@@ -541,7 +541,8 @@ impl World {
         } else {
             self.keep_sums(node, &pending, &[], result.is_ok());
         }
-        if has_trick && self.nodes[node].disk.trick.is_none() {
+        // A write that failed may have left anything: of what it covers nothing is known.
+        if (has_trick && self.nodes[node].disk.trick.is_none()) || result.is_err() {
             self.undo_damage_nobody_could_find(node);
         }
         let result = result.and_then(|()| self.check(node, &pending, &tags));

@@ -45,7 +45,13 @@ impl World {
             let has_joined = keeper.is_some_and(|e| {
                 self.has_votes() && !self.is_witness(node) && e.is_in_sync_with(node)
             });
-            if has_joined || !self.may_lose_its_vote(node) {
+            // Who was made anew has nothing to give up, and may be on its way back, or voted already.
+            let branch = keeper.and_then(|e| e.record()).map(|r| r.branch);
+            let is_back = self.found(node).is_ok_and(|f| {
+                let follows = f.voted.is_some_and(|v| Some(v.branch) == branch);
+                f.volume_id == 0 || (self.is_witness(node) && follows)
+            });
+            if has_joined || is_back || !self.may_lose_its_vote(node) {
                 continue;
             }
             match gives_up && self.is_parted(node, keep) {
