@@ -223,19 +223,28 @@ impl Volume {
         };
         let absent = all.minus(record.voters).minus(leaving);
         let on = absent.iter().find(may_join);
-        let (voters, admits) = match (off, on) {
-            (Some(node), _) => (record.voters.without(node), NodeSet::EMPTY),
-            (None, Some(node)) if node == self.me => (record.voters.with(node), NodeSet::EMPTY),
-            (None, Some(node)) => (record.voters.with(node), NodeSet::only(node)),
-            (None, None) => return,
-        };
-        // A list that the nodes at hand cannot choose would freeze the volume.
         let here = all
             .iter()
             .filter(|n| *n == self.me || met(*n).is_some_and(|m| m.has_vote));
-        let here = admits.or(here.collect());
-        let off = off.map_or(here, |node| here.without(node));
-        if is_majority(record.voters, off) && is_majority(voters, off) {
+        let here: NodeSet = here.collect();
+        let off = off.map(|node| {
+            (
+                record.voters.without(node),
+                NodeSet::EMPTY,
+                here.without(node),
+            )
+        });
+        let on = on.map(|node| {
+            let admits = NodeSet::only(node).without(self.me);
+            (record.voters.with(node), admits, here.or(admits))
+        });
+        // A list that the nodes at hand cannot choose would freeze the volume: who leaves may have to
+        // wait for the vote of who comes.
+        let can_choose = |(voters, _, here): &(NodeSet, NodeSet, NodeSet)| {
+            is_majority(record.voters, *here) && is_majority(*voters, *here)
+        };
+        let mut changes = off.into_iter().chain(on);
+        if let Some((voters, admits, _)) = changes.find(can_choose) {
             let next = Record {
                 voters,
                 ..record.next()
