@@ -40,7 +40,10 @@ impl Volume {
     }
 
     fn begin_bitmap(&mut self, node: NodeIdx) {
-        let (size, grain) = (self.size, self.durable.sb.grain);
+        // A growth that is not committed yet has widened the others.
+        let widened = self.peers.iter().map(|p| p.dirty.size_granules());
+        let size = widened.fold(self.size, u64::max);
+        let grain = self.durable.sb.grain;
         let pages = pages_for(size, grain);
         let room = self.marks.size_max().map(|max| pages_for(max, grain));
         let room = self.peers.iter().map(|p| p.pages_max as u64).chain(room);
