@@ -128,6 +128,10 @@ impl Volume {
             return self.end_scrub();
         }
         self.sweep();
+        if self.may_mismatch() {
+            // It goes on when the copy is in sync.
+            return;
+        }
         self.pay_scrub();
         while let Some(run) = &mut self.scrub.run {
             if run.out >= PIECES_MAX || run.budget < RESYNC_PIECE_GRANULES * GRANULE {
@@ -202,15 +206,13 @@ impl Volume {
         self.ops.attention = true;
         let extent = self.ops.get(slot).extent;
         let (bad, adopted, is_read) = match outcome {
-            JobOutcome::Scrubbed(found) => {
-                let bad = found.bad.filter(|_| !self.may_mismatch());
-                (bad, found.adopted, true)
-            }
+            JobOutcome::Scrubbed(found) => (found.bad, found.adopted, true),
             _ => {
                 self.notice(Notice::ReadError { extent });
                 (None, 0, false)
             }
         };
+        let in_doubt = bad.is_some() && self.may_mismatch();
         // Of what a sweep cannot read no checksum is known: the old one must not be found again.
         let forgets = is_sweep && !is_read;
         self.ops.get_mut(slot).kind = Kind::Scrub {
@@ -222,9 +224,14 @@ impl Volume {
         } else if let Some(run) = &mut self.scrub.run {
             run.out -= 1;
             let figures = &mut self.scrub.figures;
-            figures.scanned += extent.granules();
-            figures.adopted += adopted;
-            figures.errors += bad.map_or(0, Extent::granules);
+            if in_doubt {
+                // Once the copy is in sync it is looked at again, and all behind it.
+                run.next = run.next.min(extent.start);
+            } else {
+                figures.scanned = figures.total.min(figures.scanned + extent.granules());
+                figures.adopted += adopted;
+                figures.errors += bad.map_or(0, Extent::granules);
+            }
         }
         self.end(slot);
         match bad {
