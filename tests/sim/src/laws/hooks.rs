@@ -172,6 +172,14 @@ impl World {
     pub fn power_lost(&mut self, node: usize, had_lost: bool) {
         self.refresh(node);
         let Some(found) = self.peek(node) else { return };
+        if let (false, Some(record), Some(members)) =
+            (self.has_votes(), found.record, &mut self.clients.crashed_with)
+            && usize::from(record.primary.0) == node
+        {
+            // The record that was on its way to disk landed: who left S by it keeps nothing for it.
+            members.retain(|n| record.in_sync.has(NodeIdx(*n as u8)));
+        }
+        let Some(found) = self.peek(node) else { return };
         // Among several others somebody is marked most of the time; alone, a volume keeps no log of
         // what may not be durable.
         let may_differ = match self.has_votes() {
