@@ -21,6 +21,9 @@ use crate::log::Level;
 /// tells volumes without a link that there is none.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
+/// A session that ended sooner counts as an attempt that failed: the next one waits.
+const STOOD_MIN: Duration = Duration::from_secs(1);
+
 /// Which path of which peer a thread is for.
 pub(super) struct Way {
     pub(super) name: String,
@@ -86,8 +89,14 @@ impl PathThread {
             };
             match session {
                 Ok(Some(session)) => {
-                    backoff.reset();
+                    let began = boottime_ns();
                     self.keep(session);
+                    // Who is not configured there hears a greeting, and is let go at once.
+                    let stood = Duration::from_nanos(boottime_ns().saturating_sub(began));
+                    match stood >= STOOD_MIN || self.way.dialler.is_none() {
+                        true => backoff.reset(),
+                        false => self.pause(backoff.pause()),
+                    }
                 }
                 Ok(None) => {}
                 Err(e) => {

@@ -411,7 +411,12 @@ fn nodes_of_two_clusters_are_told_of_it_on_both_sides() {
 
 /// Answers a greeting as the node that is greeted would.
 fn greet_back(stream: &mut TcpStream) {
-    let (head, body) = read_frame(stream).unwrap();
+    let greeting = read_frame(stream).unwrap();
+    answer(stream, greeting);
+}
+
+/// Answers this greeting.
+fn answer(stream: &mut TcpStream, (head, body): (Vec<u8>, Vec<u8>)) {
     let header = parse_header(head.first_chunk().unwrap()).unwrap();
     let Ok(Some(Control::Hello(greeting))) = parse_control(&header, &body) else {
         panic!("a control connection begins with a greeting");
@@ -425,6 +430,28 @@ fn greet_back(stream: &mut TcpStream) {
     let mut bytes = Vec::new();
     encode_control(&answer, 1, &mut bytes);
     stream.write_all(&bytes).unwrap();
+}
+
+#[test]
+fn who_greets_and_hangs_up_is_tried_again_with_pauses() {
+    // As a node does in whose file this one is not.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // A data connection says nothing here.
+            std::thread::spawn(move || {
+                read_frame(&mut stream).map(|frame| answer(&mut stream, frame))
+            });
+        }
+    });
+    let peers = [("beta".to_owned(), vec![address])];
+    let ear = Arc::<Ear>::default();
+    let _alpha = Peers::start(common("alpha", &ear), Vec::new(), &peers).unwrap();
+    until("it is tried again", || ear.heard().connected >= 2);
+    std::thread::sleep(Duration::from_secs(1));
+    let attempts = ear.heard().connected;
+    assert!(attempts < 40, "{attempts} attempts in a second");
 }
 
 #[test]
