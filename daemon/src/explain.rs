@@ -465,6 +465,12 @@ fn is_split_brain(volume: &VolumeEntry) -> bool {
     volume.reason.as_ref().is_some_and(says)
 }
 
+/// The node that says so holds no replica of it any more.
+pub fn is_gone(volume: &VolumeEntry) -> bool {
+    let code = volume.reason.as_ref().map(|reason| reason.code.as_str());
+    volume.state == State::Offline && code == Some("W138")
+}
+
 /// What an operator does next about a volume as `node` sees it; `None` when nothing is to be done.
 pub fn next_step(volume: &VolumeEntry, node: &str) -> Option<String> {
     let name = &volume.name;
@@ -494,6 +500,7 @@ pub fn next_step(volume: &VolumeEntry, node: &str) -> Option<String> {
         |replica: &Replica| replica.node == node && replica.disk_state == DiskState::Diskless;
     match volume.state {
         State::NotCreated => Some(format!("pollux volume create {name}")),
+        State::Offline if is_gone(volume) => Some(format!("pollux volume delete {name}")),
         State::Offline => Some(format!(
             "remove the cause, then restart the daemon on {node}"
         )),
@@ -501,6 +508,8 @@ pub fn next_step(volume: &VolumeEntry, node: &str) -> Option<String> {
         State::Degraded | State::Critical => match volume.replicas.iter().find(standalone) {
             Some(peer) => Some(format!("pollux peer connect {} --volume {name}", peer.node)),
             None if volume.replicas.iter().any(is_witness) => None,
+            // It is being counted in.
+            None if volume.reason.as_ref().is_some_and(|r| r.code == "W119") => None,
             None if volume.generation.is_none() => Some(format!("pollux promote {name}")),
             None => None,
         },

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine::control::{
-    Done, NbdExportSpec, Node as EngineNode, NodeSpec, Quorum, Request, VolumeSpec,
+    Done, NbdExportSpec, Node as EngineNode, NodeSpec, Quorum, Request, VolumeSpec, Votes,
 };
 use engine::front_end::ExportLabel;
 use engine::tls::LinkTls;
@@ -61,7 +61,7 @@ pub struct Applied {
     pub restart: Vec<String>,
     /// Verbs that do what the file asks for beyond that.
     pub verbs: Vec<String>,
-    /// What comes of the witnesses that the file lists.
+    /// What comes of the replicas and witnesses that the file lists.
     pub nodes: Vec<String>,
 }
 
@@ -134,8 +134,8 @@ impl Live {
         Ok(applied)
     }
 
-    /// Talks to nodes that are new, and lets volumes that are primary here have the witnesses that
-    /// the file lists.
+    /// Talks to nodes that are new, and lets volumes that are primary here have the replicas and
+    /// witnesses that the file lists.
     async fn change_nodes(&self, loaded: &Loaded, started: &Started, applied: &mut Applied) {
         let mut nodes = loaded.config.nodes.iter();
         let Some(node) = nodes.find(|node| node.name.value == self.node) else {
@@ -146,27 +146,27 @@ impl Live {
         if let Err(why) = self.engine.meet(&spec.needed_peers()) {
             said.push(format!("a node that is new cannot be talked to: {why}"));
         }
-        for volume in &spec.volumes {
-            let before = started.volume(&volume.name);
-            let Some(before) = before.filter(|before| have_voters(before, volume)) else {
+        for before in &started.spec.volumes {
+            let volume = loaded.config.members(&before.name);
+            let Some((replicas, votes)) = volume.filter(|(_, votes)| have_voters(before, votes))
+            else {
                 continue;
             };
+            let is_new = before.votes.witnesses != votes.witnesses || before.replicas != replicas;
             let request = Request::Nodes {
-                replicas: volume.replicas.clone(),
-                witnesses: volume.votes.witnesses.clone(),
+                replicas,
+                witnesses: votes.witnesses,
             };
             let (answer, answered) = oneshot::channel();
             // Nobody waits any more if the receiver is gone.
             let reply = Box::new(move |outcome| drop(answer.send(outcome)));
-            self.engine.request(&volume.name, request, reply);
+            self.engine.request(&before.name, request, reply);
             match answered.await {
                 Ok(Ok(Done::Ok(text))) => said.push(text),
                 // Where it is not primary, only what is new in the file is worth a word; to a witness
                 // none.
                 Ok(Err(refusal))
-                    if refusal.code != "E232"
-                        && (refusal.code != "E274"
-                            || before.votes.witnesses != volume.votes.witnesses) =>
+                    if refusal.code != "E232" && (refusal.code != "E274" || is_new) =>
                 {
                     let hint = refusal
                         .hint
@@ -254,12 +254,23 @@ impl Live {
             restart.push(format!("[node.{}.nbd_tls]", self.node));
         }
         let link_tls = link_tls_of(loaded, node)?.filter(|_| started.has_link_tls);
-        let mut exports = NbdConfig::of(&loaded.config.node_spec(node)).exports;
+        let spec = loaded.config.node_spec(node);
+        let mut exports = NbdConfig::of(&spec).exports;
         // Those of a volume that is new come with it, at the next start.
         exports.retain(|export| {
             let mut volumes = started.spec.volumes.iter();
             volumes.any(|volume| volume.name == export.volume)
         });
+        // Whoever is to leave a volume may be its primary, and serves until it does not.
+        let leaves = |name: &String| {
+            let before = started.volume(name);
+            let votes = loaded.config.members(name).map(|(_, votes)| votes);
+            let mut held = spec.volumes.iter();
+            !held.any(|volume| volume.name == *name)
+                && before.is_some_and(|b| votes.is_some_and(|votes| have_voters(b, &votes)))
+        };
+        let before = self.nbd.exports().into_iter();
+        exports.extend(before.filter(|export| leaves(&export.volume)));
         nbd_server::check_exports(&exports).map_err(|why| explain::nbd_did_not_start(&why))?;
         Ok(Next {
             exports,
@@ -373,10 +384,10 @@ impl Started {
     }
 }
 
-/// A majority chooses who serves it, among the same nodes with a replica.
-fn have_voters(before: &VolumeSpec, after: &VolumeSpec) -> bool {
-    let has = |volume: &VolumeSpec| volume.votes.quorum == Quorum::Majority;
-    has(before) && has(after) && before.replicas == after.replicas
+/// A majority chooses who serves it, as before: its primary changes its nodes while it is served.
+fn have_voters(before: &VolumeSpec, after: &Votes) -> bool {
+    let has = |votes: &Votes| votes.quorum == Quorum::Majority;
+    has(&before.votes) && has(after)
 }
 
 /// An address of a node that was there before is another one. Nodes that are new are talked to.
@@ -458,9 +469,9 @@ fn differences(old: &Started, new: &Started) -> (Vec<String>, Vec<String>) {
                     verbs.push(format!("pollux volume resize {name} {size}"));
                     after.size_bytes = volume.size_bytes;
                 }
-                if have_voters(volume, &after) {
-                    // The volume's primary changes them while it is served.
+                if have_voters(volume, &after.votes) {
                     after.votes.witnesses = volume.votes.witnesses.clone();
+                    after.replicas = volume.replicas.clone();
                 }
                 note(after != *volume, format!("[volume.{name}]"));
             }

@@ -292,7 +292,8 @@ pub struct VolumeStatus {
     pub reason: Option<Reason>,
     /// Newest history entry, once founded.
     pub generation: Option<Generation>,
-    /// All configured replicas, this node included, in the file's order; then the witnesses.
+    /// All replicas by the volume's table of nodes, this node included, who comes and who goes too;
+    /// then the witnesses. Of a volume that is not attached, those of the file.
     pub replicas: Vec<ReplicaStatus>,
     /// Votes; `None` where nobody votes, and of a volume that is not attached.
     pub quorum: Option<QuorumStatus>,
@@ -672,11 +673,6 @@ impl VolumeSpec {
     pub fn node_index(&self, name: &str) -> Option<NodeIdx> {
         let mut nodes = self.replicas.iter().chain(&self.votes.witnesses);
         Some(NodeIdx(nodes.position(|node| node == name)? as u8))
-    }
-
-    /// Index of a node with a replica.
-    pub fn replica_index(&self, name: &str) -> Option<NodeIdx> {
-        self.node_index(name).filter(|node| self.is_replica(*node))
     }
 
     /// The node of this index holds data.

@@ -29,6 +29,7 @@ mod layer;
 mod link;
 pub mod log;
 mod mailbox;
+mod members;
 mod meta_io;
 pub mod node;
 mod peers;

@@ -81,10 +81,10 @@ pub(crate) enum Message {
     Attach(Box<NewVolume>),
     /// A negotiated client.
     Client(String, Attachment),
-    /// A connection to a peer.
+    /// A connection to a peer, by its name.
     Link {
         volume: String,
-        peer: NodeIdx,
+        peer: String,
         socket: LinkSocket,
     },
     /// A node said this about the votes of a volume.

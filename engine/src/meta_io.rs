@@ -165,9 +165,10 @@ pub(crate) fn config_digest(spec: &VolumeSpec) -> u64 {
     sums::bytes(text.as_bytes())
 }
 
-/// As [`config_digest`], but for witnesses: who they are, a table of the volume's own says by then.
+/// As [`config_digest`], but for its nodes: who they are, a table of the volume's own says by then.
 pub(crate) fn config_digest_unnamed(spec: &VolumeSpec) -> u64 {
     let mut unnamed = spec.clone();
+    unnamed.replicas = Vec::new();
     unnamed.votes.witnesses = vec!["of its own table".to_owned()];
     config_digest(&unnamed)
 }

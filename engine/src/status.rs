@@ -9,7 +9,7 @@ use engine_core::checksums::VALUES_PER_PAGE;
 use engine_core::generation::Entry;
 use engine_core::message::{Disk, Refusal as Why};
 use engine_core::session::{Plan, Session};
-use engine_core::table::Table;
+use engine_core::table::{NodeKind, Stage, Table};
 use engine_core::time::Instant;
 use engine_core::units::{GRANULE, NodeIdx, NodeSet};
 use engine_core::volume::{
@@ -22,6 +22,7 @@ use crate::control::{
     Reason, ReplicaStatus, ResyncBytes, ResyncState, ResyncStatus, Role, ScrubReport, SideReport,
     State, VerifyReport, VolumeSpec, VolumeStatus,
 };
+use crate::members;
 use crate::words;
 
 /// Status of a volume that lives on a reactor; clients and counters are added by the caller.
@@ -33,8 +34,8 @@ pub(crate) fn attached(
     let quorum = core
         .votes
         .map(|votes| quorum::quorum((spec, table), me, connected, (core.role, &votes)));
-    let replicas = spec.replicas.iter().enumerate().map(|(index, name)| {
-        let node = NodeIdx(index as u8);
+    let replicas = members::live(table, NodeKind::Replica).map(|(node, entry)| {
+        let name = &entry.name;
         if node == me {
             return own_replica(name, core);
         }
@@ -56,13 +57,11 @@ pub(crate) fn attached(
         }
     });
     let replicas: Vec<_> = replicas.chain(witnesses).collect();
-    let (state, reason) = match quorum
-        .as_ref()
-        .and_then(|quorum| quorum::lost(spec, core, quorum))
-    {
+    // A node that is gone asks nobody.
+    let asked = quorum.as_ref().filter(|_| is_part(table, me));
+    let (state, reason) = match asked.and_then(|quorum| quorum::lost(spec, core, quorum)) {
         Some(reason) => (State::Critical, Some(reason)),
-        None if !spec.is_replica(me) => quorum::witness_health(spec, me, (core, table)),
-        None => health(spec, me, core),
+        None => health(spec, me, (core, table)),
     };
     VolumeStatus {
         name: spec.name.clone(),
@@ -314,17 +313,64 @@ fn is_parted(why: Why) -> bool {
     )
 }
 
-/// The one word for a volume's health, and the sentence why.
-fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reason>) {
-    let name = |node: NodeIdx| spec.replicas[usize::from(node.0)].as_str();
+/// The node of this index is part of the volume, or about to be, or still is.
+fn is_part(table: &Table, node: NodeIdx) -> bool {
+    let live = [Stage::Coming, Stage::Member, Stage::Leaving];
+    table.version() == 0 || table.at(&live).has(node)
+}
+
+/// Name of a node, for people.
+fn name_of(table: &Table, node: NodeIdx) -> &str {
+    table.entry(node).map_or("?", |entry| &entry.name)
+}
+
+/// The one word for a volume's health on this node, and the sentence why.
+fn health(
+    spec: &VolumeSpec,
+    me: NodeIdx,
+    (core, table): (&Status, &Table),
+) -> (State, Option<Reason>) {
+    let (name, volume) = (name_of(table, me), &spec.name);
+    let say = |state, text: String| (state, Some(Reason { code: "W138", text }));
+    let kind = table.entry(me).map(|entry| entry.kind);
+    match kind {
+        Some(NodeKind::Witness) if is_part(table, me) => {
+            quorum::witness_health(spec, me, (core, table))
+        }
+        Some(NodeKind::Witness) => say(
+            State::Degraded,
+            format!(
+                "{name} is no witness of it any more: its metadata here can go (pollux volume delete {volume})"
+            ),
+        ),
+        _ if is_part(table, me) => copy_health(spec, me, (core, table)),
+        _ => say(
+            State::Offline,
+            format!(
+                "{name} holds no replica of it any more: what is here is kept, and can go (pollux volume delete {volume}, with --wipe the data too)"
+            ),
+        ),
+    }
+}
+
+/// Of a node that holds a copy.
+fn copy_health(
+    spec: &VolumeSpec,
+    me: NodeIdx,
+    (core, table): (&Status, &Table),
+) -> (State, Option<Reason>) {
+    let name = |node: NodeIdx| name_of(table, node);
     let say = |state, code, text: String| (state, Some(Reason { code, text }));
-    let count = spec.replicas.len();
+    // Who is going is not missed.
+    let replicas = table.replicas().and(table.at(&[Stage::Member]));
+    let count = replicas.count() as usize;
     if core.has_meta_failed {
         let text = format!("the metadata of {} cannot be written", name(me));
         return say(State::Critical, "E209", text);
     }
     let causes = || {
         let peers = core.peers.iter();
+        let peers = peers.filter(|peer| table.replicas().has(peer.node));
         peers.filter_map(|peer| Some((peer.node, cause(peer)?)))
     };
     if let Some((node, why)) = causes().find(|(_, why)| is_parted(*why)) {
@@ -360,6 +406,10 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
     let mut obstacles = causes()
         .filter(|(_, why)| *why != Why::Leaving)
         .map(|(node, why)| format!("no link to {}: {}", name(node), words::why_refused(why)));
+    if core.volume_id == 0 && table.version() > 0 {
+        let text = format!("{} is new: it gets a vote, and then the data", name(me));
+        return say(State::Degraded, "W119", text);
+    }
     if core.volume_id == 0 {
         if let Some(text) = obstacles.next() {
             return say(State::Degraded, "W110", text);
@@ -372,21 +422,19 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
         true => core.in_sync.without(me),
         false => core.in_sync,
     };
-    let missing: Vec<_> = NodeSet::first(count)
-        .minus(in_sync)
-        .iter()
-        .map(name)
-        .collect();
+    let missing = replicas.minus(in_sync);
     if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().map(name).collect();
         let mut text = format!(
             "{} of {count} synchronous copies are current; not in sync: {}",
-            in_sync.count(),
-            missing.join(", ")
+            count - missing.count() as usize,
+            names.join(", ")
         );
         obstacles.for_each(|obstacle| text.push_str(&format!("; {obstacle}")));
         return say(State::Degraded, "W104", text);
     }
-    let unheard = core.peers.iter().find(|peer| peer.disk.is_none());
+    let mut peers = core.peers.iter();
+    let unheard = peers.find(|peer| peer.disk.is_none() && replicas.has(peer.node));
     if let Some(peer) = unheard {
         let mut text = format!("no link to {}", name(peer.node));
         if let Some(why) = cause(peer) {
@@ -399,7 +447,7 @@ fn health(spec: &VolumeSpec, me: NodeIdx, core: &Status) -> (State, Option<Reaso
 
 /// A split brain as people see it.
 pub(crate) fn parting_report(
-    spec: &VolumeSpec,
+    table: &Table,
     parting: &PartingStatus,
     now: Instant,
 ) -> PartingReport {
@@ -419,7 +467,7 @@ pub(crate) fn parting_report(
         *seconds += ago(parting.at);
     }
     PartingReport {
-        peer: spec.replicas[usize::from(parting.peer.0)].clone(),
+        peer: name_of(table, parting.peer).to_owned(),
         ancestor: parting.ancestor.as_ref().map(entry),
         token: parting.token,
         found_seconds: ago(parting.since),

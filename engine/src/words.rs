@@ -21,7 +21,8 @@
 //! | W131, I169 | majority lost; back | | W149 | nobody serves, and why |
 //! | W127 – W129, I166 | split brain: copy given up, salvage | | E255 – E258 | a copy is not given up |
 //! | | | | E275, E276 | a repair without a majority; from a node that is not primary |
-//! | W137, W138, I171 | witnesses that come and go | | E270 – E274 | they do not |
+//! | W137, W138, I171 | nodes that come and go | | E270 – E274, E282 – E284 | they do not |
+//! | | | | E285 | asked of a node that is gone |
 //! | W146 | put back to an older state | | | |
 //! | W120, W121, I162 | etcd away, unreadable, back | | E242 – E244 | etcd: taken, put back, not there |
 //! | I101 – I104 | role, founding, in-sync set, attach | | E214 – E230 | see `refusal` |
@@ -35,19 +36,21 @@ use engine_core::message::Refusal as Why;
 use engine_core::meta::LoadError;
 use engine_core::quorum::Quorum;
 use engine_core::register::REGISTER;
-use engine_core::table::Stage;
+use engine_core::table::{NodeKind, Stage};
 use engine_core::units::{Extent, GRANULE, NodeIdx, NodeSet};
 use engine_core::volume::Volume as Core;
 
 use crate::control::{Refusal, RefusalKind, Repair, Request, VolumeSpec};
 use crate::log::Level;
+use crate::members;
 use crate::meta_io::ReplicaError;
 
 /// Names of a volume's nodes, by index.
 #[derive(Clone, Copy)]
 pub(crate) struct Names<'a> {
     pub(crate) volume: &'a str,
-    pub(crate) me: NodeIdx,
+    /// This node.
+    pub(crate) own: &'a str,
     pub(crate) nodes: &'a [String],
     /// Who chooses its records.
     pub(crate) quorum: Quorum,
@@ -61,10 +64,6 @@ impl<'a> Names<'a> {
         self.nodes
             .get(usize::from(node.0))
             .map_or("?", String::as_str)
-    }
-
-    fn own(&self) -> &'a str {
-        self.of(self.me)
     }
 
     /// etcd chooses, in the place of a majority of voters.
@@ -81,7 +80,7 @@ impl<'a> Names<'a> {
 /// What an operator reads when a command was not done.
 pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError) -> Refusal {
     let Names { volume, .. } = names;
-    let me = names.own();
+    let me = names.own;
     let verb = verb(request);
     let (kind, code, why, hint) = match error {
         CommandError::PrimaryElsewhere(node) if is_about_marks(request) => {
@@ -106,11 +105,27 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
             (RefusalKind::Failed, "E274", text, Some(hint))
         }
         CommandError::ReplicasStay => {
-            let why =
-                "nodes with a replica stay who they are while the volume is served".to_owned();
-            let hint =
-                "a replica is replaced: see operations.md, \"Replacing a replica\"".to_owned();
-            (RefusalKind::Failed, "E270", why, Some(hint))
+            let why = "its replicas change only with quorum = \"majority\", and with metadata that has room for a table of nodes".to_owned();
+            (RefusalKind::Failed, "E270", why, None)
+        }
+        CommandError::TooManyReplicas => {
+            let why = "a volume has at most five replicas".to_owned();
+            (RefusalKind::Failed, "E282", why, None)
+        }
+        CommandError::PrimaryLeaves => {
+            let why = format!("the file takes {me} away, which is primary");
+            let hint = format!(
+                "promote another node (there: pollux promote {volume}), then there: pollux config apply"
+            );
+            (RefusalKind::Failed, "E283", why, Some(hint))
+        }
+        CommandError::NeededCopy(node) => {
+            let node = names.of(*node);
+            let why = format!(
+                "without the copy on {node} fewer than two would be left, or none in sync, or fewer than min_copies"
+            );
+            let hint = format!("bring other copies into sync first: pollux resync status {volume}");
+            (RefusalKind::Failed, "E284", why, Some(hint))
         }
         CommandError::WitnessesStay => {
             let why = "its witnesses change only with quorum = \"majority\", and with metadata that has room for a table of nodes".to_owned();
@@ -519,7 +534,7 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
 /// A node without a copy is asked for what only one with a copy can do.
 pub(crate) fn is_witness(names: Names<'_>, request: &Request) -> Refusal {
     let Names { volume, .. } = names;
-    let (verb, me) = (verb(request), names.own());
+    let (verb, me) = (verb(request), names.own);
     Refusal {
         kind: RefusalKind::Failed,
         code: "E232",
@@ -528,44 +543,68 @@ pub(crate) fn is_witness(names: Names<'_>, request: &Request) -> Refusal {
     }
 }
 
-/// What a node's file says of a volume's witnesses, where that is not so (yet).
-pub(crate) fn nodes_differ(spec: &VolumeSpec, me: NodeIdx, core: &Core) -> Option<String> {
+/// A node that is no part of the volume any more is asked for something.
+pub(crate) fn is_gone(names: Names<'_>, request: &Request) -> Refusal {
+    let Names { volume, own, .. } = names;
+    let verb = verb(request);
+    Refusal {
+        kind: RefusalKind::Failed,
+        code: "E285",
+        text: format!("cannot {verb} {volume} on {own}: {own} is no part of it any more"),
+        hint: Some(format!(
+            "ask another node; what is left here can go: pollux volume delete {volume}"
+        )),
+    }
+}
+
+/// What a node's file says of a volume's nodes, where that is not so (yet).
+pub(crate) fn nodes_differ(spec: &VolumeSpec, core: &Core) -> Option<String> {
     let table = core.table();
     if table.version() == 0 {
         return None;
     }
-    let names: Vec<&str> = table.witnesses().map(|(_, name)| name).collect();
-    let list = |names: &[&str]| match names {
-        [] => "none".to_owned(),
-        names => names.join(", "),
-    };
-    let all = table.names();
     let open = table.at(&[Stage::Coming, Stage::Leaving]).iter().next();
-    if let Some(node) = open {
-        let entry = table.entry(node)?;
-        let waits = Names {
-            volume: &spec.name,
-            quorum: spec.votes.quorum,
-            me,
-            nodes: &all,
-        };
-        let lacking = core.lacking_table();
-        let text = match (entry.stage, lacking.is_empty()) {
-            (Stage::Leaving, _) => format!("{} goes: it is losing its vote", entry.name),
-            (_, true) => format!("{} comes: it is about to get its vote", entry.name),
-            (_, false) => format!("{} comes: waits for {}", entry.name, waits.list(lacking)),
+    if let Some(entry) = open.and_then(|node| table.entry(node)) {
+        let (name, waited) = (&entry.name, core.lacking_table());
+        let waited: Vec<&str> = waited
+            .iter()
+            .filter_map(|node| Some(table.entry(node)?.name.as_str()))
+            .collect();
+        let text = match (entry.stage, entry.kind, &waited[..]) {
+            (Stage::Leaving, NodeKind::Replica, _) => {
+                format!("{name} goes: its copy leaves the set in sync, then it loses its vote")
+            }
+            (Stage::Leaving, NodeKind::Witness, _) => format!("{name} goes: it is losing its vote"),
+            (_, _, []) => format!("{name} comes: it is about to get its vote"),
+            (_, _, waited) => format!("{name} comes: waits for {}", waited.join(", ")),
         };
         return Some(format!("W137: {text}"));
     }
-    let mut wanted: Vec<&str> = spec.votes.witnesses.iter().map(String::as_str).collect();
-    let mut has = names.clone();
-    wanted.sort_unstable();
-    has.sort_unstable();
-    (wanted != has).then(|| {
+    let says = |kind, what: &str, wanted: &[String]| {
+        let has = members::live(table, kind).map(|(_, entry)| entry.name.as_str());
+        let mut has: Vec<&str> = has.collect();
+        let mut wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        has.sort_unstable();
+        wanted.sort_unstable();
+        let list = |names: &[&str]| match names {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
+        (wanted != has).then(|| {
+            format!(
+                "its {what} are {}, this node's file says {}",
+                list(&has),
+                list(&wanted)
+            )
+        })
+    };
+    let replicas = says(NodeKind::Replica, "replicas", &spec.replicas);
+    let witnesses = says(NodeKind::Witness, "witnesses", &spec.votes.witnesses);
+    let texts: Vec<String> = replicas.into_iter().chain(witnesses).collect();
+    (!texts.is_empty()).then(|| {
         format!(
-            "W137: its witnesses are {}, this node's file says {}: pollux config apply, where it is primary",
-            list(&names),
-            list(&wanted)
+            "W137: {}: pollux config apply, where it is primary",
+            texts.join("; ")
         )
     })
 }
@@ -578,7 +617,7 @@ pub(crate) fn no_memory_to_grow(names: Names<'_>, size_bytes: u64) -> Refusal {
         code: "E230",
         text: format!(
             "cannot resize {volume} on {}: there is no room for {size_bytes} bytes where its memory lies",
-            names.own()
+            names.own
         ),
         hint: None,
     }
@@ -670,7 +709,7 @@ pub(crate) fn milliseconds(time: SystemTime) -> u64 {
 /// What was done, for the last line of a success.
 pub(crate) fn success(names: Names<'_>, request: &Request) -> String {
     let Names { volume, .. } = names;
-    let me = names.own();
+    let me = names.own;
     match request {
         Request::Promote { .. } | Request::ServeAgain { .. } => {
             format!("{volume} is primary on {me}")
@@ -858,7 +897,7 @@ pub(crate) fn notice(names: Names<'_>, notice: &Notice) -> (Level, &'static str,
             (Level::Warn, "W146", text)
         }
         Notice::GaveUp { to, is_by_policy } => {
-            let (me, to) = (names.own(), names.of(*to));
+            let (me, to) = (names.own, names.of(*to));
             let (code, why) = match is_by_policy {
                 true => ("W129", "nothing was written here, and splitbrain allows it"),
                 false => ("W127", "by an operator"),
@@ -972,6 +1011,14 @@ pub(crate) fn offline(error: &ReplicaError) -> String {
                 "{path} belongs to another backing: its file, device or size is not the old one"
             )
         }
+        ReplicaError::Load { path, source }
+            if matches!(**source, LoadError::Nodes { .. } | LoadError::Node { .. }) =>
+        {
+            format!(
+                "{path} was made with other nodes than this file lists: put the old list back, and change it \
+                 while the daemons run (pollux config apply)"
+            )
+        }
         error => with_causes(error),
     }
 }
@@ -996,7 +1043,7 @@ mod tests {
     fn names(nodes: &[String]) -> Names<'_> {
         Names {
             volume: "vm-store",
-            me: NodeIdx(1),
+            own: &nodes[1],
             nodes,
             quorum: Quorum::Majority,
         }
@@ -1061,6 +1108,58 @@ mod tests {
                 assert!(SYNTAX.contains(&command.as_str()), "{command}: {hint}");
             }
         }
+    }
+
+    #[test]
+    fn why_nodes_stay_is_told_exactly() {
+        let nodes = ["alpha".to_owned(), "beta".to_owned()];
+        let request = Request::Nodes {
+            replicas: Vec::new(),
+            witnesses: Vec::new(),
+        };
+        let cases = [
+            (
+                CommandError::ReplicasStay,
+                "E270",
+                "its replicas change only",
+            ),
+            (
+                CommandError::WitnessesStay,
+                "E270",
+                "its witnesses change only",
+            ),
+            (CommandError::TooManyWitnesses, "E271", "two witnesses"),
+            (
+                CommandError::NodeChanging(NodeIdx(0)),
+                "E272",
+                "alpha comes or goes",
+            ),
+            (
+                CommandError::NeededForMajority(NodeIdx(0)),
+                "E273",
+                "without alpha",
+            ),
+            (CommandError::TooManyReplicas, "E282", "five replicas"),
+            (
+                CommandError::PrimaryLeaves,
+                "E283",
+                "takes beta away, which is primary",
+            ),
+            (
+                CommandError::NeededCopy(NodeIdx(0)),
+                "E284",
+                "without the copy on alpha",
+            ),
+        ];
+        for (error, code, why) in cases {
+            let refused = refusal(names(&nodes), &request, &error);
+            assert_eq!(refused.code, code, "{error:?}");
+            let begin = "cannot change the nodes of vm-store on beta: ";
+            let text = refused.text;
+            assert!(text.starts_with(begin) && text.contains(why), "{text}");
+        }
+        let gone = is_gone(names(&nodes), &request);
+        assert_eq!(gone.code, "E285");
     }
 
     #[test]

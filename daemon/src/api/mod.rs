@@ -28,7 +28,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::routing::{get, post};
-use engine::control::{Done, Node, NodeSpec, Request, VolumeSpec, VolumeStatus};
+use engine::control::{DiskState, Done, Node, NodeSpec, Request, VolumeSpec, VolumeStatus};
 use nbd_proto::Transport;
 use tokio::sync::oneshot;
 
@@ -136,11 +136,22 @@ impl Shared {
             })
     }
 
-    /// The configured volume `name`, which must have a replica on another node `peer`.
-    fn peer(&self, name: &str, peer: &str) -> Result<(), Failure> {
-        let volume = self.volume(name)?;
-        let known = volume.replicas.iter().any(|replica| replica == peer);
-        match known && peer != self.facts.spec.name {
+    /// The configured volume `name` must have a replica on this node, as it is now: the file may say
+    /// what is not so yet.
+    async fn replica(&self, name: &str, node: &str) -> Result<(), Failure> {
+        self.volume(name)?;
+        let found = self.volumes(Some(name)).await?;
+        let mut replicas = found.iter().flat_map(|volume| &volume.replicas);
+        match replicas.any(|r| r.node == node && r.disk_state != DiskState::Diskless) {
+            true => Ok(()),
+            false => Err(explain::no_such_peer(node, Some(name))),
+        }
+    }
+
+    /// As [`Shared::replica`], on another node.
+    async fn peer(&self, name: &str, peer: &str) -> Result<(), Failure> {
+        self.replica(name, peer).await?;
+        match peer != self.facts.spec.name {
             true => Ok(()),
             false => Err(explain::no_such_peer(peer, Some(name))),
         }

@@ -17,10 +17,7 @@ pub(super) async fn start(
     Path(name): Path<String>,
     Body(ask): Body<ask::ResyncStart>,
 ) -> Answer {
-    let volume = shared.volume(&name)?;
-    if !volume.replicas.contains(&ask.from) {
-        return Err(explain::no_such_peer(&ask.from, Some(&name)));
-    }
+    shared.replica(&name, &ask.from).await?;
     change(&shared, &name, Request::ResyncStart { from: ask.from }).await
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn give_up(
     if ask.keep == shared.facts.spec.name {
         return Err(explain::kept_side(&name, &ask.keep));
     }
-    shared.peer(&name, &ask.keep)?;
+    shared.peer(&name, &ask.keep).await?;
     let token = ask
         .token
         .as_deref()

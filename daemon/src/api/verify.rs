@@ -32,9 +32,7 @@ pub(super) async fn start(
                     "`from` says whose copy repairs the others",
                 ));
             }
-            if !shared.volume(&name)?.replicas.contains(&node) {
-                return Err(explain::no_such_peer(&node, Some(&name)));
-            }
+            shared.replica(&name, &node).await?;
             Repair::From(node)
         }
     };

@@ -133,7 +133,7 @@ pub(super) async fn peer_connect(
     Path((name, peer)): Path<(String, String)>,
     Body(ask::Nothing {}): Body<ask::Nothing>,
 ) -> Answer {
-    shared.peer(&name, &peer)?;
+    shared.peer(&name, &peer).await?;
     change(&shared, &name, Request::PeerConnect { node: peer }).await
 }
 
@@ -143,6 +143,6 @@ pub(super) async fn peer_disconnect(
     Path((name, peer)): Path<(String, String)>,
     Body(ask::Nothing {}): Body<ask::Nothing>,
 ) -> Answer {
-    shared.peer(&name, &peer)?;
+    shared.peer(&name, &peer).await?;
     change(&shared, &name, Request::PeerDisconnect { node: peer }).await
 }

@@ -11,7 +11,7 @@ use crate::api::body::{
     VolumeReport, VoteCount,
 };
 use crate::config::units::{show_bytes, show_seconds};
-use crate::explain::{counted, next_step};
+use crate::explain::{counted, is_gone, next_step};
 
 mod splitbrain;
 
@@ -239,6 +239,7 @@ fn state_sentence(volume: &VolumeEntry, node: &str) -> String {
         State::Healthy => format!("all {all} copies are current"),
         State::Degraded => format!("{current} of {all} copies current"),
         State::Critical => "no I/O is possible".to_owned(),
+        State::Offline if is_gone(volume) => "this node is no part of it any more".to_owned(),
         State::Offline => "it cannot attach on this node".to_owned(),
         State::NotCreated => "declared, but never created on this node".to_owned(),
     }

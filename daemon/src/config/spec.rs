@@ -44,6 +44,13 @@ impl Config {
         }
     }
 
+    /// Nodes with a replica of the volume of this name, and who votes on it. `None`: the file has no
+    /// such volume.
+    pub fn members(&self, name: &str) -> Option<(Vec<String>, Votes)> {
+        let volume = self.volumes.iter().find(|v| v.name.as_str() == name)?;
+        Some((volume.replica_names(), self.votes(volume)))
+    }
+
     /// Nodes that may vote on a volume and hold no replica of it.
     pub(super) fn witnesses<'c>(&'c self, volume: &'c Volume) -> Vec<&'c str> {
         match &volume.witnesses {
@@ -173,6 +180,11 @@ impl Volume {
         Some(&self.backings.iter().find(is_its)?.backing)
     }
 
+    fn replica_names(&self) -> Vec<String> {
+        let names = self.replicas.iter();
+        names.map(|replica| replica.value.clone()).collect()
+    }
+
     fn spec(&self, node: &Node) -> VolumeSpec {
         let held = self.is_on(&node.name).then(|| self.backing_on(&node.name));
         let backing = held.flatten().map(|backing| match &backing.value {
@@ -183,11 +195,7 @@ impl Volume {
             name: self.name.value.clone(),
             size_bytes: self.size_bytes.value,
             backing,
-            replicas: self
-                .replicas
-                .iter()
-                .map(|replica| replica.value.clone())
-                .collect(),
+            replicas: self.replica_names(),
             votes: Votes::default(),
             write_policy: self.write_policy,
             allocation: self.allocation,

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use engine_core::table::{TABLE_KEY, Table};
 use engine_core::units::GRANULE;
 use engine_core::verdict::Policy;
 use engine_core::volume::{SUM_PAGES_MIN, Setup};
@@ -63,13 +64,11 @@ impl Shared {
             }
         };
         self.put(entry, place);
-        let is_replica = spec.replica_index(&self.spec.name).is_some();
-        if let (Place::Attached(_), Some(bells), true) =
-            (&*entry.place(), self.bells.get(), is_replica)
-        {
-            spec.replicas
-                .iter()
-                .for_each(|peer| Peers::redial(&bells.now(), peer, &spec.name, When::Soon));
+        if let (Place::Attached(_), Some(bells)) = (&*entry.place(), self.bells.get()) {
+            let bells = bells.now();
+            for (peer, _) in bells.iter().filter(|(peer, _)| self.is_peer(spec, peer)) {
+                Peers::redial(&bells, peer, &spec.name, When::Soon);
+            }
         }
         is_settled
     }
@@ -128,6 +127,10 @@ impl Shared {
             let text = words::size_differs(&spec.name, spec.size_bytes, size_bytes);
             self.say(Level::Warn, "W116", &spec.name, &text);
         }
+        // Whom it needs links to is asked before the reactor has it.
+        let own = loaded.attributes.attributes.get(TABLE_KEY);
+        let own = own.and_then(|bytes| Table::decode(bytes).ok());
+        entry.set_nodes(own.unwrap_or_else(|| spec.table()));
         let setup = Setup {
             node: loaded.superblock.self_node,
             table: spec.table(),

@@ -21,6 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use engine_core::message::{PROTOCOL_MAX, PROTOCOL_MIN, Refusal as Why};
+use engine_core::table::Table;
 use engine_core::time::Instant;
 use engine_core::units::NodeIdx;
 use engine_core::vote::Ballot;
@@ -35,6 +36,7 @@ use crate::handover::{HandOverError, Inherited, Legacy};
 use crate::layer::faulty::Faults;
 use crate::log::{Level, Line, Log};
 use crate::mailbox::{Leave, Mailbox, Message, PeerNews, Reply};
+use crate::members;
 use crate::peers::{self, Peers, Router};
 use crate::reactor::Turns;
 use crate::tls::LinkTls;
@@ -225,7 +227,7 @@ fn lock_data_dir(path: &Path) -> Result<File, StartError> {
 
 fn start_peers(shared: &Arc<Shared>, listeners: Vec<std::net::TcpListener>) -> io::Result<Peers> {
     let spec = &shared.spec;
-    let peers = spec.needed_peers();
+    let peers = shared.needed_peers();
     let common = peers::Common {
         cluster: spec.cluster.clone(),
         node: spec.name.clone(),
@@ -435,18 +437,35 @@ impl Shared {
         }
     }
 
-    /// Index of a node that data connections of this one lead to.
-    fn peer_of(&self, volume: &VolumeSpec, node: &str) -> Option<NodeIdx> {
-        volume.replica_index(&self.spec.name)?;
-        volume.replica_index(node)
+    /// The table of a volume's nodes: its own where it was attached, else what the file makes.
+    fn table_of(&self, volume: &VolumeSpec) -> Arc<Table> {
+        let own = self.entry(&volume.name).and_then(|entry| entry.nodes());
+        own.unwrap_or_else(|| Arc::new(volume.table()))
     }
 
-    /// Index of a node with a vote: by the volume's table where it is attached, else by the file.
+    /// Data connections of this node lead to that one.
+    fn is_peer(&self, volume: &VolumeSpec, node: &str) -> bool {
+        let table = self.table_of(volume);
+        members::data_peer(&table, &self.spec.name, node).is_some()
+    }
+
+    /// Index of a node with a vote.
     fn voter_index(&self, volume: &VolumeSpec, node: &str) -> Option<NodeIdx> {
-        match self.entry(&volume.name).and_then(|entry| entry.nodes()) {
-            Some(table) => table.index_by_name(node),
-            None => volume.node_index(node),
-        }
+        self.table_of(volume).index_by_name(node)
+    }
+
+    /// Names and addresses of the other nodes that a volume is in common with, by the file or by
+    /// the table of its own: the file may be behind it, or ahead of it.
+    fn needed_peers(&self) -> Vec<(String, Vec<String>)> {
+        let own = &self.spec.name;
+        let by_file = self.spec.needed_peers();
+        let is_needed = |name: &String| {
+            let mut tables = self.spec.volumes.iter().map(|v| self.table_of(v));
+            let is_listed = by_file.iter().any(|(known, _)| known == name);
+            is_listed || name != own && tables.any(|t| members::knows(&t, own, name))
+        };
+        let peers = self.spec.peers.iter();
+        peers.filter(|(name, _)| is_needed(name)).cloned().collect()
     }
 
     /// Puts it into the mailbox of the volume's reactor; lost if that is full.
@@ -461,16 +480,16 @@ impl Shared {
 
 impl Router for Shared {
     fn link(&self, volume: &str, peer: &str, socket: peers::LinkSocket) -> bool {
-        let spec = self.spec.volumes.iter().find(|spec| spec.name == volume);
-        let Some(peer) = spec.and_then(|spec| self.peer_of(spec, peer)) else {
-            return false;
-        };
-        let link = Message::Link {
-            volume: volume.to_owned(),
-            peer,
-            socket,
-        };
-        self.send_to(volume, link)
+        // Whether it still is a peer, the reactor finds out by the table in force there.
+        self.is_shared(volume, peer)
+            && self.send_to(
+                volume,
+                Message::Link {
+                    volume: volume.to_owned(),
+                    peer: peer.to_owned(),
+                    socket,
+                },
+            )
     }
 
     fn connected(&self, peer: &str) {
@@ -535,13 +554,13 @@ impl Router for Shared {
                 .is_some_and(|entry| matches!(*entry.place(), Place::Attached(_)))
         };
         let volumes = self.spec.volumes.iter();
-        let shared = volumes.filter(|v| self.peer_of(v, peer).is_some() && is_attached(&v.name));
+        let shared = volumes.filter(|v| self.is_peer(v, peer) && is_attached(&v.name));
         shared.map(|volume| volume.name.clone()).collect()
     }
 
     fn is_shared(&self, volume: &str, peer: &str) -> bool {
         let mut volumes = self.spec.volumes.iter();
-        volumes.any(|v| v.name == volume && self.peer_of(v, peer).is_some())
+        volumes.any(|v| v.name == volume && self.is_peer(v, peer))
     }
 }
 

@@ -75,6 +75,7 @@ pub(super) fn start(
         let answers = Arc::clone(&own);
         let (salvages, its_box) = (salvages.clone(), Arc::clone(&own));
         let parts = Parts {
+            node: spec.name.clone(),
             inbox,
             sleep: SleepPolicy::new(Polling::Balanced, may_spin),
             sessions: Arc::clone(&sessions),

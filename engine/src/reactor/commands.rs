@@ -46,12 +46,21 @@ impl Reactor {
         if let Request::Disconnect { clients } = &request {
             return reply(self.disconnect(slot, clients));
         }
-        if let Request::Nodes { witnesses, .. } = &request {
+        if let Request::Nodes {
+            replicas,
+            witnesses,
+        } = &request
+        {
             // Whoever changes them, this is what the file says now.
+            volume.spec.replicas.clone_from(replicas);
             volume.spec.votes.witnesses.clone_from(witnesses);
         }
-        if !volume.spec.is_replica(volume.me) {
-            return reply(Err(words::is_witness(volume.names(), &request)));
+        match volume.kind() {
+            Some(NodeKind::Replica) => {}
+            Some(NodeKind::Witness) => {
+                return reply(Err(words::is_witness(volume.names(), &request)));
+            }
+            None => return reply(Err(words::is_gone(volume.names(), &request))),
         }
         let command = match volume.translate(&request) {
             Ok(command) => command,
@@ -126,7 +135,7 @@ impl Reactor {
         let all = match volume.spec.votes.quorum {
             // The core asks the voters.
             Quorum::Majority | Quorum::Register if is_founded => NodeSet::EMPTY,
-            _ => NodeSet::first(volume.spec.replicas.len()).without(volume.me),
+            _ => volume.table().replicas().without(volume.me),
         };
         let links = &self.links;
         // A link on which the peer said nothing yet may end for a volume that is not there.
@@ -286,6 +295,7 @@ impl Reactor {
         }
         let now = self.shell.now;
         let (mut is_superseded, mut is_leaving) = (false, false);
+        let mut other_nodes: Option<NodeSet> = None;
         for notice in std::mem::take(&mut volume.driver.notices) {
             is_superseded |= matches!(notice, Notice::SteppedDown { .. });
             is_leaving |= matches!(notice, Notice::HandingOver { .. });
@@ -293,12 +303,16 @@ impl Reactor {
                 volume.has_grown(size * GRANULE);
             }
             if notice == Notice::Nodes {
-                volume.has_other_nodes();
+                let other = volume.has_other_nodes(now);
+                other_nodes = Some(other.or(other_nodes.unwrap_or(NodeSet::EMPTY)));
             }
             let (level, code, text) = words::notice(volume.names(), &notice);
             self.shell.say(level, code, &volume.spec.name, &text);
         }
         volume.publish();
+        if let Some(other) = other_nodes {
+            self.follow_table(slot, other);
+        }
         if is_superseded {
             self.drain_clients(slot, DrainReason::Superseded);
         } else if is_leaving {

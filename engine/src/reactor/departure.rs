@@ -20,7 +20,7 @@ impl Reactor {
         };
         let volume = self.volumes.get_mut(slot).expect("it was just found");
         let is_primary = volume.driver.core.status().role != RoleStatus::Secondary;
-        let is_alone = volume.spec.replicas.len() == 1;
+        let is_alone = volume.is_alone();
         if leave == Leave::Delete {
             if volume.clients > 0 {
                 return reply(Err(self.clients_attached(slot, "delete")));

@@ -11,6 +11,7 @@
 mod clients;
 mod commands;
 mod departure;
+mod nodes;
 mod salvage;
 mod sleep;
 #[cfg(test)]
@@ -79,6 +80,8 @@ pub(crate) type Lengthen = Box<dyn Fn(VolumeSpec, Lengthening) + Send>;
 
 /// What a reactor needs besides its shell.
 pub(crate) struct Parts {
+    /// Name of this node.
+    pub(crate) node: String,
     pub(crate) inbox: Receiver<Message>,
     pub(crate) sleep: Sleep,
     /// Counter of sessions, shared by all reactors, and the process's random number above it.

@@ -65,7 +65,7 @@ impl Volume {
         let newest = core.chain.newest();
         Head {
             volume: self.spec.name.clone(),
-            node: self.spec.replicas[usize::from(self.me.0)].clone(),
+            node: self.own.clone(),
             kept: self.names().of(kept).to_owned(),
             volume_id: core.volume_id,
             size_bytes: self.spec.size_bytes,
@@ -81,7 +81,7 @@ impl Volume {
         let peers = core.status().peers;
         let known = peers.iter().filter_map(|peer| core.parting(peer.node));
         known
-            .map(|parting| status::parting_report(&self.spec, &parting, now))
+            .map(|parting| status::parting_report(core.table(), &parting, now))
             .collect()
     }
 }

@@ -495,6 +495,7 @@ impl Node {
         let redial = Arc::new(AtomicBool::new(names.len() > 1));
         let wants = Arc::clone(&redial);
         let parts = Parts {
+            node: names[usize::from(node)].to_owned(),
             inbox: receiver,
             sleep: Sleep::new(Polling::Cpu, false),
             sessions: Arc::default(),

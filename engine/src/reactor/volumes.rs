@@ -90,8 +90,11 @@ pub(super) struct Volume {
     pub(super) spec: VolumeSpec,
     /// What the configuration says; another size than it has is noted.
     pub(super) declared_bytes: u64,
+    /// Index it was attached with; another one by the table in force means that it is attached anew.
     pub(super) me: NodeIdx,
-    /// Names of all its nodes, by index: replicas, then witnesses.
+    /// Name of this node.
+    pub(super) own: String,
+    /// Names of all its nodes, by index.
     pub(super) nodes: Vec<String>,
     /// Who serves, as negotiation was told.
     reigning: Option<NodeIdx>,
@@ -141,21 +144,10 @@ impl Volume {
     pub(super) fn names(&self) -> Names<'_> {
         Names {
             volume: &self.spec.name,
-            me: self.me,
+            own: &self.own,
             nodes: &self.nodes,
             quorum: self.spec.votes.quorum,
         }
-    }
-
-    /// A node that data connections of this one lead to.
-    pub(super) fn peer(&self, name: &str) -> Option<NodeIdx> {
-        let is_peer = |node: &NodeIdx| *node != self.me && self.spec.is_replica(self.me);
-        self.node(name).filter(is_peer)
-    }
-
-    /// Index of any node that holds a replica, this one included.
-    pub(super) fn node(&self, name: &str) -> Option<NodeIdx> {
-        self.spec.replica_index(name)
     }
 
     /// Feeds a command and remembers who waits for its answer.
@@ -187,7 +179,7 @@ impl Volume {
             }
         };
         let is_primary = service == Service::Primary;
-        let mut contexts = VolumeView::usual_contexts(self.spec.replicas.len());
+        let mut contexts = VolumeView::usual_contexts(self.table().replicas().count() as usize);
         if is_primary {
             let marks = self.driver.core.marks();
             let name = |mark: &MarkStatus| Arc::from(mark.name.as_str());
@@ -198,7 +190,7 @@ impl Volume {
             view.contexts = contexts;
             view.size_bytes = self.spec.size_bytes;
         });
-        if (is_primary || self.spec.replicas.len() > 1)
+        if (is_primary || !self.is_alone())
             && let Some(settled) = self.settled.take()
         {
             // There is room for this one word; maybe nobody listens.
@@ -212,19 +204,6 @@ impl Volume {
         if reigning.is_some() && reigning != self.reigning {
             self.publish();
         }
-    }
-
-    /// Another table of nodes is in force: names are found by it from now on, and under another
-    /// index this node is attached anew.
-    pub(super) fn has_other_nodes(&mut self) {
-        let table = self.driver.core.table().clone();
-        let own = std::mem::replace(&mut self.nodes, table.names());
-        let own = own.into_iter().nth(usize::from(self.me.0));
-        let index = own.and_then(|name| table.index_of(&name));
-        if index.is_some_and(|index| index != self.me) {
-            self.entry.note_moved();
-        }
-        self.entry.set_nodes(table);
     }
 
     /// It has grown: who attaches from now on is told so.
@@ -252,10 +231,15 @@ impl Reactor {
             }
             Message::Link {
                 volume,
-                peer,
+                peer: name,
                 socket,
             } => {
                 let Some(slot) = self.find(&volume) else {
+                    return;
+                };
+                let found = self.volumes.get(slot).expect("it was just found");
+                // By the table in force now: whoever is no part of it gets no answer.
+                let Some(peer) = found.peer(&name) else {
                     return;
                 };
                 let LinkSocket {
@@ -265,8 +249,7 @@ impl Reactor {
                     path,
                 } = socket;
                 let register = |ring: &mut dyn Ring| ring.register(socket);
-                let names = self.volumes.get(slot).expect("it was just found").names();
-                let peer = (peer, names.of(peer), path);
+                let peer = (peer, name.as_str(), path);
                 if self
                     .links
                     .add(&mut self.shell, slot, peer, register, (session, &unread))
@@ -428,9 +411,7 @@ impl Reactor {
             settled,
             mut notes,
         } = arrival;
-        if spec.replicas.len() > 1 && setup.quorum == Quorum::Off {
-            notes.push(QUORUM_OFF.to_owned());
-        }
+        let quorum = setup.quorum;
         if setup.is_memory {
             notes.push(MEMORY.to_owned());
         }
@@ -447,15 +428,18 @@ impl Reactor {
             }),
             _ => Box::new(LocalStore::new(loaded.superblock.record)),
         };
-        let is_for_device = spec.replicas.len() == 1
-            && spec.cache == Cache::Direct
-            && matches!(store, Store::Disk(_));
-        let intake = Intake::new(spec.size_bytes, setup.requests_max, is_for_device);
-        let me = setup.node;
+        let (me, requests_max) = (setup.node, setup.requests_max);
         let checksums = loaded
             .sum_region
             .map(|region| Checksums::new(&region, setup.sum_pages));
         let core = Core::attach(setup, loaded);
+        let is_alone = core.table().replicas().count() == 1;
+        if !is_alone && quorum == Quorum::Off {
+            notes.push(QUORUM_OFF.to_owned());
+        }
+        let is_for_device =
+            is_alone && spec.cache == Cache::Direct && matches!(store, Store::Disk(_));
+        let intake = Intake::new(spec.size_bytes, requests_max, is_for_device);
         let nodes = core.table().names();
         entry.set_nodes(core.table().clone());
         let driver = Driver::new(
@@ -474,6 +458,7 @@ impl Reactor {
             entry,
             settled: Some(settled),
             me,
+            own: self.parts.node.clone(),
             nodes,
             reigning: None,
             is_admitting: true,
@@ -564,7 +549,10 @@ impl Reactor {
             }
             // A link that was replaced by a newer one is not missed.
             let is_missed = !self.links.has_peer(gone.volume, gone.peer);
-            if volume.leaving.is_none() && is_missed {
+            let name = volume.names().of(gone.peer);
+            // Nor is one to a node that is no part of the volume any more.
+            let is_wanted = volume.peer(name) == Some(gone.peer);
+            if volume.leaving.is_none() && is_missed && is_wanted {
                 let is_awaited = volume
                     .asking
                     .as_ref()
@@ -574,7 +562,7 @@ impl Reactor {
                     true => When::Soon,
                     false => When::Later,
                 };
-                (self.parts.redial)(volume.names().of(gone.peer), &volume.spec.name, when);
+                (self.parts.redial)(name, &volume.spec.name, when);
             }
         }
     }
@@ -604,7 +592,7 @@ impl Reactor {
         status.io.reads_by_peers = core.reads.by_peers;
         status.io.reads_for_peers = core.reads.for_peers;
         status.notes.clone_from(&volume.notes);
-        if let Some(note) = words::nodes_differ(&volume.spec, volume.me, &volume.driver.core) {
+        if let Some(note) = words::nodes_differ(&volume.spec, &volume.driver.core) {
             status.notes.push(note);
         }
         let (declared, has) = (volume.declared_bytes, volume.spec.size_bytes);

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use engine_core::quorum::Quorum;
 use engine_core::register::REGISTER;
-use engine_core::table::{Stage, Table};
+use engine_core::table::Table;
 use engine_core::units::{NodeIdx, NodeSet};
 use engine_core::volume::{RoleStatus, Status, VotesStatus};
 
+use super::name_of;
 use crate::control::{QuorumLoss, QuorumStatus, Reason, State, VolumeSpec};
 use crate::words::etcd_waits;
 
@@ -107,19 +108,7 @@ pub(super) fn witness_health(
     (core, table): (&Status, &Table),
 ) -> (State, Option<Reason>) {
     let say = |state, code, text: String| (state, Some(Reason { code, text }));
-    let name = table
-        .entry(me)
-        .map_or("this node", |entry| entry.name.as_str());
-    let is_part = table
-        .at(&[Stage::Coming, Stage::Member, Stage::Leaving])
-        .has(me);
-    if !is_part && table.version() > 0 {
-        let text = format!(
-            "{name} is no witness of it any more: its metadata here can go (pollux volume delete {})",
-            spec.name
-        );
-        return say(State::Degraded, "W138", text);
-    }
+    let name = name_of(table, me);
     if core.has_meta_failed {
         let text = format!("the metadata of {name} cannot be written");
         return say(State::Critical, "E209", text);

@@ -1,7 +1,7 @@
 use engine_core::action::VerifyFigures;
 use engine_core::event::LinkId;
 use engine_core::generation::Chain;
-use engine_core::units::Seq;
+use engine_core::units::{Seq, Term};
 use engine_core::volume::VotesStatus;
 
 use super::*;
@@ -280,4 +280,46 @@ fn a_target_is_neither_up_to_date_nor_healthy_before_its_record_is_in_force() {
     let status = attached(&spec(), (alpha, &connected), (&core, &spec().table()));
     assert_eq!(status.state, State::Degraded);
     assert_eq!(status.replicas[0].disk_state, DiskState::Inconsistent);
+}
+
+#[test]
+fn replicas_are_those_of_the_table_and_not_of_the_file() {
+    let (alpha, beta, gamma) = (NodeIdx(0), NodeIdx(1), NodeIdx(2));
+    let connected = BTreeSet::new();
+    let file = ["alpha", "beta", "gamma"].map(str::to_owned);
+    let table = Table::of_file(&file, 3);
+    let stage = |stage| table.with_stage(Term(7), gamma, stage);
+    let shown = |me, table: &Table, in_sync| {
+        let mut core = core(1, in_sync, Session::Waiting(LinkId(1)), None);
+        core.peers[0].node = beta;
+        core.peers[0].disk = Some(Disk::UpToDate);
+        let status = attached(&spec(), (me, &connected), (&core, table));
+        let names: Vec<String> = status.replicas.into_iter().map(|r| r.node).collect();
+        (names.join(" "), status.state, status.reason.map(|r| r.code))
+    };
+    let two = NodeSet::only(alpha).with(beta);
+    // Who comes is listed, and missed once records may name it; who goes is not missed.
+    let all = "alpha beta gamma".to_owned();
+    let found = |names: &str, state, code| (names.to_owned(), state, code);
+    assert_eq!(
+        shown(alpha, &stage(Stage::Coming), two),
+        found(&all, State::Healthy, None)
+    );
+    assert_eq!(
+        shown(alpha, &stage(Stage::Member), two),
+        found(&all, State::Degraded, Some("W104"))
+    );
+    assert_eq!(
+        shown(alpha, &stage(Stage::Leaving), two),
+        found(&all, State::Healthy, None)
+    );
+    let gone = stage(Stage::Gone);
+    assert_eq!(
+        shown(alpha, &gone, two),
+        found("alpha beta", State::Healthy, None)
+    );
+    assert_eq!(
+        shown(gamma, &gone, two),
+        found("alpha beta", State::Offline, Some("W138"))
+    );
 }
