@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use engine_core::action::{META_BLOCK, MetaBlock};
 use engine_core::bitmap::grain_for;
+use engine_core::message::Disk;
 use engine_core::meta::{self, Blocks, Expect, FORMAT_COMMIT_BLOCKS, Loaded, Params, Peek};
 use engine_core::units::{GRANULE, NodeIdx};
 
@@ -298,7 +299,7 @@ impl Replica<'_> {
     }
 
     /// Opens, locks and loads everything. A memory replica is formatted anew each time: nothing
-    /// of it survived.
+    /// of it survived. One that never held anything keeps what it was told of the volume's nodes.
     pub(crate) fn attach(&self) -> Result<Attached, ReplicaError> {
         let path = self.meta_path();
         let backing = match self.is_witness() {
@@ -306,6 +307,7 @@ impl Replica<'_> {
             false => Some(self.backing()?),
         };
         let peeked = self.peek()?;
+        let is_untouched = matches!(&peeked, Peek::Ours(found) if is_untouched(found, self.spec));
         let size = match peeked {
             Peek::Nothing => return Err(ReplicaError::NotCreated),
             // It may have grown since the file was read, or before a crash that came before the
@@ -323,7 +325,9 @@ impl Replica<'_> {
                 (Opened::Memory(none), memory_identity(size))
             }
             Some(Backing::Memory) => {
-                self.format(memory_identity(size), true)?;
+                if !is_untouched {
+                    self.format(memory_identity(size), true)?;
+                }
                 let memory = match self.spec.allocation {
                     Allocation::Thin => Memory::new(size, room(size)),
                     Allocation::Full => Memory::full(size, room(size)),
@@ -409,6 +413,14 @@ impl Replica<'_> {
             }
         }
     }
+}
+
+/// This replica is blank and was told the volume's table of nodes, which may give this node another
+/// index than its file does: without it, it would be placed wrong again.
+fn is_untouched(found: &meta::Superblock, spec: &VolumeSpec) -> bool {
+    let is_told = found.features_incompatible & meta::FEATURE_ATTRIBUTES != 0;
+    let is_blank = found.volume_id == 0 && found.disk == Disk::Blank;
+    is_told && is_blank && found.size_granules == spec.size_bytes / GRANULE
 }
 
 /// What the backing of a volume is to hold.
