@@ -36,6 +36,8 @@ pub(crate) struct Entry {
     view: RwLock<VolumeView>,
     legacy: Mutex<Legacy>,
     nodes: RwLock<Option<Arc<Table>>>,
+    /// There is another table than the node last looked at.
+    has_other_nodes: AtomicBool,
     /// This node has another index than it was attached with.
     has_moved: AtomicBool,
 }
@@ -58,6 +60,7 @@ impl Entry {
             view: RwLock::new(view),
             legacy: Mutex::default(),
             nodes: RwLock::default(),
+            has_other_nodes: AtomicBool::new(false),
             has_moved: AtomicBool::new(false),
         }
     }
@@ -85,6 +88,12 @@ impl Entry {
     pub(crate) fn set_nodes(&self, table: Table) {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         *nodes = Some(Arc::new(table));
+        self.has_other_nodes.store(true, Ordering::Release);
+    }
+
+    /// Whether there is another table since this was last asked.
+    pub(crate) fn take_other_nodes(&self) -> bool {
+        self.has_other_nodes.swap(false, Ordering::AcqRel)
     }
 
     /// It is to be attached anew, under its new index.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::entry::{Entry, Place};
 use crate::front_end::Service;
 use crate::handover::{HandedClient, HandedVolume};
 use crate::layer::faulty::Faults;
-use crate::log::Level;
+use crate::log::{Level, Line};
 use crate::mailbox::{Leave, Message, NewVolume, Reply};
 use crate::meta_io::{self, Attached, Replica, ReplicaError};
 use crate::peers::{Peers, When};
@@ -213,11 +213,32 @@ impl Shared {
                 }
             }
             self.move_volumes();
+            self.meet_members();
             let now = read_faults();
             if now != plan {
                 plan.clone_from(&now);
                 self.plant(now);
             }
+        }
+    }
+
+    /// Talks to nodes that a volume's own table names by now, and the file has an address of.
+    fn meet_members(&self) {
+        // Each is asked: there may be several.
+        let has_other = |entry: &&Arc<Entry>| entry.take_other_nodes();
+        let news = self.entries.iter().filter(has_other).count() > 0;
+        let peers = self.peers.get().and_then(Weak::upgrade);
+        let (Some(peers), true) = (peers, news) else {
+            return;
+        };
+        if let Err(why) = super::lock(&peers).add(&self.needed_peers()) {
+            let text = format!("a node that is new cannot be talked to: {why}");
+            self.log.line(Line {
+                level: Level::Warn,
+                code: "W101",
+                volume: None,
+                text: &text,
+            });
         }
     }
 

@@ -16,7 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ struct Shared {
     mailboxes: Vec<Mailbox>,
     log: Arc<dyn Log>,
     bells: OnceLock<peers::Bells>,
+    /// The threads of peers, while the node runs.
+    peers: OnceLock<Weak<Mutex<Peers>>>,
     /// Nodes that there is a control connection to.
     connected: Mutex<BTreeSet<String>>,
     /// The plan of planted faults in force.
@@ -168,6 +170,7 @@ pub fn start_with(
         mailboxes,
         log,
         bells: OnceLock::new(),
+        peers: OnceLock::new(),
         connected: Mutex::default(),
         faults: RwLock::new(read_faults()),
         is_draining: AtomicBool::new(false),
@@ -178,9 +181,11 @@ pub fn start_with(
         shared.attach(index);
     }
     let peers = start_peers(&shared, listeners).map_err(StartError::Thread)?;
-    // Both are set exactly once, here.
+    // Each is set exactly once, here.
     let _ = bells.set(peers.bells());
     let _ = shared.bells.set(peers.bells());
+    let peers = Arc::new(Mutex::new(peers));
+    let _ = shared.peers.set(Arc::downgrade(&peers));
     let keeper = {
         let shared = Arc::clone(&shared);
         thread::Builder::new()
@@ -191,7 +196,7 @@ pub fn start_with(
         shared,
         io_backend,
         turns,
-        peers: Arc::new(Mutex::new(peers)),
+        peers,
         reactors: Mutex::new(
             handles
                 .into_iter()

@@ -164,6 +164,9 @@ impl Peers {
     /// Starts the threads of those `(name, addresses)` that have none yet. Errors: a thread, or a
     /// descriptor, cannot be had.
     pub(crate) fn add(&mut self, peers: &[(String, Vec<String>)]) -> io::Result<()> {
+        if self.common.is_stopping() {
+            return Ok(());
+        }
         let mut own = Vec::new();
         for listener in &self.listeners {
             own.push(listener.local_addr()?.to_string());
