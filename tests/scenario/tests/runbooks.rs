@@ -12,11 +12,14 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use conformance::Ran;
+use conformance::{Daemon, Lab, Ran};
 use scenario::disk::{attach, read, write};
 use scenario::{Shape, TRIO, Trio};
 
 const MEBIBYTES: u64 = 16;
+const DELTA: usize = 3;
+/// The machines of all runbooks.
+const NODES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
 /// A lease, a resync, and a busy machine.
 const STATE_MAX: Duration = Duration::from_secs(120);
 
@@ -35,7 +38,7 @@ fn squeezed(text: &str) -> String {
 
 fn typed(line: &str) -> Option<Typed> {
     let (node, rest) = line.split_once("$ ")?;
-    let node = TRIO.iter().position(|name| *name == node)?;
+    let node = NODES.iter().position(|name| *name == node)?;
     let (command, comment) = rest.split_once('#').unwrap_or((rest, ""));
     let exit = comment
         .trim()
@@ -92,10 +95,61 @@ fn says(output: &str, expected: &[String]) -> bool {
     })
 }
 
+/// The machines, and the one that only some runbooks have. Daemons end before the lab's folder goes.
+struct Machines {
+    delta: Option<Daemon>,
+    trio: Trio,
+}
+
+impl Machines {
+    fn healthy(name: &str) -> Machines {
+        let replicas: &[&str] = match name {
+            "Replica added" => &["alpha", "beta"],
+            "Replica removed" => &["alpha", "beta", "delta"],
+            _ => {
+                let trio = Trio::healthy(Shape::Witness, MEBIBYTES, "2s");
+                return Machines { delta: None, trio };
+            }
+        };
+        let lab = Lab::new(&NODES, &Shape::Witness.volume_text(MEBIBYTES));
+        write_file(&lab, replicas);
+        let mut machines = Machines {
+            delta: None,
+            trio: Trio::of(Shape::Witness, lab),
+        };
+        (0..3).for_each(|index| machines.trio.serve(index));
+        if replicas.contains(&"delta") {
+            machines.start(DELTA);
+            machines.trio.lab.done("delta", &["volume", "create", "v"]);
+            machines.trio.votes = 4;
+        }
+        machines.trio.found();
+        machines
+    }
+
+    fn start(&mut self, node: usize) {
+        match node {
+            DELTA => self.delta = Some(self.trio.lab.serve("delta")),
+            node => self.trio.serve(node),
+        }
+    }
+}
+
+/// The file of every node: these hold a replica, gamma votes.
+fn write_file(lab: &Lab, replicas: &[&str]) {
+    let volume = Shape::Witness.volume_text(MEBIBYTES);
+    let volume = volume.replace("[\"alpha\", \"beta\"]", &format!("{replicas:?}"));
+    let votes = "quorum = \"majority\"\nlease = \"2s\"\n";
+    let text = lab.config_text("lab", &volume);
+    let text = text.replace("quorum = \"off\"\n", votes);
+    fs::write(lab.config(), text).expect("the lab's folder is writable");
+}
+
 /// Does what systemd would.
-fn systemctl(trio: &mut Trio, verb: &str, node: usize) {
+fn systemctl(machines: &mut Machines, verb: &str, node: usize) {
+    let trio = &mut machines.trio;
     match verb {
-        "start" => trio.serve(node),
+        "start" => machines.start(node),
         "reload" => {
             let command = trio.lab.command(TRIO[node], &["serve", "--takeover"]);
             let next = trio.lab.serve_as(TRIO[node], command);
@@ -114,15 +168,16 @@ fn systemctl(trio: &mut Trio, verb: &str, node: usize) {
     }
 }
 
-fn carry_out(trio: &mut Trio, command: &Typed) {
+fn carry_out(machines: &mut Machines, command: &Typed) {
     let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+    let (trio, node) = (&machines.trio, NODES[command.node]);
     match words[..] {
-        ["systemctl", verb, "pollux"] => systemctl(trio, verb, command.node),
+        ["systemctl", verb, "pollux"] => systemctl(machines, verb, command.node),
         ["pollux", "status", ref rest @ ..] => {
             let words: Vec<&str> = ["status"].iter().chain(rest).copied().collect();
             let began = Instant::now();
             loop {
-                let ran = trio.lab.pollux(TRIO[command.node], &words);
+                let ran = trio.lab.pollux(node, &words);
                 if ran.exit == command.exit && says(&ran.stdout, &command.expected) {
                     break;
                 }
@@ -132,7 +187,7 @@ fn carry_out(trio: &mut Trio, command: &Typed) {
             }
         }
         ["pollux", ref words @ ..] => {
-            let ran: Ran = trio.lab.pollux(TRIO[command.node], words);
+            let ran: Ran = trio.lab.pollux(node, words);
             let said = format!("{}\n{}", ran.stdout, ran.stderr);
             assert_eq!(ran.exit, command.exit, "{command:?}: {said}");
             assert!(says(&said, &command.expected), "{command:?}: {said}");
@@ -166,6 +221,14 @@ fn prepare(trio: &mut Trio, name: &str) -> usize {
             trio.serve(0);
             trio.serve(2);
         }
+        "Replica added" => {
+            write_file(&trio.lab, &["alpha", "beta", "delta"]);
+            return 0;
+        }
+        "Replica removed" => {
+            write_file(&trio.lab, &["alpha", "delta"]);
+            return 0;
+        }
         "Planned move" => {}
         "Upgrade" => return 0,
         other => panic!("the test does not know how to bring about {other:?}"),
@@ -179,16 +242,16 @@ fn follow(name: &str) {
         .find(|(found, _)| found == name)
         .unwrap_or_else(|| panic!("docs/operations.md has no runbook {name:?}"));
     assert!(book.len() > 1, "{name:?} has no commands");
-    let mut trio = Trio::healthy(Shape::Witness, MEBIBYTES, "2s");
-    let mut client = attach(&trio.uri(0));
+    let mut machines = Machines::healthy(name);
+    let mut client = attach(&machines.trio.uri(0));
     assert_eq!(write(&mut client, 1 << 20, &[7; 4096]), Ok(()));
     drop(client);
-    let primary = prepare(&mut trio, name);
+    let primary = prepare(&mut machines.trio, name);
     for command in &book {
-        println!("{}$ {}", TRIO[command.node], command.words.join(" "));
-        carry_out(&mut trio, command);
+        println!("{}$ {}", NODES[command.node], command.words.join(" "));
+        carry_out(&mut machines, command);
     }
-    let mut client = attach(&trio.uri(primary));
+    let mut client = attach(&machines.trio.uri(primary));
     assert_eq!(read(&mut client, 1 << 20, 4096), Ok(vec![7; 4096]));
     assert_eq!(write(&mut client, 2 << 20, &[8; 4096]), Ok(()));
 }
@@ -215,6 +278,8 @@ runbooks! {
     a_lost_quorum_is_regained "Quorum lost";
     a_quorum_lost_for_good_is_forced "Quorum lost for good";
     a_split_brain_is_resolved "Split brain";
+    a_replica_is_added "Replica added";
+    a_replica_is_removed "Replica removed";
     a_planned_move_hands_over "Planned move";
     an_upgrade_keeps_the_role "Upgrade";
 }
