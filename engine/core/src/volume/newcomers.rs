@@ -53,9 +53,7 @@ impl Volume {
         let end = ends.max().expect("there is an activity log");
         let region = Region::bitmap(node, end, room.fold(pages, u64::max));
         let mut bitmap = Bitmap::new(size, grain);
-        if !planted!(self, NewcomerCountsAsClean) {
-            bitmap.set_all();
-        }
+        bitmap.set_all();
         bitmap.touch_pages(0);
         let writer = PageWriter::unwritten(region.offset, pages as usize);
         let pages_max = region.pages() as usize;
