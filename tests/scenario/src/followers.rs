@@ -61,6 +61,15 @@ pub struct Followed {
     pub complaints: Vec<String>,
 }
 
+impl Followed {
+    /// Panics: a law of histories is broken, or a client was told of an error.
+    pub fn assert_clean(&self) {
+        let violations = &self.report.violations;
+        assert!(violations.is_empty(), "{violations:#?}");
+        assert!(self.complaints.is_empty(), "{:#?}", self.complaints);
+    }
+}
+
 impl Followers {
     /// Starts `count` clients of a volume of `size` bytes that reads zeros and is served at one of
     /// these places. Panics: one is no NBD URI.
@@ -92,6 +101,16 @@ impl Followers {
     /// When this server last answered a request that changes something.
     pub fn wrote(&self, server: usize) -> Option<Instant> {
         *lock(&self.shared.servers[server].wrote)
+    }
+
+    /// Waits until this server answered a write that began from now on. Panics: not within this time.
+    pub fn until_served(&self, server: usize, within: Duration) {
+        let began = Instant::now();
+        while self.wrote(server).is_none_or(|wrote| wrote < began) {
+            let uri = &self.shared.servers[server].uri;
+            assert!(began.elapsed() < within, "{uri} serves no writes");
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Violations found so far, in words.

@@ -96,13 +96,7 @@ fn whatever_link_is_cut_one_node_serves_and_nothing_acknowledged_is_lost() {
     stays(&followers, alpha, beta);
     mesh.heal();
     trio.until_healthy(alpha);
-    let seen = followers.finish(&trio.uri(alpha));
-    assert!(
-        seen.report.violations.is_empty(),
-        "{:#?}",
-        seen.report.violations
-    );
-    assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+    followers.finish(&trio.uri(alpha)).assert_clean();
     trio.stop_and_compare(alpha, 32);
 }
 

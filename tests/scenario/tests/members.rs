@@ -1,7 +1,7 @@
 //! Witnesses come and go while clients are served.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use conformance::{Daemon, Lab};
 use scenario::{Followers, Shape, Trio};
@@ -49,19 +49,6 @@ fn until_voters(lab: &Lab, node: &str, voters: &[&str]) -> Value {
     lab.until(node, "v", CHANGED_MAX, "these voters answer", is_so)
 }
 
-/// Waits until a write was answered that began from now on.
-fn until_served(followers: &Followers, server: usize) {
-    let began = Instant::now();
-    while followers.wrote(server).is_none_or(|wrote| wrote < began) {
-        assert!(
-            began.elapsed() < CHANGED_MAX,
-            "{} serves no writes",
-            NODES[server]
-        );
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 #[test]
 fn witnesses_come_and_go_under_load_and_the_new_one_s_vote_counts() {
     let lab = Lab::new(&NODES, &Shape::Witness.volume_text(MEBIBYTES));
@@ -70,7 +57,7 @@ fn witnesses_come_and_go_under_load_and_the_new_one_s_vote_counts() {
     (0..3).for_each(|index| trio.serve(index));
     trio.found();
     let followers = Followers::start(2, MEBIBYTES << 20, 5, &trio.uris());
-    until_served(&followers, 0);
+    followers.until_served(0, CHANGED_MAX);
 
     // One comes.
     write_file(&trio.lab, &["gamma", "delta"]);
@@ -81,7 +68,7 @@ fn witnesses_come_and_go_under_load_and_the_new_one_s_vote_counts() {
     assert!(elsewhere.stdout.contains("E274"), "{elsewhere:?}");
     trio.lab.done("alpha", &["config", "apply"]);
     until_voters(&trio.lab, "alpha", &["alpha", "beta", "gamma", "delta"]);
-    until_served(&followers, 0);
+    followers.until_served(0, CHANGED_MAX);
 
     // The old one is lost, and goes.
     trio.kill(2);
@@ -89,11 +76,11 @@ fn witnesses_come_and_go_under_load_and_the_new_one_s_vote_counts() {
     trio.lab.pollux("beta", &["config", "apply"]);
     trio.lab.done("alpha", &["config", "apply"]);
     until_voters(&trio.lab, "alpha", &["alpha", "beta", "delta"]);
-    until_served(&followers, 0);
+    followers.until_served(0, CHANGED_MAX);
 
     // Nobody could serve without the vote of the one that came.
     trio.kill(0);
-    until_served(&followers, 1);
+    followers.until_served(1, CHANGED_MAX);
     trio.start(0);
     until_voters(&trio.lab, "beta", &["alpha", "beta", "delta"]);
 
@@ -105,12 +92,9 @@ fn witnesses_come_and_go_under_load_and_the_new_one_s_vote_counts() {
     trio.lab.pollux("alpha", &["config", "apply"]);
     trio.lab.done("beta", &["config", "apply"]);
     until_voters(&trio.lab, "beta", &["alpha", "beta", "gamma", "delta"]);
-    until_served(&followers, 1);
+    followers.until_served(1, CHANGED_MAX);
 
-    let seen = followers.finish(&trio.uri(1));
-    let violations = &seen.report.violations;
-    assert!(violations.is_empty(), "{violations:#?}");
-    assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+    followers.finish(&trio.uri(1)).assert_clean();
 
     // Two of four are no majority: nobody can be taken away now.
     trio.kill(2);

@@ -191,16 +191,6 @@ impl Group {
     }
 }
 
-/// Waits until a write was answered that began from now on.
-fn until_served(followers: &Followers, server: usize) {
-    let began = Instant::now();
-    while followers.wrote(server).is_none_or(|wrote| wrote < began) {
-        let waited = began.elapsed();
-        assert!(waited < CHANGED_MAX, "{} serves no writes", NODES[server]);
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Who serves writes that began from now on.
 fn until_served_by_one_of(followers: &Followers, servers: &[usize]) -> usize {
     let began = Instant::now();
@@ -219,7 +209,7 @@ fn a_replica_comes_and_another_one_goes_under_load() {
     let mut group = Group::of_three("");
     let uris: Vec<String> = (0..4).map(|index| group.uri(index)).collect();
     let followers = Followers::start(2, MEBIBYTES << 20, 7, &uris);
-    until_served(&followers, ALPHA);
+    followers.until_served(ALPHA, CHANGED_MAX);
 
     // One comes: it is copied, and votes.
     group.write_file(&[DELTA, ALPHA, BETA, GAMMA]);
@@ -235,7 +225,7 @@ fn a_replica_comes_and_another_one_goes_under_load() {
     );
     group.until_whole(ALPHA, &[ALPHA, BETA, GAMMA, DELTA]);
     group.until_whole(DELTA, &[ALPHA, BETA, GAMMA, DELTA]);
-    until_served(&followers, ALPHA);
+    followers.until_served(ALPHA, CHANGED_MAX);
 
     // Without the new one's vote there would be no majority; without its copy no data for gamma's.
     group.kill(ALPHA);
@@ -258,7 +248,7 @@ fn a_replica_comes_and_another_one_goes_under_load() {
     group
         .lab
         .until(NODES[goes], "v", CHANGED_MAX, "it is out", is_out);
-    until_served(&followers, primary);
+    followers.until_served(primary, CHANGED_MAX);
     let refused = group.lab.pollux(NODES[goes], &["promote", "v"]);
     assert!(refused.stderr.contains("E285"), "{refused:?}");
     // A start with the file of before changes nothing about it, nor about its data.
@@ -273,12 +263,9 @@ fn a_replica_comes_and_another_one_goes_under_load() {
         .lab
         .done(NODES[goes], &["volume", "delete", "v", "--wipe", "--yes"]);
     assert!(!backing.exists() && !group.lab.node(NODES[goes]).metadata("v").exists());
-    until_served(&followers, primary);
+    followers.until_served(primary, CHANGED_MAX);
 
-    let seen = followers.finish(&group.uri(primary));
-    let violations = &seen.report.violations;
-    assert!(violations.is_empty(), "{violations:#?}");
-    assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+    followers.finish(&group.uri(primary)).assert_clean();
     group.stop_and_compare(primary, &left);
 
     // Metadata made with another list of nodes, in another order, attaches.
@@ -351,9 +338,9 @@ fn a_lost_replica_is_replaced_by_another_node_and_finds_itself_gone() {
     let mut group = Group::of_three("");
     let uris: Vec<String> = (0..4).map(|index| group.uri(index)).collect();
     let followers = Followers::start(2, MEBIBYTES << 20, 11, &uris);
-    until_served(&followers, ALPHA);
+    followers.until_served(ALPHA, CHANGED_MAX);
     group.kill(GAMMA);
-    until_served(&followers, ALPHA);
+    followers.until_served(ALPHA, CHANGED_MAX);
 
     // One word for both: gamma goes, then delta comes.
     let old_file = group.keep_file("before.toml");
@@ -363,7 +350,7 @@ fn a_lost_replica_is_replaced_by_another_node_and_finds_itself_gone() {
     group.apply(BETA);
     group.apply(ALPHA);
     group.until_whole(ALPHA, &[ALPHA, BETA, DELTA]);
-    until_served(&followers, ALPHA);
+    followers.until_served(ALPHA, CHANGED_MAX);
 
     // Whoever serves next goes by the table too, and tells gamma once it is back.
     group.kill(ALPHA);
@@ -377,19 +364,16 @@ fn a_lost_replica_is_replaced_by_another_node_and_finds_itself_gone() {
         .lab
         .until("gamma", "v", CHANGED_MAX, "it is told", is_out);
     group.until_whole(primary, &[ALPHA, BETA, DELTA]);
-    until_served(&followers, primary);
+    followers.until_served(primary, CHANGED_MAX);
 
     // Asked back it needs no format: it is resynced.
     group.write_file(&[ALPHA, BETA, GAMMA, DELTA]);
     group.apply(primary);
     let all = [ALPHA, BETA, GAMMA, DELTA];
     group.until_whole(primary, &all);
-    until_served(&followers, primary);
+    followers.until_served(primary, CHANGED_MAX);
 
-    let seen = followers.finish(&group.uri(primary));
-    let violations = &seen.report.violations;
-    assert!(violations.is_empty(), "{violations:#?}");
-    assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+    followers.finish(&group.uri(primary)).assert_clean();
     group.stop_and_compare(primary, &all);
 }
 
@@ -398,7 +382,7 @@ fn whoever_serves_next_goes_on_with_a_change_that_was_begun() {
     let mut group = Group::of_three("");
     let uris: Vec<String> = (0..4).map(|index| group.uri(index)).collect();
     let followers = Followers::start(2, MEBIBYTES << 20, 13, &uris);
-    until_served(&followers, ALPHA);
+    followers.until_served(ALPHA, CHANGED_MAX);
     group.write_file(&[ALPHA, BETA, GAMMA, DELTA]);
     group.serve(DELTA);
     group.lab.done("delta", &["volume", "create", "v"]);
@@ -431,17 +415,14 @@ fn whoever_serves_next_goes_on_with_a_change_that_was_begun() {
         let other = left.iter().find(|index| **index != primary);
         next = *other.expect("two are left");
         group.until_promoted(next);
-        until_served(&followers, next);
+        followers.until_served(next, CHANGED_MAX);
     }
     group.serve(primary);
     group.apply(next);
     group.until_whole(next, &left);
-    until_served(&followers, next);
+    followers.until_served(next, CHANGED_MAX);
 
-    let seen = followers.finish(&group.uri(next));
-    let violations = &seen.report.violations;
-    assert!(violations.is_empty(), "{violations:#?}");
-    assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+    followers.finish(&group.uri(next)).assert_clean();
     group.stop_and_compare(next, &left);
 }
 

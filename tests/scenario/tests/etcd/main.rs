@@ -137,9 +137,7 @@ impl Six {
             ..
         } = self;
         let seen = followers.finish(&trio.uri(primary));
-        let violations = &seen.report.violations;
-        assert!(violations.is_empty(), "{violations:#?}");
-        assert!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+        seen.assert_clean();
         let answers = seen.answers;
         assert!(answers > 500, "the clients hardly ran: {answers}");
         trio.stop_and_compare(primary, MEBIBYTES);
