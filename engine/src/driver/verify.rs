@@ -118,11 +118,12 @@ impl Driver {
 
     /// Compares a piece of a scrub that was read into `bytes`.
     pub(super) fn scrub_bytes(&mut self, extent: Extent, bytes: &[u8]) -> JobOutcome {
-        let crcs = sums::of_granules(bytes);
-        let found = self
-            .checksums
-            .as_mut()
-            .map(|c| c.table.scrub(extent, &crcs));
+        self.scrub_sums(extent, &sums::of_granules(bytes))
+    }
+
+    fn scrub_sums(&mut self, extent: Extent, crcs: &[u64]) -> JobOutcome {
+        let checksums = self.checksums.as_mut();
+        let found = checksums.map(|c| c.table.scrub(extent, crcs));
         JobOutcome::Scrubbed(found.unwrap_or_default())
     }
 
@@ -131,11 +132,8 @@ impl Driver {
         let len = extent.bytes() as usize;
         if let Store::Memory(memory) = &self.store {
             let crcs = sums::of_granules(memory.slice(extent.offset(), len));
-            let found = self
-                .checksums
-                .as_mut()
-                .map(|c| c.table.scrub(extent, &crcs));
-            self.job_done(token, JobOutcome::Scrubbed(found.unwrap_or_default()));
+            let outcome = self.scrub_sums(extent, &crcs);
+            self.job_done(token, outcome);
             return true;
         }
         let Some(buf) = shell.arena.alloc(Class::Resync, len) else {
