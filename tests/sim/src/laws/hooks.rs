@@ -171,9 +171,8 @@ impl World {
     /// Power failed at a node; `had_lost`: also before, and nothing made it whole since.
     pub fn power_lost(&mut self, node: usize, had_lost: bool) {
         self.refresh(node);
-        let Some(found) = self.peek(node) else { return };
         let is_own = |r: &Record| !self.has_votes() && usize::from(r.primary.0) == node;
-        let record = found.record.filter(is_own);
+        let record = self.peek(node).and_then(|f| f.record).filter(is_own);
         if let (Some(record), Some(members)) = (record, &mut self.clients.crashed_with) {
             // The record that was on its way to disk landed: who left S by it keeps nothing for it.
             members.retain(|n| record.in_sync.has(NodeIdx(*n as u8)));
