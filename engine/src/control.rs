@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 pub use engine_core::marks::{MARKS_MAX, MarkName, MarkNameError};
 pub use engine_core::quorum::{Quorum, QuorumLoss};
 use engine_core::table::Table;
+pub use engine_core::table::{REPLICAS_MAX, WITNESSES_MAX};
 use engine_core::units::NodeIdx;
 
 use crate::front_end::ExportLabel;

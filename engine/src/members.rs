@@ -4,14 +4,8 @@
 //! while that is of version 0. A node is found by its name: its index may be another one than the
 //! file's order makes, or mean somebody else by now.
 
-use engine_core::table::{Entry, NodeKind, Stage, Table};
+use engine_core::table::{NodeKind, Table};
 use engine_core::units::NodeIdx;
-
-/// Nodes of this kind that are not gone, lowest index first.
-pub(crate) fn live(table: &Table, kind: NodeKind) -> impl Iterator<Item = (NodeIdx, &Entry)> {
-    let is_it = move |entry: &Entry| entry.kind == kind && entry.stage != Stage::Gone;
-    table.entries().filter(move |(_, entry)| is_it(entry))
-}
 
 /// What this node is for the volume; `None`: nothing any more, or nothing yet.
 pub(crate) fn kind_of(table: &Table, name: &str) -> Option<NodeKind> {
@@ -38,6 +32,7 @@ pub(crate) fn knows(table: &Table, own: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use engine_core::table::Stage;
     use engine_core::units::Term;
 
     use super::*;
@@ -71,7 +66,7 @@ mod tests {
         assert_eq!(kind_of(&gone, "beta"), None);
         assert_eq!(kind_of(&gone, "gamma"), Some(NodeKind::Witness));
         assert!(knows(&gone, "alpha", "beta") && !knows(&gone, "beta", "alpha"));
-        let replicas: Vec<NodeIdx> = live(&gone, NodeKind::Replica).map(|(i, _)| i).collect();
+        let replicas: Vec<NodeIdx> = gone.live(NodeKind::Replica).map(|(i, _)| i).collect();
         assert_eq!(replicas, [NodeIdx(0)]);
     }
 }

@@ -22,7 +22,6 @@ use crate::control::{
     Reason, ReplicaStatus, ResyncBytes, ResyncState, ResyncStatus, Role, ScrubReport, SideReport,
     State, VerifyReport, VolumeSpec, VolumeStatus,
 };
-use crate::members;
 use crate::words;
 
 /// Status of a volume that lives on a reactor; clients and counters are added by the caller.
@@ -34,7 +33,7 @@ pub(crate) fn attached(
     let quorum = core
         .votes
         .map(|votes| quorum::quorum((spec, table), me, connected, (core.role, &votes)));
-    let replicas = members::live(table, NodeKind::Replica).map(|(node, entry)| {
+    let replicas = table.live(NodeKind::Replica).map(|(node, entry)| {
         let name = &entry.name;
         if node == me {
             return own_replica(name, core);
@@ -45,8 +44,8 @@ pub(crate) fn attached(
             |peer| peer_replica(name, core, peer),
         )
     });
-    let witnesses = table.witnesses().map(|(node, name)| {
-        let seen = connected_or_not(name, connected);
+    let witnesses = table.live(NodeKind::Witness).map(|(node, entry)| {
+        let seen = connected_or_not(&entry.name, connected);
         ReplicaStatus {
             disk_state: DiskState::Diskless,
             link_state: match node == me {
@@ -315,8 +314,7 @@ fn is_parted(why: Why) -> bool {
 
 /// The node of this index is part of the volume, or about to be, or still is.
 fn is_part(table: &Table, node: NodeIdx) -> bool {
-    let live = [Stage::Coming, Stage::Member, Stage::Leaving];
-    table.version() == 0 || table.at(&live).has(node)
+    table.version() == 0 || table.entry(node).is_some_and(|entry| entry.is_live())
 }
 
 /// Name of a node, for people.

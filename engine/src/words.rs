@@ -42,7 +42,6 @@ use engine_core::volume::Volume as Core;
 
 use crate::control::{Refusal, RefusalKind, Repair, Request, VolumeSpec};
 use crate::log::Level;
-use crate::members;
 use crate::meta_io::ReplicaError;
 
 /// Names of a volume's nodes, by index.
@@ -581,7 +580,7 @@ pub(crate) fn nodes_differ(spec: &VolumeSpec, core: &Core) -> Option<String> {
         return Some(format!("W137: {text}"));
     }
     let says = |kind, what: &str, wanted: &[String]| {
-        let has = members::live(table, kind).map(|(_, entry)| entry.name.as_str());
+        let has = table.live(kind).map(|(_, entry)| entry.name.as_str());
         let mut has: Vec<&str> = has.collect();
         let mut wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
         has.sort_unstable();

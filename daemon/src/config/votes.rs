@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
+use engine::control::{REPLICAS_MAX, WITNESSES_MAX};
+
 use super::check::no_such_node;
 use super::section::Findings;
 use super::{At, Config, Diagnostic, Quorum, Volume};
 
-/// Most replicas and witnesses of a volume whose records a majority chooses.
-const REPLICAS_MAX: usize = 5;
-const WITNESSES_MAX: usize = 2;
 /// Most replicas without votes: two nodes that an operator keeps apart.
 const REPLICAS_OFF_MAX: usize = 2;
 /// Shorter leases end while a busy machine hesitates, longer ones keep clients waiting.

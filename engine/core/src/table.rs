@@ -15,6 +15,7 @@
 //!  kind   0: never used | 1: replica | 2: witness;   + 16: coming | + 32: leaving | + 48: gone
 //! ```
 
+use crate::meta::Attributes;
 use crate::units::{NODES_MAX, NodeIdx, NodeSet, Term};
 
 /// Bytes of a node's name.
@@ -64,7 +65,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn is_live(&self) -> bool {
+    /// It belongs to the volume, comes, or goes.
+    pub fn is_live(&self) -> bool {
         self.stage != Stage::Gone
     }
 }
@@ -107,6 +109,13 @@ impl Table {
         }
     }
 
+    /// The one among these attributes; `None` where the volume goes by its files. Errors: what stands in
+    /// its place is none.
+    pub fn stored(attributes: &Attributes) -> Result<Option<Table>, NoTable> {
+        let bytes = attributes.get(TABLE_KEY);
+        bytes.map(|bytes| Table::decode(bytes)).transpose()
+    }
+
     /// Changes since the volume was founded; 0: it is what the file says.
     pub fn version(&self) -> u32 {
         self.version
@@ -141,11 +150,10 @@ impl Table {
         self.index_of(name).or_else(was)
     }
 
-    /// Names of witnesses that are not gone, lowest index first.
-    pub fn witnesses(&self) -> impl Iterator<Item = (NodeIdx, &str)> {
-        let is_witness = |e: &Entry| e.is_live() && e.kind == NodeKind::Witness;
-        let found = self.entries().filter(move |(_, e)| is_witness(e));
-        found.map(|(index, e)| (index, e.name.as_str()))
+    /// Nodes of this kind that are not gone, lowest index first.
+    pub fn live(&self, kind: NodeKind) -> impl Iterator<Item = (NodeIdx, &Entry)> {
+        let is_it = move |entry: &Entry| entry.is_live() && entry.kind == kind;
+        self.entries().filter(move |(_, entry)| is_it(entry))
     }
 
     /// Names by index, for people; empty where nobody ever was.
@@ -169,18 +177,14 @@ impl Table {
 
     /// Those of them that hold data.
     pub fn replicas(&self) -> NodeSet {
-        self.members().and(self.with_data())
-    }
-
-    /// Indexes of replicas, whatever their stage.
-    fn with_data(&self) -> NodeSet {
-        let found = self.entries().filter(|(_, e)| e.kind == NodeKind::Replica);
-        found.map(|(index, _)| index).collect()
+        self.members().and(self.accounted())
     }
 
     /// Replicas that are not gone: whoever holds data keeps account of what they lack.
     pub fn accounted(&self) -> NodeSet {
-        self.with_data().minus(self.at(&[Stage::Gone]))
+        self.live(NodeKind::Replica)
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// The next version: `node` is at this stage. Panics if the index was never used.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use engine_core::table::{TABLE_KEY, Table};
+use engine_core::table::Table;
 use engine_core::units::GRANULE;
 use engine_core::verdict::Policy;
 use engine_core::volume::{SUM_PAGES_MIN, Setup};
@@ -128,8 +128,7 @@ impl Shared {
             self.say(Level::Warn, "W116", &spec.name, &text);
         }
         // Whom it needs links to is asked before the reactor has it.
-        let own = loaded.attributes.attributes.get(TABLE_KEY);
-        let own = own.and_then(|bytes| Table::decode(bytes).ok());
+        let own = Table::stored(&loaded.attributes.attributes).ok().flatten();
         entry.set_nodes(own.unwrap_or_else(|| spec.table()));
         let setup = Setup {
             node: loaded.superblock.self_node,

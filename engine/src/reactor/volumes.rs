@@ -441,7 +441,6 @@ impl Reactor {
             is_alone && spec.cache == Cache::Direct && matches!(store, Store::Disk(_));
         let intake = Intake::new(spec.size_bytes, requests_max, is_for_device);
         let nodes = core.table().names();
-        entry.set_nodes(core.table().clone());
         let driver = Driver::new(
             slot,
             core,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use engine_core::quorum::Quorum;
 use engine_core::register::REGISTER;
-use engine_core::table::Table;
+use engine_core::table::{NodeKind, Table};
 use engine_core::units::{NodeIdx, NodeSet};
 use engine_core::volume::{RoleStatus, Status, VotesStatus};
 
@@ -49,7 +49,10 @@ pub(super) fn quorum(
     QuorumStatus {
         is_etcd,
         missing: missing.cloned().collect(),
-        witnesses: table.witnesses().map(|(_, name)| name.to_owned()).collect(),
+        witnesses: table
+            .live(NodeKind::Witness)
+            .map(|(_, entry)| entry.name.clone())
+            .collect(),
         is_held: votes.reigning.is_some(),
         primary: votes
             .reigning

@@ -18,7 +18,7 @@ use engine_core::meta::{
 use engine_core::quorum::{Quorum, QuorumLoss};
 use engine_core::record::Record;
 use engine_core::session::Session;
-use engine_core::table::{TABLE_KEY, Table};
+use engine_core::table::Table;
 use engine_core::time::Instant;
 use engine_core::units::{Extent, GRANULE, GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx, Term};
 use engine_core::verdict::Policy;
@@ -325,8 +325,8 @@ impl Found {
 }
 
 fn table_of(loaded: &Loaded) -> Option<Rc<Table>> {
-    let bytes = loaded.attributes.attributes.get(TABLE_KEY)?;
-    Table::decode(bytes).ok().map(Rc::new)
+    let found = Table::stored(&loaded.attributes.attributes);
+    found.ok().flatten().map(Rc::new)
 }
 
 fn dirty_of(loaded: &Loaded) -> Dirty {

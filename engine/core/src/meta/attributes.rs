@@ -16,7 +16,7 @@ use crate::meta::block::{HEADER_LEN, Kind, seal};
 use crate::meta::bytes::{get_u32, get_u64, put};
 use crate::meta::error::Field;
 use crate::meta::pages::PageWriter;
-use crate::table::{TABLE_KEY, Table};
+use crate::table::Table;
 
 /// Bytes of the table one page holds.
 const PAGE_BYTES: usize = 4032;
@@ -82,8 +82,7 @@ pub(super) fn decode_attributes(mut rest: &[u8]) -> Result<Attributes, Field> {
         }
         rest = tail;
     }
-    let nodes = attributes.get(TABLE_KEY);
-    if nodes.is_some_and(|bytes| Table::decode(bytes).is_err()) {
+    if Table::stored(&attributes).is_err() {
         return Err(Field::Attributes);
     }
     Ok(attributes)

@@ -19,7 +19,7 @@ use crate::meta::superblock::{
     Backing, FEATURE_ATTRIBUTES, FEATURE_CHECKSUMS, FEATURE_NODES, FEATURES_INCOMPATIBLE,
     REGIONS_MAX, Superblock, decode_superblock,
 };
-use crate::table::{NodeKind, TABLE_KEY, Table};
+use crate::table::{NodeKind, Table};
 use crate::units::{GRANULES_PER_AL_EXTENT, NODES_MAX, NodeIdx};
 
 /// What the configuration says should be there.
@@ -374,8 +374,7 @@ pub(super) fn place_node(
     attributes: &LoadedAttributes,
     expect: &Expect,
 ) -> Result<(), LoadError> {
-    let table = attributes.attributes.get(TABLE_KEY);
-    let Some(table) = table.and_then(|bytes| Table::decode(bytes).ok()) else {
+    let Ok(Some(table)) = Table::stored(&attributes.attributes) else {
         return check_nodes(superblock, expect);
     };
     let index = table.index_by_name(&expect.node);

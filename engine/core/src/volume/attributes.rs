@@ -17,7 +17,7 @@ use crate::meta::{
     encode_table_pages,
 };
 use crate::session::Session;
-use crate::table::{TABLE_KEY, Table};
+use crate::table::Table;
 use crate::time::Instant;
 use crate::units::{NodeIdx, Term};
 
@@ -239,9 +239,7 @@ impl Volume {
             (false, None) => return self.breach(node),
         };
         put(&mut table, &set.key, set.value);
-        let is_bad_table = table
-            .get(TABLE_KEY)
-            .is_some_and(|t| Table::decode(t).is_err());
+        let is_bad_table = Table::stored(&table).is_err();
         if encode_attributes(&table).is_none() || !self.can_have_size(&table) || is_bad_table {
             return self.breach(node);
         }

@@ -56,7 +56,7 @@ pub(super) struct Nodes {
 
 /// The table among these attributes; the metadata was checked when it was read.
 pub(super) fn stored(attributes: &Attributes) -> Option<Table> {
-    Table::decode(attributes.get(TABLE_KEY)?).ok()
+    Table::stored(attributes).ok().flatten()
 }
 
 impl Nodes {
@@ -141,7 +141,7 @@ impl Volume {
     /// This node is no part of the volume any more, or has another index: it waits to be attached anew.
     pub fn is_misplaced(&self) -> bool {
         let entry = self.nodes.table.entry(self.me);
-        let is_own = |e: &Entry| e.name == self.nodes.own && e.stage != Stage::Gone;
+        let is_own = |e: &Entry| e.name == self.nodes.own && e.is_live();
         self.nodes.table.version() > 0 && !entry.is_some_and(is_own)
     }
 

@@ -2,7 +2,7 @@
 //! all that it matters to, for as long as a record that may be chosen names it.
 
 use engine_core::record::Record;
-use engine_core::table::Stage;
+use engine_core::table::{Entry, Stage};
 use engine_core::units::{NodeIdx, NodeSet};
 
 use crate::engine::Found;
@@ -51,15 +51,11 @@ impl World {
 
     /// Indexes that stand for somebody by this node's table, or by its file.
     fn bound(&self, node: usize, found: &Found) -> NodeSet {
-        let stages = [Stage::Coming, Stage::Member, Stage::Leaving];
         match &found.table {
             Some(table) => {
-                let bound = table.at(&stages).iter();
-                let is_right = |n: &NodeIdx| {
-                    let entry = table.entry(*n);
-                    entry.is_some_and(|e| e.name == format!("node-{}", n.0))
-                };
-                bound.filter(is_right).collect()
+                let bound = table.entries().filter(|(_, e)| e.is_live());
+                let is_right = |(n, e): &(NodeIdx, &Entry)| e.name == format!("node-{}", n.0);
+                bound.filter(is_right).map(|(n, _)| n).collect()
             }
             None => NodeSet::first(self.listed(node)),
         }

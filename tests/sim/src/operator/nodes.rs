@@ -2,14 +2,11 @@
 
 use engine_core::action::CommandError;
 use engine_core::event::Command;
-use engine_core::table::{NodeKind, Stage};
+use engine_core::table::{NodeKind, Stage, WITNESSES_MAX};
 use engine_core::units::{NodeIdx, NodeSet};
 
 use super::Purpose;
 use crate::world::World;
-
-/// Witnesses of a volume at most.
-const WITNESSES_MAX: usize = 2;
 
 impl World {
     /// The nodes that the file lists now.
