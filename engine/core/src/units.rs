@@ -53,6 +53,13 @@ impl Extent {
         (start < end).then_some(Extent { start, end })
     }
 
+    /// What lies before `other`, and what lies behind it.
+    pub fn without(self, other: Extent) -> (Option<Extent>, Option<Extent>) {
+        let run = |start, end| (start < end).then_some(Extent { start, end });
+        let before = run(self.start, self.end.min(other.start));
+        (before, run(self.start.max(other.end), self.end))
+    }
+
     /// Every granule of `other` lies in this.
     pub fn contains(self, other: Extent) -> bool {
         self.start <= other.start && other.end <= self.end

@@ -83,9 +83,23 @@ impl Repairs {
         }
     }
 
-    /// All of it was written since, or found to match: nothing is left to repair.
+    /// All of it was written since, or found to match: nothing is left to repair there. What is under
+    /// way ends by itself.
     pub fn overwritten(&mut self, extent: Extent) {
-        self.bad.retain(|b| b.is_out || !extent.contains(b.extent));
+        for index in (0..self.bad.len()).rev() {
+            let bad = self.bad[index];
+            if bad.is_out || !bad.extent.overlaps(extent) {
+                continue;
+            }
+            let (before, after) = bad.extent.without(extent);
+            if before.is_some() && after.is_some() && self.bad.len() == BAD_MAX {
+                // As one run it is repaired too.
+                continue;
+            }
+            self.bad.swap_remove(index);
+            let left = before.into_iter().chain(after);
+            self.bad.extend(left.map(|extent| Bad { extent, ..bad }));
+        }
     }
 
     /// Something waits for its next attempt.
@@ -397,5 +411,61 @@ impl Volume {
             Kind::Write { range, buf } => self.merge(slot, range, buf),
             _ => self.start_piece(slot),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(runs: &[(u64, u64)]) -> Repairs {
+        let bad = |&(start, end): &(u64, u64)| Bad {
+            extent: Extent::new(start, end),
+            is_out: false,
+            retry_at: Instant(0),
+            attempts: 0,
+            is_told: false,
+        };
+        Repairs {
+            bad: runs.iter().map(bad).collect(),
+            ..Repairs::default()
+        }
+    }
+
+    fn left(repairs: &Repairs) -> Vec<(u64, u64)> {
+        let mut runs: Vec<_> = repairs.bad.iter().map(|b| b.extent).collect();
+        runs.sort_by_key(|run| run.start);
+        runs.iter().map(|run| (run.start, run.end)).collect()
+    }
+
+    #[test]
+    fn what_was_written_piece_by_piece_is_not_bad_any_more() {
+        let mut repairs = found(&[(4, 12), (20, 24)]);
+        repairs.overwritten(Extent::new(6, 8));
+        assert_eq!(left(&repairs), [(4, 6), (8, 12), (20, 24)]);
+        repairs.overwritten(Extent::new(0, 5));
+        repairs.overwritten(Extent::new(9, 22));
+        assert_eq!(left(&repairs), [(5, 6), (8, 9), (22, 24)]);
+        repairs.overwritten(Extent::new(0, 64));
+        assert_eq!(repairs.unrepaired(), 0);
+    }
+
+    #[test]
+    fn no_more_runs_are_remembered_than_there_is_room_for() {
+        let runs: Vec<_> = (0..BAD_MAX as u64).map(|n| (n * 8, n * 8 + 4)).collect();
+        let mut repairs = found(&runs);
+        repairs.overwritten(Extent::new(1, 2));
+        assert_eq!(left(&repairs), runs);
+        repairs.overwritten(Extent::new(0, 2));
+        assert_eq!(left(&repairs)[0], (2, 4));
+        assert_eq!(repairs.bad.len(), BAD_MAX);
+    }
+
+    #[test]
+    fn what_is_fetched_now_is_not_taken_away() {
+        let mut repairs = found(&[(4, 12)]);
+        repairs.bad[0].is_out = true;
+        repairs.overwritten(Extent::new(0, 64));
+        assert_eq!(left(&repairs), [(4, 12)]);
     }
 }
