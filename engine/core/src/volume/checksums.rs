@@ -333,7 +333,7 @@ impl Volume {
             wanted: false,
             ..self.checksums.slots[at]
         };
-        self.meta_watch.began();
+        self.meta_watch.reads.began();
         self.actions.push(Action::SumsRead(PageRead {
             token: token(Purpose::SumsRead, 0, at as u32),
             slot: at,
@@ -346,7 +346,7 @@ impl Volume {
 
     /// A page is in memory, whatever was found of it.
     pub(super) fn sums_read(&mut self, token: Token, found: SumsFound) {
-        self.meta_watch.ended();
+        self.meta_watch.reads.ended();
         self.ops.attention = true;
         let index = parts(token).map(|(_, _, index)| index as usize);
         let Some(slot) = index.and_then(|i| self.checksums.slots.get_mut(i)) else {
@@ -451,7 +451,7 @@ impl Volume {
             slot.is_second = !slot.is_second;
             slot.counter += 1;
             sums.writing += 1;
-            self.meta_watch.began();
+            self.meta_watch.writes.began();
             self.actions.push(Action::SumsWrite {
                 token: token(Purpose::SumsPage, 0, index as u32),
                 slot: index,

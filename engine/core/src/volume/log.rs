@@ -255,7 +255,7 @@ impl Volume {
     }
 
     pub(super) fn meta_done(&mut self, token: crate::event::Token, result: DiskResult) {
-        self.meta_watch.ended();
+        self.meta_watch.writes.ended();
         let Some((purpose, _, index)) = super::ops::parts(token) else {
             return;
         };

@@ -12,15 +12,15 @@ use crate::time::Instant;
 
 use super::{Volume, planted};
 
-/// Writes of metadata under way, and reads of checksums that requests wait for.
+/// What is under way of one kind.
 #[derive(Default)]
-pub(super) struct MetaWatch {
+pub(super) struct UnderWay {
     count: u32,
     /// Since when none ended, as of a tick.
     since: Option<Instant>,
 }
 
-impl MetaWatch {
+impl UnderWay {
     /// One of them begins.
     pub fn began(&mut self) {
         self.count += 1;
@@ -31,16 +31,29 @@ impl MetaWatch {
         self.count = self.count.saturating_sub(1);
         self.since = None;
     }
+}
 
+/// Metadata under way. A disk that answers reads, from a cache of its own, may take no write any more:
+/// one says nothing of the other.
+#[derive(Default)]
+pub(super) struct MetaWatch {
+    pub writes: UnderWay,
+    /// Of checksums that requests wait for.
+    pub reads: UnderWay,
+}
+
+impl MetaWatch {
     /// Time in which nobody listened.
     pub fn forgive(&mut self, absence: Duration, now: Instant) {
-        self.since = self.since.map(|since| since.after(absence).min(now));
+        for kind in [&mut self.writes, &mut self.reads] {
+            kind.since = kind.since.map(|since| since.after(absence).min(now));
+        }
     }
 }
 
 impl Volume {
     pub(super) fn write_metadata(&mut self, token: Token, block: u64, bytes: Box<MetaBlock>) {
-        self.meta_watch.began();
+        self.meta_watch.writes.began();
         self.actions.push(Action::MetaWrite {
             token,
             block,
@@ -48,17 +61,22 @@ impl Volume {
         });
     }
 
-    /// No write of it has ended for longer than any member may take.
+    /// No write of it, or no read, has ended for longer than any member may take.
     pub(super) fn is_metadata_late(&self) -> bool {
         let limit = self.setup.member_timeout;
-        let since = self.meta_watch.since;
-        since.is_some_and(|since| self.now.since(since) >= limit)
+        let MetaWatch { writes, reads } = &self.meta_watch;
+        let since = [writes.since, reads.since];
+        let mut since = since.into_iter().flatten();
+        since.any(|since| self.now.since(since) >= limit)
     }
 
     /// Every tick.
     pub(super) fn watch_metadata(&mut self) {
-        if self.meta_watch.count > 0 {
-            self.meta_watch.since.get_or_insert(self.now);
+        let MetaWatch { writes, reads } = &mut self.meta_watch;
+        for kind in [writes, reads] {
+            if kind.count > 0 {
+                kind.since.get_or_insert(self.now);
+            }
         }
         let may_leave = self.has_votes() && self.role.is_serving() && !self.is_last_member();
         if self.is_metadata_late() && may_leave && !planted!(self, ServesOverHungMetadata) {
