@@ -246,12 +246,7 @@ impl Volume {
         let Some(record) = self.record().filter(|r| r.voters.has(node)) else {
             return false;
         };
-        let is_here = |n: &NodeIdx| {
-            // Whoever reigns asks all of them several times within a lease.
-            let met = self.votes.met(*n, self.now, self.setup.lease);
-            *n == self.me || met.is_some_and(|met| met.has_vote)
-        };
-        let here: NodeSet = record.voters.iter().filter(is_here).collect();
+        let here = self.votes_at_hand();
         !is_majority(record.voters, here) || !is_majority(record.voters.without(node), here)
     }
 

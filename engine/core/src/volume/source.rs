@@ -456,9 +456,9 @@ impl Volume {
                 let (runs, last) = (Vec::new(), true);
                 self.say(node, Message::Map { runs, last });
             }
-            // Its disk failed on the way in: nothing may wait for it.
+            // Its disk failed on the way in, or it is taken away: nothing may wait for it.
             Some(Join::Draining | Join::Flushing(_))
-                if peer.disk == crate::message::Disk::Failed =>
+                if peer.disk == crate::message::Disk::Failed || self.leaving().has(node) =>
             {
                 self.joining = self.joining.without(node);
                 self.peers.get_mut(node).source.join = None;
@@ -473,7 +473,10 @@ impl Volume {
             Some(Join::Flushing(round)) => {
                 if self.flush.completed < round {
                     self.flush.wanted |= self.flush.started < round;
-                } else if self.durable.change.is_none() && self.role.may_change_set() {
+                } else if self.durable.change.is_none()
+                    && self.role.may_change_set()
+                    && self.has_vote_of(node)
+                {
                     self.propose(self.in_sync().with(node));
                     self.peers.get_mut(node).source.join = Some(Join::Proposed);
                 }

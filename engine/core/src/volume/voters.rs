@@ -177,6 +177,27 @@ impl Volume {
         self.has_votes() && !is_majority(record.voters, here)
     }
 
+    /// Who would vote now, this node among them: whoever reigns asks all several times within a lease.
+    pub(super) fn votes_at_hand(&self) -> NodeSet {
+        let has_vote = |n: &NodeIdx| {
+            let met = self.votes.met(*n, self.now, self.setup.lease);
+            met.is_some_and(|met| met.has_vote)
+        };
+        let others = self.others().iter().filter(has_vote);
+        others.collect::<NodeSet>().with(self.me)
+    }
+
+    /// It is a voter and has a vote, where members are. A member without one can neither be elected
+    /// nor, being whole, let another one be.
+    pub(super) fn has_vote_of(&self, node: NodeIdx) -> bool {
+        if !self.has_votes() || self.has_register() {
+            return true;
+        }
+        let met = self.votes.met(node, self.now, RECENT);
+        let is_listed = self.record().is_some_and(|r| r.voters.has(node));
+        is_listed && met.is_some_and(|m| m.has_vote)
+    }
+
     /// Takes voters off the list and puts them on it, one at a time.
     pub(super) fn settle_voters(&mut self) {
         let may_change = self.has_votes()
@@ -223,10 +244,7 @@ impl Volume {
         };
         let absent = all.minus(record.voters).minus(leaving);
         let on = absent.iter().find(may_join);
-        let here = all
-            .iter()
-            .filter(|n| *n == self.me || met(*n).is_some_and(|m| m.has_vote));
-        let here: NodeSet = here.collect();
+        let here = self.votes_at_hand();
         let off = off.map(|node| {
             (
                 record.voters.without(node),

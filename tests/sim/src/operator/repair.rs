@@ -1,8 +1,9 @@
 //! What the operator mends by himself: broken copies, hung primaries.
 
 use engine_core::message::Disk;
+use engine_core::quorum::is_majority;
 use engine_core::record::Record;
-use engine_core::units::NodeIdx;
+use engine_core::units::{NodeIdx, NodeSet};
 
 use super::Purpose;
 use crate::swarm::MS;
@@ -127,16 +128,17 @@ impl World {
             let is_told = w.operator.is_giving_up(n);
             voted && !is_told && !w.nodes[n].is_gone && !w.nodes[n].meta.has_failed
         };
-        // The list as it is, and as it will be when those are gone that are not wanted any more.
         let wanted = self.wanted();
-        let lists = records
-            .into_iter()
-            .flat_map(|r| [r.voters, r.voters.and(wanted)]);
-        let mut lists = lists.collect::<Vec<_>>().into_iter();
-        lists.all(|voters| {
-            let listed = voters.iter().map(|n| usize::from(n.0));
-            let others = listed.filter(|n| *n != node && has_vote(self, *n));
-            2 * others.count() > voters.count() as usize
+        records.into_iter().all(|record| {
+            // The list as it is, and as it will be when those are gone that are not wanted any more,
+            // if that can be chosen before this node is counted in again.
+            let (list, next) = (record.voters, record.voters.and(wanted));
+            let votes: NodeSet = list
+                .iter()
+                .filter(|n| has_vote(self, usize::from(n.0)))
+                .collect();
+            let others = votes.without(NodeIdx(node as u8));
+            is_majority(list, others) && (!is_majority(next, votes) || is_majority(next, others))
         })
     }
 
