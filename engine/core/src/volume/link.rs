@@ -788,6 +788,11 @@ impl Volume {
         if !matches!(session, Session::Exchange(_, Plan::Adopted)) || volume_id == 0 {
             return self.breach(node);
         }
+        if self.disk() != Disk::Blank {
+            // It was when this session said hello: a peer that was paused answers late, and another one
+            // was faster. All that came of it since stays.
+            return self.drop_link(node);
+        }
         if self.has_loose_founding() {
             self.durable.sb.voted = None;
         }
