@@ -59,7 +59,7 @@ impl World {
                 let is_down = self.nodes[n].engine.is_none();
                 let voted = self.laws.voted_at_loss[n];
                 let was_under_way = is_down || voted.is_some_and(|v| !after.is_newer_than(&v));
-                let lost = self.has_votes() && self.nodes[n].lost_power && was_under_way;
+                let lost = self.nodes[n].lost_power && was_under_way;
                 if lost || self.is_old_image(n) {
                     // It lost power, or was put back, while its record was being chosen.
                     self.laws.must_leave[n] = true;

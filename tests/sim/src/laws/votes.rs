@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use engine_core::message::Disk as State;
 use engine_core::quorum::is_majority;
 use engine_core::record::Record;
 use engine_core::register::{Holding, REGISTER};
@@ -48,7 +49,12 @@ impl World {
             (b.incarnation, b.given_up) == (after.incarnation, after.given_up)
                 && [0, after.volume_id].contains(&b.volume_id)
         };
-        if let Some(before) = before.filter(is_same) {
+        // An image of before its founding forgets that one as a blank node that is taken in does: its
+        // incarnation is given up when somebody is met who knows it.
+        let is_taken_in = |b: &&Found| {
+            self.is_old_image(node) && b.disk == State::Blank && after.disk != State::Blank
+        };
+        if let Some(before) = before.filter(is_same).filter(|b| !is_taken_in(b)) {
             self.law_promises_are_kept(node, before, &after);
         }
         if let Some(voted) = after.voted {
