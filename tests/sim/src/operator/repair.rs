@@ -64,10 +64,13 @@ impl World {
                 continue;
             }
             if self.is_spared(node) && !self.may_lose_its_vote(node) {
-                // Its process died before the failure was written down, and the disk is well again:
-                // by a register a member is never taken out of service.
+                // The failure was not written down, and the disk is well again: by a register a member
+                // is never taken out of service. A process that met it is started again.
                 let is_well = self.operator.is_healing && self.has_register() && !has_failed;
-                self.nodes[node].is_condemned &= !is_well;
+                if is_well {
+                    self.nodes[node].is_condemned = false;
+                    self.kill(node, Some(20 * MS));
+                }
                 continue;
             }
             if !self.is_spared(node) {
