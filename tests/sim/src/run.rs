@@ -214,6 +214,7 @@ fn scrub_all(world: &mut World) {
         let is_whole = is_last || !world.is_alone();
         await_repair(world, |w| w.is_scrubbed() && (!is_whole || w.is_repaired()));
     }
+    world.note_scrubbed();
     world.law_damage_was_found();
 }
 

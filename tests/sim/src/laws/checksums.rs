@@ -199,6 +199,15 @@ impl World {
         })
     }
 
+    /// The last scrubs have ended; a volume may grow after them.
+    pub fn note_scrubbed(&mut self) {
+        for node in self.all() {
+            let engine = self.nodes[node].engine.as_ref();
+            let total = engine.and_then(|e| Some(e.checksums()?.scrub.total));
+            self.laws.scrubbed[node] = total.unwrap_or(0);
+        }
+    }
+
     /// M6: after a scrub of everything and an orderly stop there is a checksum of everything.
     pub fn law_all_is_known(&mut self, node: usize) {
         if self.plan.settings.sum_pages == 0 {
@@ -208,7 +217,7 @@ impl World {
         let machine = &self.nodes[node];
         let is_unknown = |g: &u64| {
             let stored = found.stored_value(machine.meta.area(), *g, zeros());
-            *g < found.granules && stored.is_none()
+            *g < found.granules.min(self.laws.scrubbed[node]) && stored.is_none()
         };
         if let Some(granule) = self.hot().iter().copied().find(is_unknown) {
             let text = format!("node {node} stopped in order without a checksum of {granule}");

@@ -87,6 +87,8 @@ pub struct Laws {
     holds: Vec<BTreeSet<Segment>>,
     /// Lost power while it was in S, and did not leave S or start a reign since.
     must_leave: Vec<bool>,
+    /// Granules of each node that its last scrub read.
+    scrubbed: Vec<u64>,
     /// Newest record that anybody had voted for when power was lost there.
     voted_at_loss: Vec<Option<Record>>,
     /// Newest record each node had in its metadata.
@@ -123,6 +125,7 @@ impl Laws {
             marked: BTreeMap::new(),
             holds: vec![BTreeSet::new(); nodes],
             must_leave: vec![false; nodes],
+            scrubbed: vec![0; nodes],
             voted_at_loss: vec![None; nodes],
             seen: vec![None; nodes],
             lost: Vec::new(),

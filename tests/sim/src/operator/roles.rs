@@ -5,6 +5,7 @@ use std::time::Duration;
 use engine_core::event::Command;
 use engine_core::message::Disk;
 use engine_core::record::Record;
+use engine_core::table::Entry;
 use engine_core::units::NodeIdx;
 
 use super::{Purpose, Switching};
@@ -195,9 +196,13 @@ impl World {
     /// No member of S is left that could serve: make another copy current by force.
     fn force_something(&mut self, wait: Duration) {
         let with_data = |w: &mut World, n: usize| {
-            w.found(n)
-                .is_ok_and(|f| f.volume_id != 0 && f.disk != Disk::Failed)
-                && !w.nodes[n].is_condemned
+            let index = NodeIdx(n as u8);
+            w.found(n).is_ok_and(|f| {
+                // A daemon does nothing for a volume that it is no part of any more (E285).
+                let entry = f.table.as_ref().map(|table| table.entry(index));
+                let is_part = entry.is_none_or(|e| e.is_some_and(Entry::is_live));
+                is_part && f.volume_id != 0 && f.disk != Disk::Failed
+            }) && !w.nodes[n].is_condemned
         };
         let able: Vec<usize> = self.all().filter(|n| with_data(self, *n)).collect();
         if able.is_empty() {
