@@ -19,11 +19,16 @@ impl Volume {
         let Some((purpose, generation, slot)) = parts(token) else {
             return;
         };
+        // A flush that ends well after another one failed says nothing of what that one lost (F4).
+        let flushed = match self.is_disk_usable() {
+            true => result,
+            false => Err(DiskError::Io),
+        };
         match purpose {
             Purpose::Disk => {}
             Purpose::Round => return self.round_flushed(generation, result),
-            Purpose::MemberFlush => return self.member_flushed(generation, slot, result),
-            Purpose::ResyncFlush => return self.resync_flushed(generation, slot, result),
+            Purpose::MemberFlush => return self.member_flushed(generation, slot, flushed),
+            Purpose::ResyncFlush => return self.resync_flushed(generation, slot, flushed),
             Purpose::StopFlush => return self.stop_flushed(result),
             Purpose::RecoveryFlush => return self.recovery_flushed(result),
             _ => return,
