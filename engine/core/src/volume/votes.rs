@@ -217,8 +217,13 @@ impl Volume {
         }
         let own = self.durable.sb.volume_id;
         let is_ours = ballot.volume_id == own && own != 0;
+        let known = self.votes.met[usize::from(from.0)];
         let has_vote = match ballot.vote {
             Vote::Answer { said, .. } => said != Said::NoVote,
+            // Also one that is counted in, and may not vote yet, refuses to.
+            Vote::Stored {
+                is_stored: false, ..
+            } => known.is_some_and(|met| met.has_vote && met.incarnation == ballot.incarnation),
             _ => ballot.volume_id != 0,
         };
         let met = Met {
