@@ -634,6 +634,13 @@ impl Engine {
         found.is_some_and(|p| p.disk != Some(Disk::Failed))
     }
 
+    /// That node's copy is brought up to date by this one.
+    pub fn is_source_of(&self, peer: usize) -> bool {
+        let is_it = |p: &&PeerStatus| usize::from(p.node.0) == peer;
+        let found = self.status().peers.iter().find(is_it);
+        found.is_some_and(|p| matches!(p.session, Session::Source(_)))
+    }
+
     /// A copy is brought up to date, here or at a peer.
     pub fn is_resyncing(&self) -> bool {
         let is_it = |s: &Session| matches!(s, Session::Source(_) | Session::Target(_));

@@ -605,8 +605,8 @@ impl Volume {
         if *known == incarnation {
             return;
         }
-        // Whoever was made anew has no vote, whatever it said before.
-        self.votes.doubt(node);
+        // Whoever was made anew has no vote until it says so again.
+        self.votes.unmeet(node);
         if planted!(self, BlankNotAllDirty) {
             self.durable.sb.known[usize::from(node.0)] = incarnation;
             return;

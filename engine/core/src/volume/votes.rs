@@ -109,6 +109,11 @@ impl Votes {
     }
 
     /// A node, or the register, spoke.
+    /// What it said is not known to be so any more.
+    pub fn unmeet(&mut self, node: NodeIdx) {
+        self.met[usize::from(node.0)] = None;
+    }
+
     pub fn meet(&mut self, node: NodeIdx, met: Met) {
         self.met[usize::from(node.0)] = Some(met);
     }

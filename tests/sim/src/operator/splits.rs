@@ -43,7 +43,8 @@ impl World {
         for node in self.everybody().filter(|n| *n != keep) {
             let keeper = self.nodes[keep].engine.as_ref();
             let has_joined = keeper.is_some_and(|e| {
-                self.has_votes() && !self.is_witness(node) && e.is_in_sync_with(node)
+                let has_it = e.is_in_sync_with(node) || e.is_source_of(node);
+                self.has_votes() && !self.is_witness(node) && has_it
             });
             // Who was made anew has nothing to give up, and may be on its way back, or voted already.
             let branch = keeper.and_then(|e| e.record()).map(|r| r.branch);
