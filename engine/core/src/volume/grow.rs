@@ -59,6 +59,8 @@ enum Stage {
     },
     /// The superblock of this version.
     Committing(u64),
+    /// Committed while the role is handed over: it may be kept, and not every member has the size.
+    Committed,
     Telling(u64, u64),
 }
 
@@ -360,6 +362,8 @@ impl Volume {
             Stage::Bits { is_second } => self.settle_bits(size, is_second),
             Stage::Committing(version) if self.durable.is_durable(version) => self.take_size(size),
             Stage::Committing(_) => {}
+            Stage::Committed if self.role.hands_over() => {}
+            Stage::Committed => self.take_size(size),
             Stage::Telling(table, superblock) => {
                 if self.is_told_everywhere(table, superblock) {
                     self.end_growth(Ok(Answer::Ok));
@@ -524,6 +528,9 @@ impl Volume {
         self.ops.attention = true;
         if !self.is_mirrored() {
             return self.end_growth(Ok(Answer::Ok));
+        }
+        if self.role.hands_over() {
+            return self.growth_goes_on(Stage::Committed);
         }
         if !self.leads_growth() {
             // Whoever reigns next tells the others.

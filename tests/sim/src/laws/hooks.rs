@@ -260,8 +260,10 @@ impl World {
             Notice::HandingOver { to } => self.hand_over_begins(node, *to),
             Notice::KeptRole { .. } => {
                 self.hand_over_is_off(node);
-                // It may have grown meanwhile.
-                self.size_is_served(self.granules_on(node));
+                // A growth before it may have ended meanwhile; one that did not says so when it does.
+                let serves = self.nodes[node].engine.as_ref();
+                let served = serves.map_or(0, |engine| engine.served_granules());
+                self.size_is_served(served);
             }
             Notice::Demoted => self.role_laid_down(node),
             Notice::FoundOlder { peer } => self.law_only_old_images_are_renewed(node, *peer),
