@@ -426,7 +426,11 @@ impl Volume {
         if self.now.since(self.votes.asked_at) >= ASK_AGAIN {
             self.votes.asked_at = self.now;
             let silent = self.others().minus(self.blank_voters());
-            let (term, is_trial) = (Term(0), true);
+            // Who voted for a founding that was cut short answers its founder's own term only.
+            let (term, is_trial) = match self.has_loose_founding() {
+                true => (self.next_term(), true),
+                false => (Term(0), true),
+            };
             self.say_vote_to(silent, &Vote::Ask { term, is_trial });
         }
     }
@@ -442,12 +446,17 @@ impl Volume {
         heard.map(|h| h.promise.voter).collect()
     }
 
-    /// Founding where votes count: whoever is there and blank votes from the beginning.
+    /// Founding where votes count: whoever is there and blank votes from the beginning. So does who
+    /// knows of nothing but the same founding, cut short: a volume that came to be left more behind.
     pub(super) fn blank_voters(&self) -> NodeSet {
-        let own = self.durable.sb.volume_id;
+        let sb = &self.durable.sb;
+        let founding = sb.voted.filter(|_| self.has_loose_founding());
         let is_blank = |node: &NodeIdx| {
             let met = self.votes.met(*node, self.now, RECENT);
-            met.is_some_and(|m| m.volume_id == 0 || m.volume_id == own)
+            met.is_some_and(|m| match m.volume_id {
+                0 => true,
+                id => id == sb.volume_id && founding.is_some() && m.only_vote == founding,
+            })
         };
         self.others().iter().filter(is_blank).collect()
     }

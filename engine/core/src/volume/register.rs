@@ -187,6 +187,7 @@ impl Volume {
                 volume_id,
                 incarnation: INCARNATION,
                 has_vote,
+                only_vote: holding.map(|h| h.record),
                 at: now,
             },
         );

@@ -541,7 +541,12 @@ impl Volume {
             Plan::Found => self.blank_voters().with(self.me),
             _ => NodeSet::only(self.me),
         };
-        let branch = mix(self.setup.entropy, term.0);
+        // A founding that was cut short may have been chosen: this one follows it.
+        let cut_short = self.durable.sb.voted.filter(|_| self.has_loose_founding());
+        let branch = match cut_short.filter(|_| plan == Plan::Found) {
+            Some(record) => record.branch,
+            None => mix(self.setup.entropy, term.0),
+        };
         let record = Record::first(term, NodeSet::only(self.me), branch, voters);
         self.commit(plan, record);
     }

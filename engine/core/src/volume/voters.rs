@@ -31,7 +31,8 @@ pub(super) struct Poll {
     stored: NodeSet,
     /// The superblock that carries our own vote.
     version: u64,
-    asked_at: Instant,
+    /// Nobody is asked to vote for a founding before its founder could tell of it after a loss of power.
+    asked_at: Option<Instant>,
     /// Lives of blank replicas that get their vote with it.
     admits: [u128; NODES_MAX],
 }
@@ -60,10 +61,10 @@ impl Volume {
             before,
             stored: NodeSet::EMPTY,
             version: self.durable.newest_version(),
-            asked_at: self.now,
+            asked_at: None,
             admits: lives,
         });
-        if keeps_promise {
+        if keeps_promise && self.durable.sb.record.is_some() {
             self.ask_voters();
         }
     }
@@ -73,7 +74,7 @@ impl Volume {
         let Some(poll) = &mut self.votes.poll else {
             return;
         };
-        poll.asked_at = now;
+        poll.asked_at = Some(now);
         let Poll {
             record,
             before,
@@ -154,7 +155,10 @@ impl Volume {
                 }
             }
             self.record_choice(Choice::Chosen);
-        } else if self.now.since(poll.asked_at) >= ASK_AGAIN {
+        } else if poll
+            .asked_at
+            .is_none_or(|at| self.now.since(at) >= ASK_AGAIN)
+        {
             self.ask_voters();
         }
     }

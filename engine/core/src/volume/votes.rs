@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use crate::action::{Action, CommandError};
+use crate::message::Disk;
 use crate::meta;
 use crate::quorum::{CopyState, Grant};
 use crate::record::Record;
@@ -78,6 +79,8 @@ pub(super) struct Met {
     pub volume_id: u128,
     pub incarnation: u128,
     pub has_vote: bool,
+    /// Its newest vote, where it has nothing but votes: no copy that could serve.
+    pub only_vote: Option<Record>,
     pub at: Instant,
 }
 
@@ -235,6 +238,10 @@ impl Volume {
             volume_id: ballot.volume_id,
             incarnation: ballot.incarnation,
             has_vote,
+            only_vote: match ballot.vote {
+                Vote::Answer { record, copy, .. } if copy.disk != Disk::UpToDate => record,
+                _ => None,
+            },
             at: self.now,
         };
         self.votes.meet(from, met);
@@ -434,7 +441,7 @@ impl Volume {
         if sb.volume_id == 0 {
             sb.volume_id = volume_id;
             if is_replica && record.primary != self.me {
-                sb.disk = crate::message::Disk::Inconsistent;
+                sb.disk = Disk::Inconsistent;
             }
         }
         if sb.voted == Some(record) {
