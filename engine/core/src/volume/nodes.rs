@@ -264,10 +264,10 @@ impl Volume {
             self.table_in_force();
         }
         let is_quiet = self.nodes.table.version() == 0 && self.nodes.wanted.is_none();
-        if is_quiet || !self.role.is_primary() || !self.reigns() || !self.has_votes() {
+        if is_quiet || !self.reigns() || !self.has_votes() {
             return;
         }
-        if self.nodes.pending.is_none() {
+        if self.role.is_primary() && self.nodes.pending.is_none() {
             self.change_nodes();
         }
         self.tell_nodes();

@@ -50,11 +50,13 @@ impl Volume {
         self.tick_handed();
         self.consider_election();
         self.flush.note_time(self.now);
-        if self
-            .flush
-            .dirty_since
-            .is_some_and(|since| self.now.since(since) >= EPOCH)
-        {
+        // A drain does not wait for members whose full logs wait for a round.
+        let epoch = match self.role.waits_for_drain() {
+            true => TICK / 2,
+            false => EPOCH,
+        };
+        let dirty_since = self.flush.dirty_since;
+        if dirty_since.is_some_and(|since| self.now.since(since) >= epoch) {
             self.flush.wanted = true;
         }
         self.look_at_pace();

@@ -70,6 +70,8 @@ impl Volume {
     }
 
     fn ask_voters(&mut self) {
+        // Also of who serves no more: its last record may be all that others wait for.
+        self.tell_strangers();
         let now = self.now;
         let Some(poll) = &mut self.votes.poll else {
             return;
