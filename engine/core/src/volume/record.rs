@@ -97,6 +97,11 @@ impl Durable {
         self.durable >= version
     }
 
+    /// The first write of this process is on disk: it says which run this is.
+    pub fn has_begun(&self) -> bool {
+        self.durable > 0
+    }
+
     /// The superblock on disk says what memory says.
     pub fn is_settled(&self) -> bool {
         self.durable == self.version

@@ -195,6 +195,10 @@ impl Volume {
         if to == REGISTER && self.has_register() {
             return self.ask_register(vote);
         }
+        if !self.durable.has_begun() {
+            // It names this run: others would remember one that this replica may not.
+            return;
+        }
         let (volume_id, incarnation) = (self.durable.sb.volume_id, self.voter_life());
         let ballot = Ballot {
             volume_id,
