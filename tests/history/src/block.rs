@@ -97,6 +97,7 @@ impl Block {
             fua,
             start,
             acked: None,
+            failed: false,
             closed: None,
             reads: Reads::NONE,
             read_on_media: false,
@@ -114,6 +115,14 @@ impl Block {
             cluster.acked = Some(end);
         }
         self.tidy_if_due(end, context);
+    }
+
+    /// The write was answered with an error.
+    pub fn fail(&mut self, id: OpId) {
+        let all = self.active.iter_mut().chain(&mut self.ghosts);
+        for cluster in all.filter(|c| c.id == id) {
+            cluster.failed = true;
+        }
     }
 
     /// The write's session ended without an OK for it: if it happened, it happened before.

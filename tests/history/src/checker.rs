@@ -244,6 +244,9 @@ impl Checker {
         if *outcome == Outcome::Failed && is_write {
             // It may still happen until its session ends (B3).
             pending.failed = true;
+            for at in first..first + count {
+                self.block(at, |block, _| block.fail(id));
+            }
             return Ok(());
         }
         let Some(pending) = self.ops.remove(&id) else {

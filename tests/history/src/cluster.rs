@@ -70,6 +70,8 @@ pub(crate) struct Cluster {
     pub start: Stamp,
     /// When it was answered OK.
     pub acked: Option<Stamp>,
+    /// It was answered with an error.
+    pub failed: bool,
     /// When its session ended, if it was not answered OK by then (B3).
     pub closed: Option<Stamp>,
     /// Reads of a tag; those of zeros stand in the hypotheses.
@@ -169,8 +171,8 @@ impl Marks {
         self.0.retain(|(at, _)| *at != id);
     }
 
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Mark> {
-        self.0.iter_mut().map(|(_, mark)| mark)
+    pub fn each_mut(&mut self) -> impl Iterator<Item = (OpId, &mut Mark)> {
+        self.0.iter_mut().map(|(id, mark)| (*id, mark))
     }
 
     /// Each constrains no more than the other's. The newest come first: there two differ, if they do.

@@ -78,6 +78,8 @@ struct Search {
 struct Version {
     value: Seen,
     acked: bool,
+    /// Of a write that was answered with an error.
+    failed: bool,
     durable: bool,
 }
 
@@ -199,6 +201,7 @@ impl Search {
             trail: vec![Version {
                 value: Seen::Zero,
                 acked: true,
+                failed: false,
                 durable: false,
             }],
         };
@@ -256,10 +259,10 @@ impl Search {
         match request.effect {
             Effect::Read(value) if value != state.current => return None,
             Effect::Read(_) => {
-                // A crash that kept all that was read made this durable.
+                // A crash that kept all that was read made this durable, but for what failed.
                 let end = request.acked.map_or(usize::MAX, |end| end.0);
                 if self.durable_crash_from(end)
-                    && let Some(last) = next.trail.last_mut()
+                    && let Some(last) = next.trail.last_mut().filter(|last| !last.failed)
                 {
                     last.durable = true;
                 }
@@ -281,6 +284,7 @@ impl Search {
                 next.trail.push(Version {
                     value,
                     acked,
+                    failed: request.failed,
                     durable,
                 });
             }
@@ -324,6 +328,7 @@ impl Search {
             trail: vec![Version {
                 value: current,
                 acked,
+                failed: false,
                 durable: false,
             }],
         };

@@ -14,7 +14,7 @@
 //!
 //! Dead and excluded writes are forgotten; without possible loss dead ones already are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::block::Block;
 use crate::cluster::{Cluster, Hypothesis, Mark, Value, prune};
@@ -288,14 +288,19 @@ impl Block {
         false
     }
 
+    /// On media, that is, if no loss followed: what a failed write left behind nobody made durable.
     fn keep_what_was_read(&mut self) {
+        let mut failed = BTreeSet::new();
         for cluster in self.active.iter_mut().chain(&mut self.ghosts) {
-            cluster.read_on_media |= cluster.reads.any();
+            cluster.read_on_media |= cluster.reads.any() && !cluster.failed;
+            if cluster.failed {
+                failed.insert(cluster.id);
+            }
         }
         for h in &mut self.hypotheses {
             h.first.read_on_media |= h.named.is_some();
-            for mark in h.marks.values_mut() {
-                mark.read_on_media |= mark.reads.any();
+            for (id, mark) in h.marks.each_mut() {
+                mark.read_on_media |= mark.reads.any() && !failed.contains(&id);
             }
         }
     }

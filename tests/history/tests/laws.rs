@@ -296,6 +296,25 @@ fn durable_acknowledgements_survive_a_power_cut_of_all() {
 }
 
 #[test]
+fn what_a_failed_write_left_behind_is_durable_by_nothing() {
+    let start = || {
+        Tape::default()
+            .done(0, 1, A, write(5))
+            .failed(2, 3, A, write(6))
+            .tag(4, 5, A, 6)
+            .crash(6, Crash::AcksDurable)
+    };
+    // The register goes on, unless the cache is lost; what was acknowledged is on media then.
+    start().tag(7, 8, B, 5).breaks(Law::R7, &["tag 5", "tag 6"]);
+    let lost = || start().crash(6, Crash::VolatileLost);
+    lost().tag(7, 8, B, 5).keeps_the_laws();
+    lost().tag(7, 8, B, 6).keeps_the_laws();
+    lost()
+        .zeros(7, 8, B)
+        .breaks(Law::B6, &["tag 5 had to survive"]);
+}
+
+#[test]
 fn what_a_read_returned_is_not_unread_by_a_failover() {
     let start = || {
         Tape::default()

@@ -86,6 +86,7 @@ impl World {
             self.clients.answered += 1;
             self.answered_ok(node, &request, &tags);
         }
+        self.clients.has_refused_for_space |= outcome == Outcome::NoSpace;
         self.record_answer(&request, is_ok, &tags);
     }
 
@@ -227,9 +228,15 @@ impl World {
             self.all().for_each(|n| self.laws.forget_holdings(n));
         }
         let time = self.clients.tick();
+        // What a full disk took of a failed write may have been read, and is durable by nothing (B6).
+        let is_partly_lost = crash == Crash::AcksDurable && self.clients.has_refused_for_space;
+        let loss = is_partly_lost.then_some(Crash::VolatileLost);
         if let Some(history) = &mut self.clients.history {
-            history.crash(time, crash).expect("a crash can be recorded");
+            for crash in [crash].into_iter().chain(loss) {
+                history.crash(time, crash).expect("a crash can be recorded");
+            }
         }
+        self.clients.has_refused_for_space &= crash == Crash::MemberWhole;
         self.judge_history();
     }
 

@@ -89,6 +89,8 @@ pub struct Clients {
     pub zeroed: BTreeMap<u64, u64>,
     /// Members of S when the primary died, until the next promotion says what that meant.
     pub crashed_with: Option<Vec<usize>>,
+    /// A write failed for lack of space since the caches of all of S were lost.
+    has_refused_for_space: bool,
     /// Operations answered OK.
     pub answered: u64,
 }
@@ -107,6 +109,7 @@ impl Clients {
             acked: BTreeMap::new(),
             zeroed: BTreeMap::new(),
             crashed_with: None,
+            has_refused_for_space: false,
             answered: 0,
         }
     }
