@@ -276,8 +276,8 @@ impl Volume {
 
     pub(super) fn promote(&mut self, id: CommandId, force: bool, wait: Duration) {
         let refusal = match &self.role {
-            // It waits for a majority that an operator gives up on.
-            Role::Primary if force && !self.holds_lease() => {
+            // It waits for a majority, of this or of the next list, that an operator gives up on.
+            Role::Primary if force && (!self.holds_lease() || self.is_poll_overdue()) => {
                 self.step_down();
                 return self.begin_promotion(Some(id), true, wait);
             }

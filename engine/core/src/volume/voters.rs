@@ -33,6 +33,7 @@ pub(super) struct Poll {
     version: u64,
     /// Nobody is asked to vote for a founding before its founder could tell of it after a loss of power.
     asked_at: Option<Instant>,
+    since: Instant,
     /// Lives of blank replicas that get their vote with it.
     admits: [u128; NODES_MAX],
 }
@@ -62,6 +63,7 @@ impl Volume {
             stored: NodeSet::EMPTY,
             version: self.durable.newest_version(),
             asked_at: None,
+            since: self.now,
             admits: lives,
         });
         if keeps_promise && self.durable.sb.record.is_some() {
@@ -165,6 +167,12 @@ impl Volume {
         }
     }
 
+    /// A record waits for votes that may never come: what needs it waits too.
+    pub(super) fn is_poll_overdue(&self) -> bool {
+        let poll = self.votes.poll.as_ref();
+        poll.is_some_and(|poll| self.now.since(poll.since) >= self.setup.lease * 2)
+    }
+
     /// The voters that were heard lately are no majority without this one.
     pub(super) fn needs_vote_of(&self, node: NodeIdx) -> bool {
         let Some(record) = self.record().filter(|r| r.voters.has(node)) else {
@@ -245,8 +253,10 @@ impl Volume {
             if *node == self.me {
                 return true;
             }
+            // Who died while its joining is chosen may be needed for that for ever.
+            let here = self.votes.met(*node, self.now, self.setup.lease);
             let is_blank_witness = |id: u128| id == 0 && !self.replicas().has(*node);
-            met(*node).is_some_and(|m| m.volume_id == own || is_blank_witness(m.volume_id))
+            here.is_some_and(|m| m.volume_id == own || is_blank_witness(m.volume_id))
         };
         let absent = all.minus(record.voters).minus(leaving);
         let on = absent.iter().find(may_join);
