@@ -152,19 +152,18 @@ fn data(me: NodeIdx, mine: &Hello, peer: NodeIdx, theirs: &Hello) -> Result<Plan
         _ if is_half_joined(theirs, peer, mine, me) || is_half_joined(mine, me, theirs, peer) => {
             return Ok(Plan::Equal);
         }
-        // An unfinished target holds no history worth comparing: its chain is what it was before.
+        // An unfinished target holds no history worth comparing: its chain is what it was before. But
+        // who was put back to before that overwrites no later data: an operator decides.
         (_, Disk::Inconsistent) => {
-            return Ok(if i_may_source {
-                Plan::Source
-            } else {
-                Plan::Idle
+            return Ok(match i_may_source && verdict != Verdict::Behind {
+                true => Plan::Source,
+                false => Plan::Idle,
             });
         }
         (Disk::Inconsistent, _) => {
-            return Ok(if they_may_source {
-                Plan::Target
-            } else {
-                Plan::Idle
+            return Ok(match they_may_source && verdict != Verdict::Ahead {
+                true => Plan::Target,
+                false => Plan::Idle,
             });
         }
         _ => {}

@@ -106,6 +106,18 @@ fn a_blank_replica_takes_the_identity_of_a_founded_one() {
 }
 
 #[test]
+fn a_copy_put_back_overwrites_no_unfinished_target_that_knows_later_reigns() {
+    let (a, b) = pair();
+    let a = with(a, &[256], A, 1, 0);
+    let mut later = with(b.clone(), &[256, 512], A, 3, 1);
+    later.disk = Disk::Inconsistent;
+    assert_eq!(both(&a, &later), (Ok(Plan::Idle), Ok(Plan::Idle)));
+    let mut target = with(b, &[256], A, 1, 0);
+    target.disk = Disk::Inconsistent;
+    assert_eq!(both(&a, &target), (Ok(Plan::Source), Ok(Plan::Target)));
+}
+
+#[test]
 fn members_of_the_newest_set_are_equal_even_if_one_has_not_written_the_reign_down() {
     let (a, b) = pair();
     let b_lags = with(b.clone(), &[256], A, 3, 0);
