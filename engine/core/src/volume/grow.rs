@@ -59,8 +59,6 @@ enum Stage {
     },
     /// The superblock of this version.
     Committing(u64),
-    /// Committed while the role is handed over: it may be kept, and not every member has the size.
-    Committed,
     Telling(u64, u64),
 }
 
@@ -75,6 +73,10 @@ pub(super) struct Lengthening {
     again_at: Option<Instant>,
     /// A size that there is no room for, once that was said.
     beyond: Option<u64>,
+    /// Committed here by who does not lead now: what clients may use until all of S has the size.
+    withheld: Option<u64>,
+    /// This node put the size in force, and did not hear that all of S knows.
+    is_untold: bool,
 }
 
 /// What the table says: granules, and whether they are in force.
@@ -160,8 +162,18 @@ impl Volume {
     pub(super) fn client_size(&self) -> u64 {
         match &self.growing {
             Some(growing) if self.is_mirrored() => growing.before,
-            _ => self.size,
+            _ => self.size_in_use(),
         }
+    }
+
+    /// Granules that every member of the sessions that go on has.
+    fn size_in_use(&self) -> u64 {
+        let is_open =
+            |before: &u64| self.is_mirrored() && self.unfinished().is_some() && *before < self.size;
+        self.lengthening
+            .withheld
+            .filter(is_open)
+            .unwrap_or(self.size)
     }
 
     /// Granules that clients may use, where this node serves them.
@@ -193,7 +205,7 @@ impl Volume {
     /// A growth that all of S agreed to, or was about to, and that did not end.
     fn unfinished(&self) -> Option<u64> {
         let (size, is_in_force) = agreed(&self.attributes.table)?;
-        let is_open = !is_in_force || size > self.size;
+        let is_open = !is_in_force || size > self.size || self.lengthening.is_untold;
         (is_open && size <= self.room_max()).then_some(size)
     }
 
@@ -216,7 +228,7 @@ impl Volume {
         self.growing = Some(Growing {
             command,
             size,
-            before: self.size,
+            before: self.size_in_use(),
             stage,
         });
         self.ops.attention = true;
@@ -321,6 +333,7 @@ impl Volume {
 
     pub(super) fn settle_growth(&mut self) {
         if self.growing.is_none() {
+            self.show_size();
             self.begin_unfinished();
         }
         let Some(growing) = &self.growing else { return };
@@ -362,8 +375,6 @@ impl Volume {
             Stage::Bits { is_second } => self.settle_bits(size, is_second),
             Stage::Committing(version) if self.durable.is_durable(version) => self.take_size(size),
             Stage::Committing(_) => {}
-            Stage::Committed if self.role.hands_over() => {}
-            Stage::Committed => self.take_size(size),
             Stage::Telling(table, superblock) => {
                 if self.is_told_everywhere(table, superblock) {
                     self.end_growth(Ok(Answer::Ok));
@@ -407,15 +418,34 @@ impl Volume {
         let Some(growing) = self.growing.take() else {
             return;
         };
-        // With metadata that cannot be written nobody else may know of it: another one that serves
-        // would take the new space from clients again.
-        if self.size > growing.before && !self.durable.has_failed {
-            self.notice(Notice::Grown { size: self.size });
-        }
+        let is_telling = matches!(growing.stage, Stage::Telling(..));
+        self.lengthening.withheld = Some(growing.before);
+        self.lengthening.is_untold = is_telling && result.is_err();
+        self.show_size();
         if let Some(command) = growing.command {
             self.reply(command, result);
         }
         self.ops.attention = true;
+    }
+
+    /// Says how large the volume is now, once clients may use all of it.
+    fn show_size(&mut self) {
+        // With metadata that cannot be written nobody else may know of it: another one that serves
+        // would take the new space from clients again.
+        let Some(before) = self
+            .lengthening
+            .withheld
+            .filter(|_| !self.durable.has_failed)
+        else {
+            return;
+        };
+        let size = self.size_in_use();
+        if size > before {
+            self.notice(Notice::Grown { size });
+        }
+        if size == self.size {
+            self.lengthening.withheld = None;
+        }
     }
 
     /// Everybody whose confirmation counts has room, or one of them has none.
@@ -528,9 +558,6 @@ impl Volume {
         self.ops.attention = true;
         if !self.is_mirrored() {
             return self.end_growth(Ok(Answer::Ok));
-        }
-        if self.role.hands_over() {
-            return self.growth_goes_on(Stage::Committed);
         }
         if !self.leads_growth() {
             // Whoever reigns next tells the others.

@@ -180,11 +180,6 @@ impl Role {
         matches!(self, Role::Demoting(_) | Role::Stopping(_))
     }
 
-    /// Waits for a drain after which another node is to serve; if that fails, this one goes on.
-    pub fn hands_over(&self) -> bool {
-        matches!(self, Role::Demoting(Drain { to: Some(_), .. }))
-    }
-
     /// Not in the middle of a promotion: what a hello says stays so.
     pub fn is_settled(&self) -> bool {
         match self {
