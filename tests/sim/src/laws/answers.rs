@@ -86,7 +86,9 @@ impl World {
         };
         let required = self.required(node);
         for member in required {
-            if !is_durable && self.is_excused(member) {
+            // An old image took the place of what confirmed it: the next record leaves it out.
+            let is_gone = self.nodes[member].is_rolled_back;
+            if is_gone || !is_durable && self.is_excused(member) {
                 continue;
             }
             let hole = blocks

@@ -72,7 +72,10 @@ impl World {
 
     /// It has what the members have from here on.
     fn is_as_whole_as(&mut self, primary: usize, joining: usize, record: &Record) {
-        self.nodes[joining].is_rolled_back = false;
+        // Put back while its joining was being chosen, it is not who the record means.
+        let engine = self.nodes[primary].engine.as_ref();
+        let in_touch = engine.is_some_and(|e| e.is_connected(joining));
+        self.nodes[joining].is_rolled_back &= !in_touch;
         self.law_joins_when_equal(primary, joining);
         self.settle_loss(primary, joining);
         let gained = self.laws.holds[self.member_like(primary, joining, record)].clone();
