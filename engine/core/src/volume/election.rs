@@ -23,7 +23,8 @@ use crate::time::Instant;
 use crate::units::{NodeIdx, NodeSet, Term};
 use crate::vote::{Said, Vote};
 
-use super::role::{Phase, Role};
+use super::promote::Phase;
+use super::role::Role;
 use super::voters::{ASK_AGAIN, RECENT};
 use super::{Volume, planted};
 

@@ -24,7 +24,8 @@ use crate::vote::Vote;
 
 use super::Volume;
 use super::election::Asked;
-use super::role::{Phase, Promotion, Role};
+use super::promote::{Phase, Promotion};
+use super::role::Role;
 use super::voters::ASK_AGAIN;
 
 /// A role that was handed over, until somebody reigns again.

@@ -3,9 +3,10 @@
 //! ```text
 //!            ┌ client.rs    admit · order · warm · stamp · fan out · acknowledge
 //!            ├ member.rs    what a primary sends us: order · warm · write · confirm
-//!  handle ───┼ link.rs      handshake, exchange, loss       (session.rs, agree.rs: pure)
+//!  handle ───┼ link.rs      sessions begin and end          (session.rs, agree.rs: pure)
+//!            ├ handshake.rs two hellos      ├ exchange.rs   what may differ
 //!            ├ source.rs / target.rs   pulled resync        ├ flush.rs   rounds, epochs
-//!            ├ role.rs      promote, demote, stop, found    ├ record.rs  S, superblock
+//!            ├ role.rs, promote.rs, drain.rs   who serves   ├ record.rs  S, superblock
 //!            ├ log.rs       activity log and bitmap pages   ├ disk.rs    completions, failures
 //!            ├ marks.rs     what changed since a point      ├ attributes.rs  SetAttr
 //!            ├ remote.rs    reads through another member    ├ balance.rs    who reads
@@ -26,12 +27,15 @@ mod balance;
 mod checksums;
 mod client;
 mod disk;
+mod drain;
 mod election;
+mod exchange;
 mod extents;
 mod flush;
 mod give_up;
 mod grow;
 mod hand_over;
+mod handshake;
 mod lease;
 mod link;
 mod log;
@@ -47,6 +51,7 @@ mod ops;
 mod pace;
 mod parting;
 mod peer;
+mod promote;
 mod record;
 mod register;
 mod remote;

@@ -14,7 +14,7 @@ use crate::time::Instant;
 use crate::units::{Extent, NodeIdx};
 
 use super::Volume;
-use super::link::RUNS_PER_TURN;
+use super::exchange::RUNS_PER_TURN;
 use super::peer::Gate;
 use crate::action::Notice;
 
