@@ -538,6 +538,11 @@ impl Engine {
         self.status().votes.is_some_and(|votes| votes.holds_lease)
     }
 
+    /// Until when it counts on that.
+    pub fn lease_until(&self) -> u64 {
+        self.volume.lease_until().0
+    }
+
     /// State of the copy.
     pub fn disk(&self) -> Disk {
         self.status().disk

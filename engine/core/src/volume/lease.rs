@@ -62,6 +62,11 @@ impl Volume {
         !self.has_votes() || self.now < self.votes.lease.until
     }
 
+    /// Until then nobody else is chosen, as far as this node knows.
+    pub fn lease_until(&self) -> Instant {
+        self.votes.lease.until
+    }
+
     fn renews_after(&self) -> Duration {
         self.setup.lease / 4
     }

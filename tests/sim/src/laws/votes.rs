@@ -70,6 +70,9 @@ impl World {
                 let text = format!("the register held {before:?}, and now {after:?}");
                 return self.fail("T2", text);
             }
+            if before.promised.author() != after.promised.author() {
+                self.law_lease_is_awaited(after.promised);
+            }
             // T4: a change of S only if the promise is exactly that term.
             if before.record != after.record && after.record.term != after.promised {
                 let text = format!("the register promised more, and took {:?}", after.record);
@@ -77,6 +80,21 @@ impl World {
             }
         }
         self.note_vote(REGISTER, after.record, after.promised);
+    }
+
+    /// T7: nobody is promised anything while somebody else may answer reads.
+    fn law_lease_is_awaited(&mut self, promised: Term) {
+        let author = usize::from(promised.author().0);
+        let now = self.now;
+        let holder = self.all().filter(|n| *n != author).find(|n| {
+            let engine = self.nodes[*n].engine.as_ref();
+            engine.is_some_and(|e| e.is_primary() && e.lease_until() > now)
+        });
+        // By force a node goes on without asking who leads.
+        if let Some(holder) = holder.filter(|_| !self.operator.was_forced) {
+            let text = format!("the register promised {promised:?}, and node {holder} has a lease");
+            self.fail("T7", text);
+        }
     }
 
     fn note_vote(&mut self, voter: NodeIdx, voted: Record, promised: Term) {
