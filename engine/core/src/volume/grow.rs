@@ -13,7 +13,7 @@
 //! A crash before the commit leaves the old size, with nothing changed but bits past the end, which
 //! are left out when they are read. After it the new space is part of the volume, and every mark
 //! says that it changed. A volume never shrinks: what one replica committed all of S had agreed to
-//! and had room for, so a replica that meets a larger one of its history follows it (`link.rs`).
+//! and had room for, so a replica that meets a larger one of its history follows it (`handshake.rs`).
 
 use std::time::Duration;
 
