@@ -1,5 +1,7 @@
+use engine_core::action::META_BLOCK;
+
 use super::*;
-use crate::control::{Cache, Checksums, Polling, Reads, Votes, WritePolicy};
+use crate::control::{Cache, Checksums, Completion, Polling, Quorum, Reads, Votes, WritePolicy};
 
 const SIZE: u64 = 1 << 20;
 

@@ -1,7 +1,11 @@
+use jiff::tz::TimeZone;
+
+use super::status::details_in;
 use super::*;
 use crate::api::body::{
-    Client, ClientTls, Declared, Generation, Io, Reason, Role, STATUS_SCHEMA, VOLUME_SCHEMA,
-    VolumeIo,
+    Client, ClientTls, Declared, DeclaredExport, DiskState, Generation, Io, Lease, LinkState,
+    Quorum, Reason, Replica, Resync, ResyncState, Role, STATUS_SCHEMA, State, StatusReport,
+    VOLUME_SCHEMA, VerifyReport, VolumeEntry, VolumeIo, VolumeReport, VoteCount,
 };
 
 fn replica(node: &str, disk_state: DiskState, link_state: LinkState) -> Replica {
