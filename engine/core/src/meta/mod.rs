@@ -18,6 +18,7 @@ mod layout;
 mod load;
 mod marks;
 mod pages;
+mod reader;
 mod recovery;
 #[cfg(feature = "inspect")]
 mod reload;

@@ -8,9 +8,10 @@ use crate::meta::block::Kind;
 use crate::meta::error::LoadError;
 use crate::meta::layout::Region;
 use crate::meta::load::{
-    Blocks, Expect, Loaded, Reader, check_identity, load, place_node, read_superblock,
+    Blocks, Expect, Loaded, check_identity, load, place_node, read_superblock,
 };
 use crate::meta::pages::PageWriter;
+use crate::meta::reader::Reader;
 use crate::meta::superblock::Superblock;
 
 /// Which parts were read again.

@@ -5,10 +5,11 @@
 //!            ├ member.rs    what a primary sends us: order · warm · write · confirm
 //!  handle ───┼ link.rs      sessions begin and end          (session.rs, agree.rs: pure)
 //!            ├ handshake.rs two hellos      ├ exchange.rs   what may differ
+//!            ├ answer.rs    how a request ends      ├ wishes.rs     of a resync: pause, rate
 //!            ├ source.rs / target.rs   pulled resync        ├ flush.rs   rounds, epochs
 //!            ├ role.rs, promote.rs, drain.rs   who serves   ├ record.rs  S, superblock
 //!            ├ log.rs       activity log and bitmap pages   ├ disk.rs    completions, failures
-//!            ├ marks.rs     what changed since a point      ├ attributes.rs  SetAttr
+//!            ├ marks/       what changed since a point      ├ attributes.rs  SetAttr
 //!            ├ remote.rs    reads through another member    ├ balance.rs    who reads
 //!            ├ checksums.rs pages in memory         ├ repair.rs, scrub.rs   what does not match
 //!            ├ grow.rs      a larger volume         ├ votes.rs     this node as a voter
@@ -21,6 +22,7 @@
 
 mod adopt;
 mod allowance;
+mod answer;
 mod attributes;
 mod back_off;
 mod balance;
@@ -66,6 +68,7 @@ mod verify;
 mod voters;
 mod votes;
 mod window;
+mod wishes;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -7,27 +7,26 @@
 //!  joining: table and pages from the source ─► durable here ─► S may take us in
 //! ```
 //!
+//! Here: what a mark is, and which of them a table makes of this copy's. `commands.rs` creates and
+//! deletes, `pages.rs` writes their pages and tells targets what they say.
+//!
 //! A mark says too much where it cannot know, never too little. `docs/design/0005-marks.md` tells
 //! why each step is enough.
 
-use crate::action::{Answer, CommandError};
 use crate::bitmap::Bitmap;
 use crate::event::CommandId;
 use crate::marks::{MARKS_KEY, MARKS_MAX, MarkEntry, MarkName, decode_marks, encode_marks};
-use crate::message::{MarkPage, Message};
-use crate::meta::{Attributes, Loaded, MarkRegion, PageWriter, encode_mark_page};
-use crate::session::Session;
-use crate::units::{Extent, NodeIdx, Term};
+use crate::meta::{Attributes, Loaded, MarkRegion, PageWriter};
+use crate::units::Extent;
 
+use super::Volume;
 use super::attributes::put;
-use super::ops::{Purpose, token};
-use super::role::mix;
-use super::{Volume, planted};
+
+mod commands;
+mod pages;
 
 /// Pages written at once.
 const WRITES_MAX: usize = 8;
-/// Pages sent to a target before it says that they are durable.
-const PAGES_OUT: u64 = 16;
 
 /// One mark of this copy.
 struct Mark {
@@ -307,11 +306,6 @@ impl Marks {
     }
 }
 
-/// `slot: 3 | page: 29` as index of a token.
-fn page_index(slot: u8, page: usize) -> u32 {
-    u32::from(slot) << 29 | page as u32
-}
-
 impl Volume {
     /// The marks, as the primary answers for them. Elsewhere: as they stand here.
     pub fn marks(&self) -> Vec<MarkStatus> {
@@ -361,148 +355,6 @@ impl Volume {
     #[inline]
     pub(super) fn keeps_log(&self) -> bool {
         self.is_mirrored() || !self.marks.is_empty() || self.has_checksums()
-    }
-
-    pub(super) fn create_mark(&mut self, id: CommandId, name: MarkName, created_ms: u64) {
-        if let Err(why) = self.may_set_marks() {
-            return self.reply(id, Err(why));
-        }
-        if self.marks.find(name).is_some() {
-            return self.reply(id, Err(CommandError::MarkExists));
-        }
-        let slot = (0..MARKS_MAX as u8).find(|s| self.marks.of_slot(*s).is_none());
-        let Some(slot) = slot else {
-            return self.reply(id, Err(CommandError::TooManyMarks));
-        };
-        let had_log = self.keeps_log();
-        let mark = mix(self.setup.entropy, id.0 ^ created_ms.rotate_left(32));
-        self.marks.arm(MarkEntry {
-            id: mark,
-            created_ms,
-            slot,
-            is_whole: false,
-            name,
-        });
-        let before = self.ops.each();
-        let before = before
-            .filter(|(_, op)| op.is_mutation() && !op.answered)
-            .map(|(slot, op)| (slot, op.generation))
-            .collect();
-        let versions = self.set_attribute(MARKS_KEY, &self.marks.table());
-        self.marks.setting = Some(Setting {
-            command: id,
-            created: Some(mark),
-            versions,
-            before,
-            ended: self.turn,
-            round: (!had_log).then_some(None),
-        });
-    }
-
-    pub(super) fn delete_mark(&mut self, id: CommandId, name: MarkName) {
-        if let Err(why) = self.may_set_marks() {
-            return self.reply(id, Err(why));
-        }
-        let Some(versions) = self.unlist_mark(|entry| entry.name == name) else {
-            return self.reply(id, Err(CommandError::NoSuchMark));
-        };
-        self.marks.setting = Some(Setting {
-            command: id,
-            created: None,
-            versions,
-            before: Vec::new(),
-            ended: 0,
-            round: None,
-        });
-    }
-
-    /// The table goes on without this mark: versions of the table and of the superblock with it.
-    fn unlist_mark(&mut self, is_it: impl Fn(&MarkEntry) -> bool) -> Option<(u64, u64)> {
-        let listed = |m: &&mut Mark| is_it(&m.entry) && m.is_listed();
-        let mark = self.marks.marks.iter_mut().find(listed)?;
-        mark.dying = Some(self.attributes.newest_version() + 1);
-        Some(self.set_attribute(MARKS_KEY, &self.marks.table()))
-    }
-
-    fn may_set_marks(&self) -> Result<(), CommandError> {
-        if !self.role.is_primary() {
-            let primary = self.peers.iter().find(|p| p.is_connected() && p.is_primary);
-            return Err(primary.map_or(CommandError::NotPrimary, |p| {
-                CommandError::PrimaryElsewhere(p.node)
-            }));
-        }
-        if self.durable.has_failed {
-            return Err(CommandError::MetaFailed);
-        }
-        if self.marks.setting.is_some() || self.growing.is_some() {
-            return Err(CommandError::InProgress);
-        }
-        let takes = |n: &NodeIdx| self.peers.get(*n).session.data_link().is_some();
-        let mut takers = self.peers.nodes().filter(takes);
-        let old = takers.find(|n| !self.knows_attributes(*n));
-        match (self.keeps_attributes(), old) {
-            (false, _) => Err(CommandError::NoRoomForMarks(self.me)),
-            (_, Some(node)) => Err(CommandError::NoRoomForMarks(node)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Answers a create or delete once it is durable on all of S, and what was in progress ended.
-    pub(super) fn settle_marks(&mut self) {
-        let Some(mut setting) = self.marks.setting.take() else {
-            return;
-        };
-        if !self.role.is_serving() {
-            // Whether it holds is seen at the next primary.
-            return self.reply(setting.command, Err(CommandError::NotPrimary));
-        }
-        if let Some(error) = self.why_not_all() {
-            // What was to be created is not; a deletion holds from here on.
-            if let Some(created) = setting.created {
-                self.unlist_mark(|entry| entry.id == created);
-            }
-            return self.reply(setting.command, Err(error));
-        }
-        if !setting.before.is_empty() {
-            setting.ended = self.turn;
-        }
-        setting.before.retain(|(slot, generation)| {
-            let op = self.ops.find(*generation, *slot);
-            op.is_some_and(|op| !op.answered)
-        });
-        if setting.before.is_empty()
-            && let Some(round @ None) = &mut setting.round
-        {
-            *round = Some(self.flush.started + 1);
-            self.flush.wanted = true;
-        }
-        let is_flushed = match setting.round {
-            None => true,
-            Some(round) => round.is_some_and(|round| self.flush.completed >= round),
-        };
-        let (table, superblock) = setting.versions;
-        let mut others = self.required().without(self.me).iter();
-        let is_everywhere = others.all(|n| {
-            let peer = self.peers.find(n);
-            peer.is_some_and(|p| p.session.data_link().is_some() && p.told.is_settled())
-        });
-        let is_done = setting.before.is_empty()
-            && self.turn > setting.ended
-            && is_flushed
-            && is_everywhere
-            && self.attributes.is_durable(table)
-            && self.durable.is_durable(superblock);
-        match is_done {
-            true => self.reply(setting.command, Ok(Answer::Ok)),
-            false => self.marks.setting = Some(setting),
-        }
-    }
-
-    /// Metadata cannot be written: a create or delete under way ends.
-    pub(super) fn fail_marks(&mut self) {
-        if let Some(setting) = self.marks.setting.take() {
-            self.reply(setting.command, Err(CommandError::MetaFailed));
-        }
     }
 
     /// Takes the marks a table lists; answers it as it holds here. `None`: it lists no marks of a
@@ -562,111 +414,6 @@ impl Volume {
         put(&mut self.attributes.table, MARKS_KEY, self.marks.table());
         self.attributes_changed();
     }
-
-    /// A target's session begins: it is told what the volume's marks say.
-    pub(super) fn begin_mark_pages(&mut self, node: NodeIdx) {
-        let pages = (!planted!(self, MarksNotTold)).then_some((0, 0));
-        self.peers.get_mut(node).mark_pages = pages;
-    }
-
-    /// Everything a joining target must know was sent, and is durable there.
-    pub(super) fn knows_marks(&self, node: NodeIdx) -> bool {
-        let peer = self.peers.get(node);
-        peer.mark_pages.is_none() && peer.told.is_settled()
-    }
-
-    pub(super) fn settle_mark_pages(&mut self, node: NodeIdx) {
-        let term = self.record().map_or(Term(0), |r| r.term);
-        while let Some((slot, from)) = self.peers.get(node).mark_pages {
-            let peer = self.peers.get(node);
-            if !matches!(peer.session, Session::Source(_)) || !self.knows_attributes(node) {
-                self.peers.get_mut(node).mark_pages = None;
-                return;
-            }
-            if peer.told.sent - peer.told.acked >= PAGES_OUT {
-                return;
-            }
-            let mark = self.marks.of_slot(slot);
-            let mark = mark.filter(|m| m.is_listed() && !m.entry.is_whole);
-            let found = mark.and_then(|m| Some((m, m.bits.next_page(from)?)));
-            let Some((mark, page)) = found else {
-                let next = (usize::from(slot) + 1 < MARKS_MAX).then_some((slot + 1, 0));
-                self.peers.get_mut(node).mark_pages = next;
-                continue;
-            };
-            let words = mark.bits.page_words(page);
-            let len = words
-                .iter()
-                .rposition(|w| *w != 0)
-                .map_or(0, |last| last + 1);
-            let words = words[..len].to_vec();
-            let (mark, grain) = (mark.entry.id, mark.bits.grain() as u32);
-            let peer = self.peers.get_mut(node);
-            peer.mark_pages = Some((slot, page + 1));
-            let number = peer.told.number(self.now);
-            let told = MarkPage {
-                number,
-                term,
-                mark,
-                page: page as u32,
-                grain,
-                words,
-            };
-            self.say(node, Message::MarkPage(told));
-        }
-    }
-
-    /// A source tells bits of a mark.
-    pub(super) fn mark_page_told(&mut self, node: NodeIdx, told: &MarkPage) {
-        if !self.hears(node, told.number, told.term) {
-            return;
-        }
-        self.ops.attention = true;
-        let marks = &mut self.marks.marks;
-        let found = marks.iter_mut().find(|m| m.entry.id == told.mark);
-        // Deleted meanwhile, or all of it counts anyway.
-        let Some(mark) = found.filter(|m| !m.entry.is_whole) else {
-            return;
-        };
-        let (slot, page) = (mark.entry.slot, told.page as usize);
-        let is_same_grain = u64::from(told.grain) == mark.bits.grain();
-        if !is_same_grain || !mark.bits.unite_page(page, &told.words) {
-            return self.breach(node);
-        }
-        if !self.marks.told.contains(&(slot, page)) {
-            self.marks.told.push((slot, page));
-        }
-    }
-
-    pub(super) fn write_mark_pages(&mut self) {
-        while self.marks.in_flight.len() < WRITES_MAX {
-            let Some((slot, page, why)) = self.marks.next_page() else {
-                return;
-            };
-            let marks = &mut self.marks;
-            let mark = marks.marks.iter_mut().find(|m| m.entry.slot == slot);
-            let writer = marks.writers[usize::from(slot)].as_mut();
-            let (Some(mark), Some(writer)) = (mark, writer) else {
-                continue;
-            };
-            marks.in_flight.push((slot, page, why));
-            let (block, counter) = writer.next_block(page);
-            let words = mark.bits.page_words(page);
-            let incarnation = self.durable.sb.incarnation;
-            let bytes = encode_mark_page(incarnation, mark.entry.id, words, block, counter);
-            mark.bits.mark_page_clean(page);
-            let token = token(Purpose::MarkPage, 0, page_index(slot, page));
-            self.write_metadata(token, block, bytes);
-        }
-    }
-
-    pub(super) fn mark_page_done(&mut self, index: u32) {
-        let (slot, page) = ((index >> 29) as u8, (index & 0x1FFF_FFFF) as usize);
-        self.marks
-            .in_flight
-            .retain(|(s, p, _)| (*s, *p) != (slot, page));
-    }
-
     /// All bits of this mark, for checkers: granules of `extent` that count as changed.
     #[cfg(feature = "inspect")]
     pub fn mark_has(&self, name: MarkName, granule: u64) -> Option<bool> {
