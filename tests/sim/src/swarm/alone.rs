@@ -2,7 +2,10 @@
 
 use engine_core::bitmap::BITS_PER_PAGE;
 
-use super::{MS, Mix, Trouble, burst, bursts, first_spots, grown_spots, mark_steps, mix, strokes};
+use super::clients::{Mix, burst, bursts, mix};
+use super::spots::{first_spots, grown_spots};
+use super::troubles::{Trouble, strokes};
+use super::{MS, mark_steps};
 use crate::plan::{Plan, Settings, Step};
 use crate::rng::Rng;
 
