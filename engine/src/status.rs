@@ -420,6 +420,10 @@ fn copy_health(
         true => core.in_sync.without(me),
         false => core.in_sync,
     };
+    // Its source has it in S a moment before the resync is over: until then nothing can be verified.
+    let is_resynced = |peer: &&PeerStatus| matches!(peer.session, Session::Source(_));
+    let resynced = core.peers.iter().filter(is_resynced).map(|peer| peer.node);
+    let in_sync = resynced.fold(in_sync, NodeSet::without);
     let missing = replicas.minus(in_sync);
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(name).collect();

@@ -325,6 +325,8 @@ pub enum CommandError {
     InProgress,
     /// No link to the peer.
     NotConnected(NodeIdx),
+    /// The resync of the peer has not ended.
+    NotInSync(NodeIdx),
     /// Needs the primary role.
     NotPrimary,
     /// There is nothing to resync with that peer.

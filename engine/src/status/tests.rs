@@ -271,6 +271,21 @@ fn who_is_not_in_sync_is_not_shown_as_up_to_date_though_it_thinks_so() {
 }
 
 #[test]
+fn a_source_is_not_healthy_before_its_resync_is_over() {
+    let (alpha, beta) = (NodeIdx(0), NodeIdx(1));
+    let both = NodeSet::only(alpha).with(beta);
+    let shown = |session| {
+        let mut core = core(1, both, session, None);
+        core.role = RoleStatus::Primary;
+        core.peers[0].disk = Some(Disk::UpToDate);
+        let connected = BTreeSet::new();
+        attached(&spec(), (alpha, &connected), (&core, &spec().table())).state
+    };
+    assert_eq!(shown(Session::Source(LinkId(1))), State::Degraded);
+    assert_eq!(shown(Session::InSync(LinkId(1))), State::Healthy);
+}
+
+#[test]
 fn a_target_is_neither_up_to_date_nor_healthy_before_its_record_is_in_force() {
     let (alpha, beta) = (NodeIdx(0), NodeIdx(1));
     let both = NodeSet::only(alpha).with(beta);

@@ -238,6 +238,12 @@ pub(crate) fn refusal(names: Names<'_>, request: &Request, error: &CommandError)
             "another command of this kind runs".into(),
             None,
         ),
+        CommandError::NotInSync(node) => (
+            RefusalKind::Failed,
+            "E216",
+            format!("the resync of {} has not ended", names.of(*node)),
+            Some(format!("wait for it: pollux resync status {volume}")),
+        ),
         CommandError::NotConnected(node) => {
             let node = names.of(*node);
             let hint = format!("pollux peer connect {node} --volume {volume}");

@@ -58,6 +58,7 @@ fn refusals_name_the_nodes_and_only_commands_that_exist() {
         (&promote, CommandError::CannotFound { missing: alpha }),
         (&promote, CommandError::SplitBrain(alpha)),
         (&verify, CommandError::NotConnected(alpha)),
+        (&verify, CommandError::NotInSync(alpha)),
         (&verify, CommandError::NotPrimary),
         (&start, CommandError::NotPrimary),
     ];

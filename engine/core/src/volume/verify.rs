@@ -110,6 +110,9 @@ impl Volume {
             (_, false, _) => Some(CommandError::NotPrimary),
             _ if is_foreign => Some(CommandError::NotPrimary),
             _ if !self.is_disk_usable() => Some(CommandError::DiskFailed),
+            (_, _, Some(node)) if self.peers.get(node).session.data_link().is_some() => {
+                Some(CommandError::NotInSync(node))
+            }
             (_, _, Some(node)) => Some(CommandError::NotConnected(node)),
             _ if in_sync.is_empty() => Some(CommandError::NothingToDo),
             _ if repair == Repair::Majority && in_sync.len() < 2 => Some(CommandError::NoMajority),

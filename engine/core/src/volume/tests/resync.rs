@@ -253,6 +253,17 @@ fn what_a_verify_found_before_it_was_cut_short_leaves_s() {
 }
 
 #[test]
+fn a_verify_beside_a_resync_is_refused_and_says_so() {
+    let mut world = pair_marked_whole(|_| true);
+    let away = world.command(0, Command::Verify(Repair::No));
+    assert_eq!(away, Err(CommandError::NotConnected(NodeIdx(1))));
+    world.command(0, Command::ResyncPause).unwrap();
+    world.connect();
+    let beside = world.command(0, Command::Verify(Repair::No));
+    assert_eq!(beside, Err(CommandError::NotInSync(NodeIdx(1))));
+}
+
+#[test]
 fn a_pause_a_rate_and_a_stall_are_told_apart() {
     let mut world = pair_marked_whole(|_| true);
     let state = |world: &World| world.status(0).peers[0].resync.map(|r| r.state);
