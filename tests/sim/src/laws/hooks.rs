@@ -4,7 +4,7 @@ use engine_core::action::Notice;
 use engine_core::event::{Command, Event, LinkId};
 use engine_core::message::{Message, Status};
 use engine_core::record::Record;
-use engine_core::units::{Extent, NodeIdx, Term};
+use engine_core::units::{Extent, NodeIdx};
 
 use super::sizes::Sizes;
 use crate::disk::BLOCKS_PER_GRANULE;
@@ -30,16 +30,6 @@ impl World {
                 ..
             } => self.law_promise_ends_sessions(node, *link, stamp.term),
             _ => {}
-        }
-    }
-
-    /// T6: a session of a term below the one that was promised is over, and nothing comes on it.
-    fn law_promise_ends_sessions(&mut self, node: usize, link: LinkId, term: Term) {
-        let promised = self.peek(node).map(|found| found.promised);
-        let is_below = promised.is_some_and(|promised| term < promised);
-        if is_below && self.has_votes() && !self.is_dropped(node, link) {
-            let text = format!("node {node} promised {promised:?}, and is sent data of {term:?}");
-            self.fail("T6", text);
         }
     }
 

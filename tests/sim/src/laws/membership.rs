@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use engine_core::event::LinkId;
 use engine_core::record::Record;
-use engine_core::units::NodeIdx;
+use engine_core::units::{NodeIdx, Term};
 
 use crate::world::World;
 
@@ -232,6 +232,15 @@ impl World {
         // By votes another may serve before the last one knows: it answers nobody then.
         if self.primaries().len() > 1 && !self.operator.was_bold && !self.has_votes() {
             self.fail("T6", "two nodes serve clients");
+        }
+    }
+    /// T6: a session of a term below the one that was promised is over, and nothing comes on it.
+    pub(super) fn law_promise_ends_sessions(&mut self, node: usize, link: LinkId, term: Term) {
+        let promised = self.peek(node).map(|found| found.promised);
+        let is_below = promised.is_some_and(|promised| term < promised);
+        if is_below && self.has_votes() && !self.is_dropped(node, link) {
+            let text = format!("node {node} promised {promised:?}, and is sent data of {term:?}");
+            self.fail("T6", text);
         }
     }
 }
