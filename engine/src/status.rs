@@ -294,6 +294,17 @@ fn is_target(core: &Status) -> bool {
     core.peers.iter().any(is_pulling)
 }
 
+/// S without the targets of a resync that is not over: what one wrote down of S is old, or not in
+/// force yet, and its source has it in S a moment before the two can be compared.
+fn settled(core: &Status, me: NodeIdx) -> NodeSet {
+    let leave_out = |in_sync: NodeSet, peer: &PeerStatus| match peer.session {
+        Session::Target(_) => in_sync.without(me),
+        Session::Source(_) => in_sync.without(peer.node),
+        _ => in_sync,
+    };
+    core.peers.iter().fold(core.in_sync, leave_out)
+}
+
 /// Why a peer is not connected, where one side said so. A refused peer is tried again and again:
 /// what the last attempt met with stands until the two agree.
 fn cause(peer: &PeerStatus) -> Option<Why> {
@@ -415,16 +426,7 @@ fn copy_health(
         let text = format!("it was never promoted; pollux promote {}", spec.name);
         return say(State::Degraded, "W105", text);
     }
-    // What a target wrote down of S is old, or not in force yet.
-    let in_sync = match is_target(core) {
-        true => core.in_sync.without(me),
-        false => core.in_sync,
-    };
-    // Its source has it in S a moment before the resync is over: until then nothing can be verified.
-    let is_resynced = |peer: &&PeerStatus| matches!(peer.session, Session::Source(_));
-    let resynced = core.peers.iter().filter(is_resynced).map(|peer| peer.node);
-    let in_sync = resynced.fold(in_sync, NodeSet::without);
-    let missing = replicas.minus(in_sync);
+    let missing = replicas.minus(settled(core, me));
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(name).collect();
         let mut text = format!(

@@ -102,6 +102,11 @@ impl Session {
         }
     }
 
+    /// One side pulls from the other.
+    pub fn is_resync(self) -> bool {
+        matches!(self, Session::Source(_) | Session::Target(_))
+    }
+
     /// The peer sends writes to us: as a member of its S, or while it makes us one.
     #[inline]
     pub fn is_fed(self) -> bool {

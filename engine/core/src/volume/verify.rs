@@ -20,6 +20,7 @@ use super::allowance::Allowance;
 use super::majority::is_minority_anywhere;
 use super::meter::Meter;
 use super::ops::{Kind, Phase, Purpose};
+use super::peer::Peer;
 use super::source::differing;
 use super::{Volume, planted};
 
@@ -89,16 +90,9 @@ impl Verifying {
 
 impl Volume {
     pub(super) fn start_verify(&mut self, id: CommandId, repair: Repair) {
-        let peers: Vec<NodeIdx> = self
-            .peers
-            .iter()
-            .filter(|p| p.takes_data())
-            .map(|p| p.node)
-            .collect();
-        let in_sync: Vec<NodeIdx> = peers
-            .into_iter()
-            .filter(|n| matches!(self.peers.get(*n).session, Session::InSync(_)))
-            .collect();
+        let is_in_sync = |p: &&Peer| p.takes_data() && matches!(p.session, Session::InSync(_));
+        let in_sync = self.peers.iter().filter(is_in_sync);
+        let in_sync: Vec<NodeIdx> = in_sync.map(|p| p.node).collect();
         let missing = self
             .peers
             .iter()

@@ -4,9 +4,10 @@ use crate::action::{Answer, CommandError};
 use crate::event::CommandId;
 use crate::message::Message;
 use crate::session::Session;
-use crate::units::NodeIdx;
+use crate::units::{NodeIdx, NodeSet};
 
 use super::Volume;
+use super::peer::Peer;
 
 impl Volume {
     /// An operator of either node wants it to wait, or an operator has to say whose data is kept.
@@ -37,10 +38,7 @@ impl Volume {
 
     fn tell_wishes(&mut self) {
         for node in self.peers.nodes() {
-            if matches!(
-                self.peers.get(node).session,
-                Session::Source(_) | Session::Target(_)
-            ) {
+            if self.peers.get(node).session.is_resync() {
                 self.say_wish(node);
             }
         }
@@ -49,10 +47,7 @@ impl Volume {
 
     /// A session of a resync begins: the other side knows only the usual wishes.
     pub(super) fn tell_wish(&mut self, node: NodeIdx) {
-        let is_resync = matches!(
-            self.peers.get(node).session,
-            Session::Source(_) | Session::Target(_)
-        );
+        let is_resync = self.peers.get(node).session.is_resync();
         if is_resync && (self.resync_paused || self.resync_rate != 0) {
             self.say_wish(node);
         }
@@ -72,10 +67,10 @@ impl Volume {
         if held.is_empty() {
             return self.reply(id, Err(CommandError::NothingToDo));
         }
-        self.durable.sb.held = crate::units::NodeSet::EMPTY;
+        self.durable.sb.held = NodeSet::EMPTY;
         self.durable.touch();
         for node in held.iter() {
-            let is_source = |p: &super::peer::Peer| matches!(p.session, Session::Source(_));
+            let is_source = |p: &Peer| matches!(p.session, Session::Source(_));
             if self.peers.find(node).is_some_and(is_source) {
                 self.offer_resync(node);
             }
