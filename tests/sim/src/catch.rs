@@ -1,5 +1,8 @@
 //! How many seeds it takes until a fault planted in the core is caught by a named law.
 
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine::Bug;
@@ -35,6 +38,36 @@ pub fn catch(bug: Bug, draw: impl Fn(u64) -> Plan, seeds_max: u64) -> Catch {
         found,
         elapsed: began.elapsed(),
     }
+}
+
+/// Catches each of `bugs`, as many at once as there are cores, and prints a line for each as it is
+/// caught. Gives them in the order of `bugs`.
+pub fn catch_all(
+    bugs: &[Bug],
+    draw: impl Fn(Bug, u64) -> Plan + Sync,
+    seeds_max: u64,
+) -> Vec<Catch> {
+    let todo = Mutex::new(bugs.iter().copied().enumerate());
+    let done = Mutex::new(Vec::with_capacity(bugs.len()));
+    let next = || todo.lock().expect("nobody panics with it").next();
+    let work = || {
+        while let Some((place, bug)) = next() {
+            let caught = catch(bug, |index| draw(bug, index), seeds_max);
+            println!("{}", caught.line());
+            done.lock()
+                .expect("nobody panics with it")
+                .push((place, caught));
+        }
+    };
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..cores.min(bugs.len()) {
+            scope.spawn(work);
+        }
+    });
+    let mut done = done.into_inner().expect("nobody panicked with it");
+    done.sort_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, caught)| caught).collect()
 }
 
 impl Catch {
