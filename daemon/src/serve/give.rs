@@ -5,10 +5,10 @@ use std::fs::File;
 use std::time::Instant;
 
 use engine::handover::Legacy;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::hooks::Followed;
-use super::session::{Session, is_in_memory};
+use super::session::{Session, is_in_memory, leave};
 use super::{DRAIN_MAX, Daemon, Ended, notify, sockets};
 use crate::exit::Exit;
 use crate::explain::{self, Failure, counted};
@@ -28,23 +28,15 @@ impl Daemon<'_> {
         session.shared.start_draining();
         session.hooks.take().into_iter().for_each(Followed::leave);
         session.api_file.keep_file();
-        for task in session.tasks.drain(..) {
-            task.abort();
-            let _ = task.await;
-        }
+        session.end_tasks().await;
         let broken = |why: String| explain::cannot_hand_over(&why);
         let stopped = session.nbd.stop_listening().await;
         let open = stopped.map_err(|why| broken(why.to_string()))?;
         let legacy = match tokio::time::timeout(DRAIN_MAX, session.legacy()).await {
             Ok(Ok(legacy)) => legacy,
             Ok(Err(why)) => return Err(broken(why.to_string())),
-            Err(_) => {
-                // Reactors may hang in what could not be drained; nobody waits for them now. The
-                // successor sees the end, and starts by itself.
-                let failure = explain::drain_timed_out(DRAIN_MAX);
-                error!(code = &*failure.code, "{}", failure.text);
-                std::process::exit(i32::from(failure.exit.number()));
-            }
+            // The successor sees the end, and starts by itself.
+            Err(_) => leave(&explain::drain_timed_out(DRAIN_MAX)),
         };
         let given = self.gather(session, open, legacy);
         let mut given = given.map_err(|why| broken(why.to_string()))?;

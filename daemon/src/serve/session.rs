@@ -116,18 +116,28 @@ impl Session {
             // Each of them ends within its time-out.
             let _ = tokio::task::spawn_blocking(move || hooks.finish()).await;
         }
+        self.end_tasks().await;
+        match drained {
+            Ok(exit) => Ok(exit),
+            Err(failure) => leave(&failure),
+        }
+    }
+
+    /// Ends the servers of the API.
+    pub(super) async fn end_tasks(&mut self) {
         for task in self.tasks.drain(..) {
             task.abort();
             // Its end removes the socket; how it ended is known.
             let _ = task.await;
         }
-        if let Err(failure) = &drained {
-            // Reactors may hang in what could not be drained; nobody waits for them now.
-            error!(code = &*failure.code, "{}", failure.text);
-            std::process::exit(i32::from(failure.exit.number()));
-        }
-        drained
     }
+}
+
+/// Ends the process over a drain that failed: reactors may hang in what could not be drained, and
+/// nobody waits for them now.
+pub(super) fn leave(failure: &Failure) -> ! {
+    error!(code = &*failure.code, "{}", failure.text);
+    std::process::exit(i32::from(failure.exit.number()))
 }
 
 pub(super) fn is_in_memory(volume: &engine::control::VolumeSpec) -> bool {
