@@ -11,10 +11,10 @@
 use crate::action::{Action, Answer, CommandError, Job, Notice};
 use crate::event::{CommandId, JobOutcome, LinkId};
 use crate::message::RESYNC_PIECE_GRANULES;
-use crate::time::Instant;
-use crate::units::{Extent, GRANULE};
+use crate::units::Extent;
 
 use super::Volume;
+use super::allowance::Allowance;
 use super::ops::{Kind, Phase, Purpose};
 
 /// Pieces read at once.
@@ -65,8 +65,7 @@ struct Run {
     out: u32,
     /// Bytes per second; 0 is no limit.
     rate: u64,
-    budget: u64,
-    paid_at: Instant,
+    allowance: Allowance,
 }
 
 impl Scrubbing {
@@ -97,8 +96,7 @@ impl Volume {
             next: 0,
             out: 0,
             rate,
-            budget: 0,
-            paid_at: self.now,
+            allowance: Allowance::new(self.now),
         });
         self.scrub.figures = ScrubFigures {
             is_running: true,
@@ -132,15 +130,16 @@ impl Volume {
             // It goes on when the copy is in sync.
             return;
         }
-        self.pay_scrub();
+        let now = self.now;
         while let Some(run) = &mut self.scrub.run {
-            if run.out >= PIECES_MAX || run.budget < RESYNC_PIECE_GRANULES * GRANULE {
-                return;
-            }
             if run.next >= self.size {
                 if run.out == 0 {
                     self.scrub_done();
                 }
+                return;
+            }
+            run.allowance.pay(now, run.rate);
+            if run.out >= PIECES_MAX || !run.allowance.is_open() {
                 return;
             }
             let end = self.size.min(run.next + RESYNC_PIECE_GRANULES);
@@ -151,29 +150,10 @@ impl Volume {
             if let Some(run) = &mut self.scrub.run {
                 run.next = end;
                 run.out += 1;
-                run.budget = run.budget.saturating_sub(extent.bytes());
+                run.allowance.take(extent.bytes());
             }
             self.order(slot, false);
         }
-    }
-
-    fn pay_scrub(&mut self) {
-        let Some(run) = &mut self.scrub.run else {
-            return;
-        };
-        let piece = RESYNC_PIECE_GRANULES * GRANULE;
-        let nanos = self.now.since(run.paid_at).as_nanos();
-        run.paid_at = self.now;
-        if run.rate == 0 {
-            run.budget = u64::MAX / 2;
-            return;
-        }
-        let paid = u64::try_from(u128::from(run.rate) * nanos / 1_000_000_000);
-        let most = (run.rate / 4).max(piece);
-        run.budget = run
-            .budget
-            .saturating_add(paid.unwrap_or(u64::MAX))
-            .min(most);
     }
 
     /// Takes the checksums of what lay in open extents from the data, piece by piece.

@@ -10,6 +10,7 @@ use crate::units::{GRANULE, NodeIdx, NodeSet, Seq};
 use super::Volume;
 use super::role::Role;
 use super::voters::RECENT;
+use super::window::PIECE;
 
 /// A volume as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,11 +179,15 @@ pub enum ResyncState {
 }
 
 impl ResyncState {
-    /// Somebody wants it to wait: time without movement says nothing about its speed.
+    /// Somebody wants it to wait: time without movement says nothing about its speed. What waits for
+    /// its rate has the speed it is to have.
     pub(super) fn is_held(self) -> bool {
         !matches!(
             self,
-            ResyncState::Estimating | ResyncState::Moving | ResyncState::Stalled
+            ResyncState::Estimating
+                | ResyncState::Moving
+                | ResyncState::Stalled
+                | ResyncState::HeldByRate
         )
     }
 }
@@ -283,14 +288,16 @@ impl Volume {
         };
         let rate = meter.rate();
         let limit = self.resync_limit(node);
-        // A rate that is nearly its limit is held by it.
-        let is_limited = limit > 0 && rate.is_some_and(|r| r * GRANULE >= limit / 4 * 3);
+        // A rate that is nearly its limit is held by it, and so is one of which a piece takes about as
+        // long as what is called a stall.
+        let is_near = rate.is_some_and(|r| r * GRANULE >= limit / 4 * 3);
+        let is_limited = limit > 0 && (is_near || limit < PIECE / 8);
         let state = match state {
             _ if self.durable.sb.held.has(node) => ResyncState::AwaitsOperator,
             _ if peer.is_held_back => ResyncState::BackingOff,
             _ if peer.wish.paused => ResyncState::PausedThere,
             _ if self.resync_paused => ResyncState::PausedHere,
-            ResyncState::Moving if is_limited => ResyncState::HeldByRate,
+            ResyncState::Moving | ResyncState::Stalled if is_limited => ResyncState::HeldByRate,
             state => state,
         };
         Some(ResyncStatus {

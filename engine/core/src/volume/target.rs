@@ -116,7 +116,7 @@ impl Target {
     /// What it does, as long as nobody paused it.
     pub fn state(&self) -> ResyncState {
         match self.meter.rate() {
-            _ if !self.allowance.has(PIECE) => ResyncState::HeldByRate,
+            _ if !self.allowance.is_open() => ResyncState::HeldByRate,
             _ if self.progress.moved >= self.progress.total && self.pulls.is_empty() => {
                 ResyncState::Joining
             }
@@ -232,7 +232,7 @@ impl Volume {
         let target = &mut peer.target;
         let is_full =
             target.pulls.len() >= PULLS_MAX || target.bytes_out() >= target.window.bytes();
-        if is_full || !target.allowance.has(PIECE) || target.map_asked {
+        if is_full || !target.allowance.is_open() || target.map_asked {
             return false;
         }
         let (queue, ask) = match (target.differing.is_empty(), target.map.front()) {

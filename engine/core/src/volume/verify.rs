@@ -165,7 +165,7 @@ impl Volume {
         };
         let extent = Extent::new(start, (start + RESYNC_PIECE_GRANULES).min(size));
         run.allowance.pay(now, rate);
-        if !run.allowance.has(extent.bytes()) || !self.may_work(extent.bytes()) {
+        if !run.allowance.is_open() || !self.may_work(extent.bytes()) {
             return false;
         }
         let Some(run) = &mut self.verify.run else {

@@ -274,6 +274,12 @@ fn a_pause_a_rate_and_a_stall_are_told_apart() {
     world.command(0, Command::ResyncResume).unwrap();
     world.settle_for(100);
     assert_eq!(state(&world), Some(ResyncState::HeldByRate));
+    // One piece of it takes longer than what is called a stall.
+    world.command(0, Command::ResyncRate(16 << 10)).unwrap();
+    for _ in 0..60 {
+        world.settle_for(10);
+        assert_eq!(state(&world), Some(ResyncState::HeldByRate));
+    }
     world.is_resync_stuck = true;
     world.command(0, Command::ResyncRate(0)).unwrap();
     world.settle_for(150);
