@@ -2,8 +2,8 @@
 
 use std::num::NonZero;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::engine::Bug;
 use crate::plan::Plan;
@@ -20,54 +20,42 @@ pub struct Catch {
     pub bug: Bug,
     /// Seeds it took, and the law that broke.
     pub found: Option<(u64, Failure)>,
-    /// Time it took.
-    pub elapsed: Duration,
 }
 
-/// Runs plans with the fault until a law breaks. A panic of the core catches it as well, and does
-/// not count: no law of the simulator named it.
-pub fn catch(bug: Bug, draw: impl Fn(u64) -> Plan, seeds_max: u64) -> Catch {
-    let began = Instant::now();
-    let broken = |index: u64| {
-        let failure = run(&draw(index), Some(bug), false).failure?;
-        (failure.law != "assertion").then_some((index + 1, failure))
-    };
-    let found = (0..seeds_max).find_map(broken);
-    Catch {
-        bug,
-        found,
-        elapsed: began.elapsed(),
-    }
-}
-
-/// Catches each of `bugs`, as many at once as there are cores, and prints a line for each as it is
-/// caught. Gives them in the order of `bugs`.
-pub fn catch_all(
-    bugs: &[Bug],
-    draw: impl Fn(Bug, u64) -> Plan + Sync,
-    seeds_max: u64,
-) -> Vec<Catch> {
-    let todo = Mutex::new(bugs.iter().copied().enumerate());
-    let done = Mutex::new(Vec::with_capacity(bugs.len()));
-    let next = || todo.lock().expect("nobody panics with it").next();
+/// Runs plans with the fault until a law breaks, one on each core at a time; told is the first seed
+/// that breaks one. A panic of the core catches it as well, and does not count: no law of the simulator
+/// named it.
+pub fn catch(bug: Bug, draw: impl Fn(u64) -> Plan + Sync, seeds_max: u64) -> Catch {
+    let next = AtomicU64::new(0);
+    let found = Mutex::new(None::<(u64, Failure)>);
+    let first = || found.lock().expect("nobody panics with it");
     let work = || {
-        while let Some((place, bug)) = next() {
-            let caught = catch(bug, |index| draw(bug, index), seeds_max);
-            println!("{}", caught.line());
-            done.lock()
-                .expect("nobody panics with it")
-                .push((place, caught));
+        loop {
+            let seeds = next.fetch_add(1, Ordering::Relaxed) + 1;
+            // Those before the one that was found are all run.
+            let is_over = first().as_ref().is_some_and(|(known, _)| *known < seeds);
+            if seeds > seeds_max || is_over {
+                return;
+            }
+            let failure = run(&draw(seeds - 1), Some(bug), false).failure;
+            let Some(failure) = failure.filter(|f| f.law != "assertion") else {
+                continue;
+            };
+            let mut found = first();
+            if found.as_ref().is_none_or(|(known, _)| seeds < *known) {
+                *found = Some((seeds, failure));
+            }
         }
     };
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
     thread::scope(|scope| {
-        for _ in 0..cores.min(bugs.len()) {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
             scope.spawn(work);
         }
     });
-    let mut done = done.into_inner().expect("nobody panicked with it");
-    done.sort_by_key(|(place, _)| *place);
-    done.into_iter().map(|(_, caught)| caught).collect()
+    Catch {
+        bug,
+        found: found.into_inner().expect("nobody panicked with it"),
+    }
 }
 
 impl Catch {

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sim::campaign::{campaign, kept_plans};
 #[cfg(feature = "planted")]
-use sim::catch::{SEEDS_MAX, catch_all, summary};
+use sim::catch::{Catch, SEEDS_MAX, catch, summary};
 use sim::engine::Bug;
 use sim::plan::Plan;
 use sim::run::run;
@@ -220,14 +220,18 @@ fn replay_kept() -> Result<usize, String> {
     Ok(plans.len())
 }
 
-/// Faults planted in the core, until each is caught.
+/// Faults planted in the core, one after the other, until each is caught.
 #[cfg(feature = "planted")]
 fn bugs(options: &Options) -> ExitCode {
     quiet_panics();
     let seeds_max = options.seeds.as_ref().map_or(SEEDS_MAX, |s| s.end);
     let wanted = |bug: &Bug| options.bug.is_none_or(|only| only == *bug);
-    let bugs: Vec<Bug> = Bug::ALL.into_iter().filter(wanted).collect();
-    let catches = catch_all(&bugs, swarm::plan_for, seeds_max);
+    let catch = |bug| {
+        let caught = catch(bug, |index| swarm::plan_for(bug, index), seeds_max);
+        println!("{}", caught.line());
+        caught
+    };
+    let catches: Vec<Catch> = Bug::ALL.into_iter().filter(wanted).map(catch).collect();
     println!("{}", summary(&catches));
     match catches.iter().all(|c| c.found.is_some()) {
         true => ExitCode::SUCCESS,
