@@ -648,8 +648,8 @@ impl Engine {
 
     /// A copy is brought up to date, here or at a peer.
     pub fn is_resyncing(&self) -> bool {
-        let is_it = |s: &Session| matches!(s, Session::Source(_) | Session::Target(_));
-        self.status().peers.iter().any(|p| is_it(&p.session))
+        let status = self.status();
+        status.peers.iter().any(|p| p.session.is_resync())
     }
 
     /// It can be talked to.

@@ -234,6 +234,7 @@ impl World {
             self.fail("T6", "two nodes serve clients");
         }
     }
+
     /// T6: a session of a term below the one that was promised is over, and nothing comes on it.
     pub(super) fn law_promise_ends_sessions(&mut self, node: usize, link: LinkId, term: Term) {
         let promised = self.peek(node).map(|found| found.promised);
